@@ -1,0 +1,5 @@
+"""python -m nedhpc."""
+
+from nedhpc.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,236 @@
+"""The command line: the only reader of argv, and the only place that sets up process-wide things."""
+
+import argparse
+import datetime
+import json
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from nedhpc import config as configs
+from nedhpc.errors import ConfigError, NedError, UsageError
+
+log = logging.getLogger("nedhpc")
+
+
+def main(argv=None):
+    """Run a subcommand; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    petsc_options = []
+    if "--" in argv:
+        petsc_options = argv[argv.index("--") + 1:]
+        argv = argv[:argv.index("--")]
+    args = parser().parse_args(argv)
+    args.petsc_options = petsc_options
+    if args.command in ("run", "resume"):
+        return on_all_ranks(args)
+    try:
+        args.function(args)
+    except NedError as error:
+        print(f"nedhpc: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="nedhpc", description="Train neural networks by evolving their parameters along the descent "
+                                  "flow of an energy. PETSc options follow after --.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, function, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command("run", run, "run a config to the end (also under mpirun)")
+    sub.add_argument("config", type=Path, metavar="CONFIG.toml")
+    sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    sub.add_argument("--out", type=Path, metavar="RUN_DIR", help="default: runs/<config>-<UTC>")
+    sub.add_argument("--resume", choices=("auto", "never"), default="never", help="auto: continue what is in RUN_DIR, if anything")
+    sub = command("resume", resume, "continue a run from its newest valid checkpoint, on any number of ranks")
+    sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    sub = command("check", check, "validate a config and predict its cost; needs no GPU and no MPI")
+    sub.add_argument("config", type=Path, metavar="CONFIG.toml")
+    sub.add_argument("--ranks", type=int, default=1, metavar="N")
+    sub.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    sub = command("info", info, "what a run or checkpoint is")
+    sub.add_argument("path", type=Path, metavar="RUN_DIR|FILE.h5")
+    sub.add_argument("--json", action="store_true")
+    sub = command("plot", plot, "figure of convergence, field and error field")
+    sub.add_argument("paths", type=Path, nargs="+", metavar="RUN_DIR")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN_DIR/plot.png")
+    command("problems", problems, "the catalogue: problems and their options")
+    return top
+
+
+def on_all_ranks(args):
+    """A command of all ranks: expected errors are collective and printed once, any other ends the job at once."""
+    # Before MPI and torch start their threads and read their settings.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank()))
+    import mpi4py
+    mpi4py.rc.thread_level = "funneled"
+    from mpi4py import MPI
+    comm = MPI.COMM_WORLD
+    logging.basicConfig(level=logging.INFO if comm.rank == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    try:
+        args.function(args, comm)
+        return 0
+    except NedError as error:
+        if comm.rank == 0:
+            print(f"nedhpc: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except BaseException:
+        # One rank raising leaves the others in a collective: end them all.
+        print(f"nedhpc: rank {comm.rank} failed", file=sys.stderr)
+        traceback.print_exc()
+        sys.stderr.flush()
+        sys.stdout.flush()
+        if comm.size > 1:
+            comm.Abort(1)
+        return 1
+
+
+def threads_per_rank():
+    """Cores divided by this node's ranks, as the launchers tell."""
+    cores = len(os.sched_getaffinity(0))
+    if cores < (os.cpu_count() or 1):
+        return cores  # bound by the launcher
+    for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"):
+        if os.environ.get(name, "").isdigit():
+            return max(1, cores // int(os.environ[name]))
+    return cores
+
+
+def on_rank_0(comm, function, *args):
+    """function(*args) of rank 0 on every rank; its NedError too. Collective."""
+    from nedhpc.parallel import agree
+    result = error = None
+    if comm.rank == 0:
+        try:
+            result = function(*args)
+        except NedError as caught:
+            error = caught
+    agree(comm, error)
+    return comm.bcast(result, 0)
+
+
+def run(args, comm):
+    from nedhpc.run import load_resume, run as run_case
+    config = on_rank_0(comm, validate_all, args.config, args.overrides, args.petsc_options)
+    stamp = comm.bcast(datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ"), 0)
+    run_dir = args.out or Path("runs") / f"{args.config.stem}-{stamp}"
+    exists = on_rank_0(comm, has_run, run_dir)
+    if exists and args.resume == "never":
+        raise UsageError(f"{run_dir} already holds a run; continue it with `nedhpc resume {run_dir}` or --resume auto, or give another --out")
+    continued = None
+    if exists:
+        state, about, skipped = load_resume(comm, run_dir)
+        warn(skipped)
+        continued = (state, about["history"])
+    report(comm, run_dir, run_case(config, run_dir, comm, continued))
+
+
+def resume(args, comm):
+    from nedhpc.run import load_resume, run as run_case
+    state, about, skipped = load_resume(comm, args.run_dir)
+    warn(skipped)
+    table = configs.override(configs.tomllib.loads(about["config"]), args.overrides)
+    if args.petsc_options:
+        table.setdefault("stepper", {})["petsc_options"] = " ".join([table["stepper"].get("petsc_options", ""), *args.petsc_options]).strip()
+    report(comm, args.run_dir, run_case(configs.validate(table), args.run_dir, comm, (state, about["history"])))
+
+
+def warn(skipped):
+    for text in skipped:
+        log.warning("skipped: %s", text)
+
+
+def has_run(run_dir):
+    return (run_dir / "config.toml").exists() or any(run_dir.glob("checkpoint-*.h5"))
+
+
+def report(comm, run_dir, outcome):
+    """One line of result on stdout."""
+    from nedhpc.postprocess.info import info as facts
+    if comm.rank == 0:
+        found = facts(run_dir)
+        error = "" if found["relative_l2"] is None else f"  relative L2 {found['relative_l2']:.3e}"
+        print(f"{found['status']}  step {found['step']}  energy {found['energy']:.3e}{error}  {found['wall_time']:.1f} s  {run_dir}", flush=True)
+        if found["message"]:
+            log.info("%s", found["message"])
+
+
+def validate_all(path, overrides=(), petsc_options=()):
+    """A config with the errors of its keys and of its problem's options reported together."""
+    from nedhpc import problems as catalogue
+    from nedhpc.case import point_counts
+    table = configs.read(path, overrides, petsc_options)
+    errors, config, problem = [], None, None
+    try:
+        config = configs.validate(table)
+    except ConfigError as error:
+        errors += error.problems
+    section = table.get("problem")
+    if isinstance(section, dict) and isinstance(section.get("name"), str):
+        try:
+            problem = catalogue.build(section)
+        except ConfigError as error:
+            errors += error.problems
+    if config and problem:
+        try:
+            point_counts(config, problem)
+        except ConfigError as error:
+            errors += error.problems
+    if errors:
+        raise ConfigError(errors, path)
+    return config
+
+
+def check(args):
+    from nedhpc import problems as catalogue, solvers
+    from nedhpc.case import count_rows, make_network, point_counts
+    config = validate_all(args.config, args.overrides)
+    problem = catalogue.build(config.problem.model_dump())
+    counts, network = point_counts(config, problem), make_network(config, problem)
+    P, N = network.num_parameters + len(problem.coefficients), count_rows(problem, counts)
+    kind = solvers.choose(config.solver.type, N, P, args.ranks)
+    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks)
+    local = -(-N // args.ranks)
+    flops = (N**2 * P + 9 * N**3 if kind == "dual" else 2 * local * P**2 + 22 * P**3)
+    points = ", ".join(f"{name} {count}" for name, count in counts.items())
+    print(f"config        {args.config}: valid\nparameters    {P}\npoints        {points}\nrows          {N}, at most {local} a rank\n"
+          f"method        {config.flow.metric}/{config.stepper.type}/{kind}\nmemory        {bytes_needed / 2**20:.0f} MiB on rank 0\n"
+          f"work          {flops / 1e9:.2f} Gflop a step on rank 0")
+
+
+def info(args):
+    from nedhpc.postprocess.info import info as facts
+    found = facts(args.path)
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        if value not in (None, {}, [], ""):
+            print(f"{name:18} {value:.6g}" if isinstance(value, float) else f"{name:18} {value}")
+
+
+def plot(args):
+    from nedhpc.postprocess.plot import plot as draw
+    output = args.output or args.paths[0] / "plot.png"
+    draw(args.paths, output)
+    print(output)
+
+
+def problems(args):
+    import inspect
+    from nedhpc.problems import CATALOGUE
+    for name, cls in CATALOGUE.items():
+        print(f"{name:12} {inspect.getdoc(cls).splitlines()[0]}")
+        options = ", ".join(str(p).split(":")[0] + f" = {p.default!r}" for p in inspect.signature(cls).parameters.values())
+        print(f"{'':12} options: {options}")
+    folder = Path(__file__).parent.parent / "configs"
+    for path in sorted(folder.glob("*.toml")):
+        print(f"{path.stem:24} {path.read_text().splitlines()[0].lstrip('# ')}")

@@ -1,0 +1,170 @@
+"""The energy E(theta) = sum_k weight_k sum_q w_q l_k(x_q, j_q(theta), c) on one rank's share of a sample.
+
+Parameters are the vector (theta, c): the network's, then the trainable coefficients. Residual terms give scaled rows
+A_NP = sqrt(weight w) dr/dtheta with their residual r_N, so that E = |r|^2 / 2 and g = A^T r; density terms give rows
+A = sqrt(weight w) L Jj with L^T L = l''(j) (negative curvature cut off), and g alone. Local: nothing here communicates.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from types import SimpleNamespace
+
+import torch
+
+from nedhpc import jets
+from nedhpc.problems.base import Residual
+
+
+@dataclass(slots=True)
+class Rows:
+    """Scaled rows A_NP of this rank; r_N is None where a density term leaves no row residual. E_K: energy by term."""
+
+    A_NP: torch.Tensor
+    r_N: torch.Tensor | None
+    g_P: torch.Tensor | None
+    """Gradient, formed only where r_N is None."""
+    E_K: torch.Tensor
+
+
+class Energy:
+    """The terms of `problem` on the jets of `network`; `chunk` bounds the points that are in flight at once."""
+
+    def __init__(self, problem, network, chunk):
+        self.problem, self.network, self.chunk = problem, network, chunk
+        self.layouts = [jets.parse(term.jets, problem.outputs, problem.coordinates) for term in problem.terms]
+        self.num_network = network.num_parameters
+        self.num_coefficients = len(problem.coefficients)
+        self.num_parameters = self.num_network + self.num_coefficients
+        self.has_row_residual = all(isinstance(term, Residual) for term in problem.terms)
+
+    def _chunks(self, sample):
+        for k, (term, layout) in enumerate(zip(self.problem.terms, self.layouts)):
+            points = sample[term.on]
+            # One empty chunk keeps an empty share's shapes right.
+            for start in range(0, max(1, len(points.x_ND)), self.chunk):
+                part = slice(start, start + self.chunk)
+                y = None if points.y_NM is None else points.y_NM[part]
+                yield k, term, layout, points.x_ND[part], y, points.weight * term.weight
+
+    def _call(self, term, x_ND, view, c_NK, y_NM):
+        """The user's function as (N, k)."""
+        c = SimpleNamespace(**{name: c_NK[:, i] for i, name in enumerate(self.problem.coefficients)})
+        method = getattr(self.problem, term.name)
+        value = method(x_ND, view, c) if y_NM is None else method(x_ND, view, c, y_NM)
+        return value.unsqueeze(1) if value.ndim == 1 else value
+
+    def _expand(self, theta_P, num_points):
+        return theta_P[self.num_network:].expand(num_points, self.num_coefficients)
+
+    def values(self, theta_P, sample):
+        """Energy by term (K,) float64. Cost O(N P)."""
+        E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
+        for k, term, layout, x, y, w in self._chunks(sample):
+            E_K[k] += self._energy(term, self._local(term, layout, theta_P, x, y), w)
+        return E_K
+
+    def _local(self, term, layout, theta_P, x, y):
+        j = self.network.jets(theta_P[:self.num_network], x, layout)
+        return self._call(term, x, layout.view(j), self._expand(theta_P, len(x)), y)
+
+    @staticmethod
+    def _energy(term, value, w):
+        value = value.double()
+        return w * (0.5 * (value * value).sum() if isinstance(term, Residual) else value.sum())
+
+    def residual(self, theta_P, sample):
+        """r_N (rows of all terms, scaled), for energies of residual terms; differentiable by torch.func in theta."""
+        return torch.cat([sqrt(w) * self._local(term, layout, theta_P, x, y).reshape(-1)
+                          for _, term, layout, x, y, w in self._chunks(sample)])
+
+    def rows(self, theta_P, sample, last_layer=False):
+        """Scaled rows and residual at theta. Cost O(N P) for each residual component; memory N P."""
+        blocks, residuals, E_K = [], [], torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
+        g_P = None if self.has_row_residual else torch.zeros_like(theta_P)
+        columns = self.network.last_layer if last_layer else slice(0, self.num_network)
+        width = columns.stop - columns.start
+        for k, term, layout, x, y, w in self._chunks(sample):
+            lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
+            E_K[k] += self._energy(term, value.detach(), w)
+            if isinstance(term, Residual):
+                seeds = [_gradient(value[:, i], j, c) for i in range(value.shape[1])]
+                residuals.append(sqrt(w) * value.detach().T.reshape(-1))
+            else:
+                seeds, g_seed = _curvature(value, j, c)
+                g_P += w * self._pull(lin, *g_seed)
+            if self.has_row_residual is False and isinstance(term, Residual):
+                for seed, r in zip(seeds, value.detach().unbind(1)):
+                    g_P += w * self._pull(lin, seed[0] * r[:, None, None], seed[1] * r[:, None])
+            for j_seed, c_seed in seeds:
+                A = torch.empty(len(x), width + (0 if last_layer else self.num_coefficients), dtype=theta_P.dtype,
+                                device=theta_P.device)
+                lin.rows(sqrt(w) * j_seed, A[:, :width], last_layer)
+                if not last_layer:
+                    A[:, width:] = sqrt(w) * c_seed
+                blocks.append(A)
+        r_N = torch.cat(residuals) if self.has_row_residual else None
+        return Rows(torch.cat(blocks), r_N, g_P, E_K)
+
+    def gradient(self, theta_P, sample):
+        """(g_P, E_K) without rows: one reverse sweep. Cost O(N P), memory of a chunk."""
+        g_P = torch.zeros_like(theta_P)
+        E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
+        for k, term, layout, x, y, w in self._chunks(sample):
+            lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
+            E_K[k] += self._energy(term, value.detach(), w)
+            density = 0.5 * (value * value).sum(1) if isinstance(term, Residual) else value[:, 0]
+            g_P += w * self._pull(lin, *_gradient(density, j, c))
+        return g_P, E_K
+
+    def metric_rows(self, theta_P, sample, layouts):
+        """sqrt(w) times the parameter Jacobian of each jet channel in `layouts`, {point set: JetLayout}; (N, P)."""
+        blocks = []
+        for on, layout in layouts.items():
+            points = sample[on]
+            for start in range(0, max(1, len(points.x_ND)), self.chunk):
+                x = points.x_ND[start:start + self.chunk]
+                lin = self.network.linearize(theta_P[:self.num_network], x, layout)
+                for channel in range(layout.num_channels):
+                    for output in range(lin.j_NCM.shape[2]):
+                        seed = torch.zeros_like(lin.j_NCM)
+                        seed[:, channel, output] = sqrt(points.weight)
+                        A = torch.zeros(len(x), self.num_parameters, dtype=theta_P.dtype, device=theta_P.device)
+                        lin.rows(seed, A[:, :self.num_network])
+                        blocks.append(A)
+        return torch.cat(blocks)
+
+    def _linearize(self, term, layout, theta_P, x, y):
+        lin = self.network.linearize(theta_P[:self.num_network].detach(), x, layout)
+        j = lin.j_NCM.detach().requires_grad_()
+        c = self._expand(theta_P, len(x)).detach().clone().requires_grad_()
+        with torch.enable_grad():
+            value = self._call(term, x, layout.view(j), c, y)
+        return lin, j, c, value
+
+    def _pull(self, lin, j_seed, c_seed):
+        return torch.cat([lin.vjp(j_seed), c_seed.sum(0)])
+
+
+def _gradient(value_N, j, c, create_graph=False):
+    """d value / d (j, c) by point; zero where the value does not depend on one."""
+    if not value_N.requires_grad:
+        return torch.zeros_like(j), torch.zeros_like(c)
+    with torch.enable_grad():
+        grads = torch.autograd.grad(value_N.sum(), (j, c), retain_graph=True, create_graph=create_graph,
+                                    allow_unused=True, materialize_grads=True)
+    return grads
+
+
+def _curvature(value, j, c):
+    """Seeds of the rows L with L^T L = the positive part of l''(j, c), and the gradient's seed l'(j, c)."""
+    l1_j, l1_c = _gradient(value[:, 0], j, c, create_graph=True)
+    flat = torch.cat([l1_j.reshape(len(j), -1), l1_c], 1)
+    hessian = []
+    for entry in flat.unbind(1):
+        ll_j, ll_c = _gradient(entry, j, c)
+        hessian.append(torch.cat([ll_j.reshape(len(j), -1), ll_c], 1))
+    values, vectors = torch.linalg.eigh(torch.stack(hessian, 1))
+    L = values.clamp(min=0).sqrt().unsqueeze(2) * vectors.transpose(1, 2)
+    split = j[0].numel() if len(j) else flat.shape[1] - c.shape[1]
+    seeds = [(row[:, :split].reshape(j.shape), row[:, split:]) for row in L.unbind(1)]
+    return seeds, (l1_j.detach(), l1_c.detach())

@@ -1,0 +1,165 @@
+"""Energy x metric -> the parameter ODE M(theta) theta_dot = -g(theta), on a sample frozen within a step.
+
+Metric rows B with M = B^T B + eps I: `l2` sqrt(w) du/dtheta (arXiv:2302.10424), `h1` adds the gradient of u, `energy` B = A (the
+energy's own scaled rows), `euclidean` M = I. Collectives: all methods of Flow are collective on its comm.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from nedhpc import jets
+from nedhpc.errors import NonFiniteError
+from nedhpc.parallel import broadcast, total, tree_reduce
+from nedhpc.solvers import SOLVERS
+from nedhpc.solvers.tsqr import triangle
+
+
+@dataclass(slots=True)
+class Linearised:
+    """The damped Gauss-Newton system at theta in the variables y = R_M theta, in which the metric is the identity."""
+
+    theta_P: torch.Tensor
+    rows: object
+    factorisation: object
+    R_M: torch.Tensor | None
+    energy: float
+    E_K: np.ndarray = field(repr=False)
+
+
+class Flow:
+    """The descent flow of `energy` in `metric`; set `.sample` before use and only between steps."""
+
+    def __init__(self, comm, energy, metric, metric_eps, solver, rtol):
+        self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
+        self.solver, self.rtol = SOLVERS[solver], rtol
+        self.sample = None
+        problem = energy.problem
+        sets = dict.fromkeys(term.on for term in problem.terms if term.on != "boundary")
+        names = tuple(problem.outputs) + (tuple(f"grad_{u}" for u in problem.outputs) if metric == "h1" else ())
+        self.metric_layouts = {on: jets.parse(names, problem.outputs, problem.coordinates) for on in sets}
+        self.rows_are_metric = metric == "energy" or metric == "l2" and is_misfit(energy)
+
+    def energies(self, theta_P):
+        """Energy by term (K,), numpy, the same on every rank."""
+        return total(self.comm, self.energy.values(theta_P, self.sample).cpu().numpy())
+
+    def gradient(self, theta_P):
+        """(g_P, E_K) summed over ranks."""
+        g_P, E_K = self.energy.gradient(theta_P, self.sample)
+        both = total(self.comm, torch.cat([g_P.double(), E_K]).cpu().numpy())
+        return self._like(both[:len(g_P)], theta_P), both[len(g_P):]
+
+    def velocity(self, theta_P):
+        """theta_dot = -M^+ g, and the solver's info (None in metric euclidean).
+
+        Where the descent direction is known point by point (rows of the energy are rows of the metric) it is the least-squares
+        solution argmin |A theta_dot + r|^2 + eps |theta_dot|^2, at full accuracy.
+        """
+        if self.metric == "euclidean":
+            g_P, E_K = self.gradient(theta_P)
+            self._check(E_K, "the energy or its gradient")
+            return -g_P, None
+        if self.rows_are_metric and self.energy.has_row_residual:
+            rows = self.energy.rows(theta_P, self.sample)
+            return self._checked(*self.solver(self.comm, rows.A_NP, -rows.r_N, self.rtol).solve_rows(self.eps))
+        g_P, _ = self.gradient(theta_P)
+        B_NP = self._metric_rows(theta_P)
+        return self._checked(*self.solver(self.comm, B_NP, None, self.rtol).solve_params(-g_P, self.eps))
+
+    def _checked(self, theta_dot, info):
+        self._check(theta_dot.sum().item(), "theta_dot")
+        return theta_dot, info
+
+    @staticmethod
+    def _check(values, what):
+        if not np.isfinite(values).all():
+            raise NonFiniteError(f"{what} is not finite; the likely cause is a time step dt beyond the flow's stability limit, or a "
+                                 "problem function that divides by zero or takes a root or log of a negative number")
+
+    def linearise(self, theta_P):
+        """Factorise the Gauss-Newton system of a step at theta."""
+        rows = self.energy.rows(theta_P, self.sample)
+        E_K = total(self.comm, rows.E_K.cpu().numpy())
+        self._check(E_K, "the energy")
+        A_NP, R_M = rows.A_NP, None
+        if self.metric != "euclidean":
+            R_M = self._metric_triangle(A_NP if self.metric == "energy" else self._metric_rows(theta_P))
+            A_NP = torch.linalg.solve_triangular(R_M, A_NP, upper=True, left=False)
+        b_N = None if rows.r_N is None else -rows.r_N
+        return Linearised(theta_P, rows, self.solver(self.comm, A_NP, b_N, self.rtol), R_M, float(E_K.sum()), E_K)
+
+    def descent(self, system, damping):
+        """delta with (A^T A + damping M) delta = -g, its norm in M, and info."""
+        if system.rows.r_N is not None:
+            y, info = system.factorisation.solve_rows(damping)
+        else:
+            y, info = system.factorisation.solve_params(-self._to_y(system, self._sum(system.rows.g_P)), damping)
+        return self._to_theta(system, y), float(y.norm()), info
+
+    def acceleration(self, system, delta_P, damping, h):
+        """a = -(A^T A + damping M)^+ A^T r_vv, r_vv the second derivative of the rows' residual along delta by a
+        difference of step h (geodesic acceleration, Transtrum and Sethna, arXiv:1201.5885), and |a| in M."""
+        rows = system.rows
+        ahead = self.energy.residual(system.theta_P + h * delta_P, self.sample)
+        r_vv = (2 / h) * ((ahead - rows.r_N) / h - rows.A_NP @ delta_P)
+        rhs_P = -self._sum(rows.A_NP.T @ r_vv)
+        y, _ = system.factorisation.solve_params(self._to_y(system, rhs_P), damping)
+        return self._to_theta(system, y), float(y.norm())
+
+    def _metric_rows(self, theta_P):
+        if self.metric == "energy":
+            return self.energy.rows(theta_P, self.sample).A_NP
+        return self.energy.metric_rows(theta_P, self.sample, self.metric_layouts)
+
+    def _metric_triangle(self, B_NP):
+        """R_M of [B; sqrt(eps) I] on every rank."""
+        P = B_NP.shape[1]
+        R = tree_reduce(self.comm, triangle(B_NP).double().cpu().numpy(),
+                        lambda a, b: np.linalg.qr(np.concatenate([a, b]), mode="r"))
+        if self.comm.rank == 0:
+            R = np.linalg.qr(np.concatenate([R, np.sqrt(self.eps) * np.eye(P)]), mode="r")
+        return self._like(broadcast(self.comm, np.ascontiguousarray(R) if R is not None else np.empty((P, P))), B_NP)
+
+    @staticmethod
+    def _to_theta(system, y):
+        return y if system.R_M is None else torch.linalg.solve_triangular(system.R_M, y.unsqueeze(1), upper=True).squeeze(1)
+
+    @staticmethod
+    def _to_y(system, g_P):
+        """R_M^-T g: a gradient in the variables y."""
+        return g_P if system.R_M is None else torch.linalg.solve_triangular(system.R_M.T, g_P.unsqueeze(1), upper=False).squeeze(1)
+
+    def _sum(self, x_P):
+        return self._like(total(self.comm, x_P.double().cpu().numpy()), x_P)
+
+    @staticmethod
+    def _like(array, tensor):
+        return torch.as_tensor(array, dtype=tensor.dtype, device=tensor.device)
+
+
+def is_misfit(energy):
+    """Whether every term's residual is u minus a target on the metric's own points: dr/dj = I on a probe, weight 1.
+
+    Then the L2 descent direction is known point by point. A function of the problem alone, so the same on every rank.
+    """
+    problem = energy.problem
+    if not energy.has_row_residual or problem.coefficients:
+        return False
+    for term, layout in zip(problem.terms, energy.layouts):
+        if term.on == "boundary" or term.weight != 1 or layout.num_channels != 1:
+            return False
+        outputs = len(problem.outputs)
+        x = torch.as_tensor(problem.domain.place("interior", np.random.default_rng(0).random((8, problem.domain.dim))))
+        j = torch.as_tensor(np.random.default_rng(1).random((8, 1, outputs))).requires_grad_()
+        y = torch.zeros(8, outputs, dtype=x.dtype) if term.on == "data" else None
+        value = energy._call(term, x, layout.view(j), x.new_zeros(8, 0), y)
+        if value.shape[1] != outputs:
+            return False
+        for i in range(outputs):
+            seed = torch.zeros_like(j)
+            seed[:, 0, i] = 1
+            if not torch.equal(torch.autograd.grad(value[:, i].sum(), j, retain_graph=True)[0], seed):
+                return False
+    return True

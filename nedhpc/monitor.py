@@ -1,0 +1,137 @@
+"""What happens between steps: errors measured, series and checkpoints written, progress shown, the end decided.
+
+The decisions (target reached, wall time over) come from rank 0's clock and reduced numbers, so that all ranks take the same.
+"""
+
+import logging
+import sys
+import time
+
+import numpy as np
+import psutil
+import torch
+from tqdm import tqdm
+
+from nedhpc import checkpoint
+from nedhpc.parallel import agree, broadcast, total
+from nedhpc.errors import NedError
+
+log = logging.getLogger("nedhpc")
+
+PROGRESS_SECONDS = 60.0
+
+
+class Monitor:
+    """Watches one run; `after_step` is its per-step hook and returns True when the run ends."""
+
+    def __init__(self, comm, config, case, run_dir, series, history, provenance, state):
+        self.comm, self.config, self.case, self.run_dir = comm, config, case, run_dir
+        self.series, self.history, self.provenance = series, history, provenance
+        self.started, self.wall_before = time.monotonic(), state.wall_time
+        self.first_step, self.last_saved = state.step, None
+        self.saved_at = self.reported_at = self.started
+        self.status, self.message = "running", ""
+        self.good = state
+        self.relative_l2 = self.energy = None
+        self.recorded = -1
+        self.bar = None
+        if comm.rank == 0 and sys.stderr.isatty():
+            self.bar = tqdm(total=config.run.max_steps, initial=state.step, unit="step", file=sys.stderr)
+
+    @property
+    def wall_time(self):
+        """Seconds of this run and those it continues; rank 0's clock on every rank. Collective."""
+        return float(broadcast(self.comm, np.array([time.monotonic() - self.started + self.wall_before]))[0])
+
+    def after_step(self, state, info):
+        """Record `state` (a checkpoint.State) after an accepted step. Collective."""
+        config, state.wall_time = self.config, self.wall_time
+        self.good = state
+        wall_over = config.run.max_wall_time is not None and state.wall_time - self.wall_before >= config.run.max_wall_time
+        last = state.step >= config.run.max_steps or info.stalled or wall_over
+        if config.run.max_time is not None and state.time >= config.run.max_time * (1 - 1e-14):
+            last, self.status = True, "max_time"
+        if state.step % config.output.every_steps == 0 or last:
+            self.record(state, info)
+        if info.note and not self.message:
+            self.message = info.note
+            log.warning("%s", info.note) if self.comm.rank == 0 else None
+        if self.relative_l2 is not None and self.relative_l2 <= config.run.target_relative_l2:
+            self.status, last = "converged", True
+        elif info.stalled:
+            self.status, self.message = "converged", "no step lowers the energy further: it is at the level of rounding"
+        elif wall_over:
+            self.status = "wall_time"
+        self._save_when_due(state)
+        return last
+
+    def record(self, state, info):
+        """Measure the error and append to the series. Collective."""
+        theta_P = self.case.parameters(state)
+        E_K = info.E_K if info.E_K is not None else self.case.flow.energies(theta_P)
+        self.energy, self.energy_terms = float(np.sum(E_K)), [float(E) for E in E_K]
+        self.relative_l2 = self.case.relative_l2(theta_P)
+        self.recorded = state.step
+        entry = {"step": state.step, "time": state.time, "dt": info.dt, "energy": self.energy,
+                 "relative_l2": np.nan if self.relative_l2 is None else self.relative_l2, "wall_time": state.wall_time,
+                 "solver/effective_rank": info.effective_rank, "solver/projection_error": info.projection_error}
+        entry |= {f"energy_terms/{term.name}": E for term, E in zip(self.case.problem.terms, self.energy_terms)}
+        self.series.append(entry)
+        self.projection_error = info.projection_error
+        if self.comm.rank == 0:
+            self.series.write(force=False)
+            self._progress(state, info)
+
+    def _progress(self, state, info):
+        seconds = (time.monotonic() - self.started) / max(1, state.step - self.first_step)
+        error = "" if self.relative_l2 is None else f"relL2={self.relative_l2:.1e}  "
+        text = f"t={state.time:.2e}  dt={info.dt:.0e}  E={self.energy:.1e}  {error}{seconds:.3f} s/step"
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(state.step - self.bar.n)
+        elif time.monotonic() - self.reported_at >= PROGRESS_SECONDS or state.step == self.first_step:
+            self.reported_at = time.monotonic()
+            left = int(seconds * max(0, self.config.run.max_steps - state.step))
+            log.info("step %d  %s  ETA %02d:%02d:%02d", state.step, text, left // 3600, left // 60 % 60, left % 60)
+
+    def _save_when_due(self, state):
+        every = self.config.checkpoint.every_steps
+        due = every is not None and state.step % every == 0
+        due = due or state.wall_time - self.wall_before - (self.saved_at - self.started) >= self.config.checkpoint.every_seconds
+        if due:
+            self.save(state)
+
+    def save(self, state):
+        """Write a checkpoint and the series; a failure is the same error on every rank. Collective."""
+        self.saved_at = self.started + state.wall_time - self.wall_before
+        memory = int(total(self.comm, [psutil.Process().memory_info().rss / 2**20])[0])
+        error = None
+        if self.comm.rank == 0:
+            stats = self.stats() | {"peak_memory_mb": memory}
+            sampling = {"rule": self.config.sampling.rule, "seed": self.config.run.seed}
+            try:
+                self.series.write()
+                checkpoint.write(self.run_dir, state, self.config.toml(), self.history, self.case.network.layout, sampling,
+                                 self.provenance, stats, self.config.checkpoint.keep)
+            except OSError as caught:
+                error = NedError(f"cannot write a checkpoint in {self.run_dir}: {caught}; the earlier checkpoints are untouched")
+        agree(self.comm, error)
+
+    def stats(self):
+        """What `nedhpc info` reports beside the state."""
+        config, case, state = self.config, self.case, self.good
+        steps = max(1, state.step - self.first_step)
+        stats = {"status": self.status, "message": self.message, "num_parameters": case.energy.num_parameters,
+                 "num_points": sum(case.counts.values()), "num_ranks": self.comm.size, "device": str(case.device),
+                 "dtype": config.device.dtype, "method": f"{config.flow.metric}/{config.stepper.type}/{case.solver}",
+                 "seconds_per_step": (state.wall_time - self.wall_before) / steps, "has_reference": self.relative_l2 is not None}
+        if self.energy is not None:
+            stats |= {"energy": self.energy, "relative_l2": np.nan if self.relative_l2 is None else self.relative_l2,
+                      "projection_error": self.projection_error}
+            stats |= {f"energy_terms_{term.name}": E for term, E in zip(case.problem.terms, self.energy_terms)}
+        return stats
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.update(self.good.step - self.bar.n)
+            self.bar.close()

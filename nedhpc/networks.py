@@ -1,0 +1,319 @@
+"""Networks as functions of a flat parameter vector, and their jets and per-sample parameter rows.
+
+`MLP` pushes value, gradient and second-order channels through the layers together (Taylor mode, "forward
+Laplacian") and reads parameter rows from one reverse sweep. `ModuleNetwork` does the same for any torch module
+through torch.func. Shapes: N points, D coordinates, M outputs, C channels, H width, P parameters. All local.
+"""
+
+from dataclasses import dataclass
+from math import pi, prod, sqrt
+
+import numpy as np
+import torch
+
+from nedhpc.errors import UsageError
+
+SQRT_HALF, INV_SQRT_2PI = sqrt(0.5), 1 / sqrt(2 * pi)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One named tensor of the parameter vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def end(self):
+        return self.offset + prod(self.shape)
+
+
+def block_layout(named_shapes):
+    blocks, offset = [], 0
+    for name, shape in named_shapes:
+        blocks.append(Block(name, tuple(shape), offset))
+        offset = blocks[-1].end
+    return tuple(blocks)
+
+
+# Each activation returns s, s', s'', s''' at z, as many as `order` asks for.
+
+def tanh(z, order):
+    s = torch.tanh(z)
+    out = [s]
+    if order > 0:
+        s1 = 1 - s * s
+        out.append(s1)
+    if order > 1:
+        out.append(-2 * s * s1)
+    if order > 2:
+        out.append(s1 * (6 * s * s - 2))
+    return out
+
+
+def sin(z, order):
+    s, c = torch.sin(z), torch.cos(z) if order else None
+    return [s, c, -s if order > 1 else None, -c if order > 2 else None][:order + 1]
+
+
+def softplus(z, order):
+    out = [torch.nn.functional.softplus(z, threshold=40.0)]
+    if order > 0:
+        p = torch.sigmoid(z)
+        out.append(p)
+    if order > 1:
+        out.append(p * (1 - p))
+    if order > 2:
+        out.append(p * (1 - p) * (1 - 2 * p))
+    return out
+
+
+def gelu(z, order):
+    cdf = 0.5 * (1 + torch.erf(z * SQRT_HALF))
+    pdf = INV_SQRT_2PI * torch.exp(-0.5 * z * z)
+    return [z * cdf, cdf + z * pdf, (2 - z * z) * pdf, (z * z - 4) * z * pdf][:order + 1]
+
+
+ACTIVATIONS = {"tanh": tanh, "sin": sin, "softplus": softplus, "gelu": gelu}
+
+
+class MLP:
+    """Multilayer perceptron u(x; theta) with M outputs; theta holds each layer's weight (out, in), then its bias."""
+
+    def __init__(self, num_inputs, hidden, num_outputs, activation="tanh", init="glorot", init_scale=1.0):
+        self.widths = (num_inputs, *hidden, num_outputs)
+        self.activation = ACTIVATIONS[activation]
+        self.init, self.init_scale = init, init_scale
+        layers = range(len(self.widths) - 1)
+        self.layout = block_layout(
+            (f"layer{k}.{kind}", shape) for k in layers
+            for kind, shape in (("weight", (self.widths[k + 1], self.widths[k])), ("bias", (self.widths[k + 1],))))
+        self.num_parameters = self.layout[-1].end
+        self.last_layer = slice(self.layout[-2].offset, self.num_parameters)
+        """The columns in which u is linear."""
+
+    def initial(self, seed):
+        """theta_0 (P,), float64 numpy, a function of the seed alone.
+
+        `glorot`: weights N(0, 2 scale^2 / (fan_in + fan_out)), biases zero; `features`: weights scale N(0, 1/fan_in
+        past the first layer), biases that put the units' centres among points of [0, 1]^D.
+        """
+        rng = np.random.Generator(np.random.Philox(key=seed))
+        theta = np.zeros(self.num_parameters)
+        for k, (weight, bias) in enumerate(zip(self.layout[::2], self.layout[1::2])):
+            out, fan_in = weight.shape
+            std = self.init_scale * (sqrt(2 / (fan_in + out)) if self.init == "glorot" else 1 / sqrt(fan_in))
+            theta[weight.offset:weight.end] = std * rng.standard_normal(out * fan_in)
+            if self.init == "uniform":
+                theta[weight.offset:bias.end] = self.init_scale * rng.uniform(-1, 1, bias.end - weight.offset) / sqrt(fan_in)
+        return theta
+
+    def features(self, seed, scale, low, high):
+        """theta with a random first layer of scale `scale` whose units centre in the box [low, high]: w = scale N(0, 1),
+        b = -w . x_c; deeper hidden layers keep the `initial` draw, the last layer is zero."""
+        theta = self.initial(seed)
+        rng = np.random.Generator(np.random.Philox(key=(seed, 1)))
+        weight, bias = self.layout[:2]
+        w = scale * rng.standard_normal(weight.shape)
+        centre = rng.uniform(low, high, (weight.shape[0], len(low)))
+        theta[weight.offset:weight.end] = w.ravel()
+        theta[bias.offset:bias.end] = -(w * centre).sum(1)
+        theta[self.last_layer] = 0
+        return theta
+
+    def _layers(self, theta_P):
+        return [(theta_P[w.offset:w.end].view(w.shape), theta_P[b.offset:b.end])
+                for w, b in zip(self.layout[::2], self.layout[1::2])]
+
+    def jets(self, theta_P, x_ND, layout):
+        """Jet tensor (N, C, M); differentiable by torch in theta."""
+        return self._push(theta_P, x_ND, layout, tape=None)
+
+    def linearize(self, theta_P, x_ND, layout):
+        """Jets together with their parameter Jacobian at theta."""
+        tape = []
+        return Linearization(self, theta_P, x_ND, layout, self._push(theta_P, x_ND, layout, tape), tape)
+
+    def _push(self, theta_P, x_ND, layout, tape):
+        """Per layer z = W h + b with dz_i = W dh_i; then h = s(z), dh_i = s' dz_i, and for a sum of pairs (a, b)
+        h_k = s''(z) q_k + s'(z) z_k with q_k = sum dz_a dz_b."""
+        order = (2 if layout.second else 1 if layout.first else 0) + (1 if tape is not None else 0)
+        place = {i: k for k, i in enumerate(layout.first)}
+        layers = self._layers(theta_P)
+        num_points = len(x_ND)
+        h = first = second = None
+        for depth, (weight, bias) in enumerate(layers):
+            if depth == 0:
+                z = torch.addmm(bias, x_ND, weight.T)
+                # x is linear in x: its first derivatives are unit vectors, its second ones vanish.
+                dz = [weight[:, i].unsqueeze(0) for i in layout.first]
+                ddz = [None] * len(layout.second)
+            else:
+                stack = torch.cat([h, *first, *second]) @ weight.T
+                channels = stack.view(-1, num_points, weight.shape[0])
+                z, dz = channels[0] + bias, list(channels[1:1 + len(first)])
+                ddz = list(channels[1 + len(first):])
+            if depth == len(layers) - 1:
+                break
+            s = self.activation(z, order)
+            q = [_pair_sum(dz, pairs, place) for pairs in layout.second]
+            entering = (h, first, second)
+            h = s[0]
+            first = [s[1] * v for v in dz]
+            second = [s[2] * q_k if ddz_k is None else s[2] * q_k + s[1] * ddz_k for q_k, ddz_k in zip(q, ddz)]
+            if tape is not None:
+                tape.append((entering, s, dz, ddz, q))
+        if tape is not None:
+            tape.append((h, first, second))
+        zero = torch.zeros_like(z)
+        channels = [z, *(v.expand_as(z) for v in dz), *(zero if v is None else v for v in ddz)]
+        return torch.stack(channels, 1)
+
+
+def _pair_sum(dz, pairs, place):
+    return sum(dz[place[a]] * dz[place[b]] for a, b in pairs)
+
+
+class Linearization:
+    """Jets `j_NCM` at theta and the maps J^T by sample (`rows`) and summed (`vjp`)."""
+
+    def __init__(self, network, theta_P, x_ND, layout, j_NCM, tape):
+        self.network, self.theta_P, self.x_ND, self.layout, self.j_NCM, self.tape = network, theta_P, x_ND, layout, j_NCM, tape
+
+    def rows(self, seed_NCM, out, last_layer=False):
+        """out[n] = sum_cm seed[n, c, m] d j[n, c, m] / d theta; `out` is (N, P), or (N, P_last) for the last layer alone."""
+        base = self.network.last_layer.start if last_layer else 0
+
+        def store(weight, bias, z_bar, entering):
+            if entering[0] is None:  # the first layer: inputs are x, unit vectors and zeros
+                block = z_bar[0].unsqueeze(2) * self.x_ND.unsqueeze(1)
+                for i, v in zip(self.layout.first, z_bar[1]):
+                    block[:, :, i] += v
+            else:
+                block = torch.bmm(torch.stack([z_bar[0], *z_bar[1], *z_bar[2]], 2),
+                                  torch.stack([entering[0], *entering[1], *entering[2]], 1))
+            out[:, weight.offset - base:weight.end - base] = block.reshape(len(block), -1)
+            out[:, bias.offset - base:bias.end - base] = z_bar[0]
+
+        self._pull(seed_NCM, store, last_layer)
+        return out
+
+    def vjp(self, seed_NCM):
+        """sum_n rows(seed)[n], shape (P,), without forming the rows."""
+        g_P = torch.empty_like(self.theta_P)
+
+        def store(weight, bias, z_bar, entering):
+            if entering[0] is None:
+                block = z_bar[0].T @ self.x_ND
+                for i, v in zip(self.layout.first, z_bar[1]):
+                    block[:, i] += v.sum(0)
+            else:
+                block = torch.cat([z_bar[0], *z_bar[1], *z_bar[2]]).T @ torch.cat([entering[0], *entering[1], *entering[2]])
+            g_P[weight.offset:weight.end] = block.reshape(-1)
+            g_P[bias.offset:bias.end] = z_bar[0].sum(0)
+
+        self._pull(seed_NCM, store, last_layer=False)
+        return g_P
+
+    def _pull(self, seed_NCM, store, last_layer):
+        """Reverse sweep: `z_bar` = (value, first, second) cotangents of each layer's pre-activation, handed to `store`.
+
+        zbar   = hbar s' + sum_i dhbar_i s'' dz_i + sum_k hbar_k (s''' q_k + s'' z_k)
+        dzbar_i = dhbar_i s' + s'' sum_k hbar_k dq_k/ddz_i,   zbar_k = hbar_k s'
+        """
+        network, layout, tape = self.network, self.layout, self.tape
+        place = {i: k for k, i in enumerate(layout.first)}
+        layers, blocks = network._layers(self.theta_P), network.layout
+        num_first, num_points = len(layout.first), len(self.x_ND)
+        bars = list(seed_NCM.unbind(1))
+        z_bar = bars[0], bars[1:1 + num_first], bars[1 + num_first:]
+        for depth in reversed(range(len(layers))):
+            entering = tape[depth] if depth == len(layers) - 1 else tape[depth][0]
+            if depth == 0 and len(layers) == 1:
+                entering = (None, [], [])
+            store(blocks[2 * depth], blocks[2 * depth + 1], z_bar, entering)
+            if depth == 0 or last_layer:
+                return
+            stack = torch.cat([z_bar[0], *z_bar[1], *z_bar[2]]) @ layers[depth][0]
+            channels = stack.view(-1, num_points, stack.shape[-1])
+            h_bar, first_bar, second_bar = channels[0], channels[1:1 + num_first], channels[1 + num_first:]
+            _, s, dz, ddz, q = tape[depth - 1]
+            value = h_bar * s[1]
+            first = [v * s[1] for v in first_bar]
+            for v, dz_i in zip(first_bar, dz):
+                value = value + v * (s[2] * dz_i)
+            for pairs, v, q_k, ddz_k in zip(layout.second, second_bar, q, ddz):
+                value = value + v * (s[3] * q_k if ddz_k is None else s[3] * q_k + s[2] * ddz_k)
+                w = v * s[2]
+                for a, b in pairs:
+                    first[place[a]] = first[place[a]] + w * dz[place[b]]
+                    first[place[b]] = first[place[b]] + w * dz[place[a]]
+            z_bar = value, first, [v * s[1] for v in second_bar]
+
+
+class ModuleNetwork:
+    """Any torch module u = module(x) on (N, D) -> (N, M), through torch.func; slower, chunk its points."""
+
+    last_layer = None
+
+    def __init__(self, module, num_outputs):
+        self.module = module.double()
+        self.num_outputs = num_outputs
+        self.layout = block_layout((name, p.shape) for name, p in module.named_parameters())
+        if not self.layout:
+            raise UsageError("network.name: the module has no parameters to evolve")
+        self.num_parameters = self.layout[-1].end
+
+    def initial(self, seed):
+        """The module's own initial parameters, (P,) float64 numpy; `seed` was set before it was built."""
+        return torch.cat([p.detach().reshape(-1) for p in self.module.parameters()]).double().cpu().numpy()
+
+    def _point(self, theta_P, x_D, layout):
+        """Jet (C, M) of one point."""
+        self.module.to(theta_P.device, theta_P.dtype)
+        parameters = {b.name: theta_P[b.offset:b.end].view(b.shape) for b in self.layout}
+
+        def u(x):
+            return torch.func.functional_call(self.module, parameters, (x.unsqueeze(0),)).squeeze(0)
+
+        channels = [u(x_D)]
+        if layout.first:
+            du = torch.func.jacfwd(u)(x_D)
+            channels += [du[:, i] for i in layout.first]
+        if layout.second:
+            ddu = torch.func.hessian(u)(x_D)
+            channels += [sum(ddu[:, a, b] for a, b in pairs) for pairs in layout.second]
+        return torch.stack(channels)
+
+    def jets(self, theta_P, x_ND, layout):
+        """Jet tensor (N, C, M)."""
+        if not len(x_ND):
+            return x_ND.new_zeros(0, layout.num_channels, self.num_outputs)
+        return torch.func.vmap(lambda x_D: self._point(theta_P, x_D, layout))(x_ND)
+
+    def linearize(self, theta_P, x_ND, layout):
+        return ModuleLinearization(self, theta_P, x_ND, layout)
+
+
+class ModuleLinearization:
+    """As `Linearization`, through torch.func.vjp."""
+
+    def __init__(self, network, theta_P, x_ND, layout):
+        self.network, self.theta_P, self.x_ND, self.layout = network, theta_P, x_ND, layout
+        self.j_NCM = network.jets(theta_P, x_ND, layout)
+
+    def rows(self, seed_NCM, out, last_layer=False):
+        def row(x_D, seed_CM):
+            _, pull = torch.func.vjp(lambda theta: self.network._point(theta, x_D, self.layout), self.theta_P)
+            return pull(seed_CM)[0]
+
+        if len(self.x_ND):
+            out[:] = torch.func.vmap(row)(self.x_ND, seed_NCM)
+        return out
+
+    def vjp(self, seed_NCM):
+        if not len(self.x_ND):
+            return torch.zeros_like(self.theta_P)
+        _, pull = torch.func.vjp(lambda theta: self.network.jets(theta, self.x_ND, self.layout), self.theta_P)
+        return pull(seed_NCM)[0]

@@ -1,0 +1,111 @@
+"""Communicator helpers: blocks of indices, reductions in a fixed order, agreement on failure, device choice.
+
+Every function says whether it is collective. Reductions follow a binary tree by rank, so that a result depends on the
+number of ranks alone, and are float64 on the host.
+"""
+
+import os
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+from nedhpc.errors import NedError, UsageError
+
+MESSAGE_BYTES = 2**30
+
+
+def block(num_global, rank, size):
+    """[start, stop) of this rank's contiguous share of num_global indices; uneven and empty shares are fine. Local."""
+    return num_global * rank // size, num_global * (rank + 1) // size
+
+
+def tree_reduce(comm, x, combine):
+    """combine(x_0, x_1, ...) over ranks along a binary tree, on rank 0; None elsewhere. Collective on comm."""
+    rank, size, step = comm.rank, comm.size, 1
+    while step < size:
+        if rank % (2 * step):
+            _send(comm, x, rank - step)
+            return None
+        if rank + step < size:
+            x = combine(x, _receive(comm, rank + step))
+        step *= 2
+    return x
+
+
+def _pieces(x):
+    """A float64 array's bytes in messages below MPI's count limit."""
+    flat = x.reshape(-1)
+    return (flat[k:k + MESSAGE_BYTES // 8] for k in range(0, flat.size, MESSAGE_BYTES // 8))
+
+
+def _send(comm, x, dest):
+    x = np.ascontiguousarray(x, dtype=np.float64)
+    comm.send(x.shape, dest)
+    for piece in _pieces(x):
+        comm.Send(piece, dest)
+
+
+def _receive(comm, source):
+    x = np.empty(comm.recv(source=source))
+    for piece in _pieces(x):
+        comm.Recv(piece, source)
+    return x
+
+
+def total(comm, x):
+    """Sum of float64 arrays over ranks in a fixed order, the same bits on every rank. Collective on comm."""
+    x = np.array(x, dtype=np.float64)
+    if comm.size == 1:
+        return x
+    y = tree_reduce(comm, x, np.add)
+    return broadcast(comm, y if comm.rank == 0 else np.empty_like(x))
+
+
+def broadcast(comm, x):
+    """Rank 0's float64 array on every rank; the others pass one of the same shape. Collective on comm."""
+    for piece in _pieces(x):
+        comm.Bcast(piece, 0)
+    return x
+
+
+def agree(comm, error):
+    """Raise the lowest failing rank's NedError on every rank; return where no rank passed one. Collective on comm."""
+    if comm.size > 1:
+        found = comm.allgather(None if error is None else (type(error).__name__, str(error)))
+        first = next((e for e in found if e is not None), None)
+        if first is not None and error is None:
+            kind = {c.__name__: c for c in _subclasses(NedError)}[first[0]]
+            error = kind.__new__(kind)
+            Exception.__init__(error, first[1])
+    if error is not None:
+        raise error
+
+
+def _subclasses(cls):
+    return [cls, *(c for child in cls.__subclasses__() for c in _subclasses(child))]
+
+
+def local_rank(comm):
+    """Rank among those of this node. Collective on comm."""
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    rank, size = node.rank, node.size
+    node.Free()
+    return rank, size
+
+
+def choose_device(comm, kind, threads):
+    """The rank's torch device, and torch's thread count set to `threads` or cores / ranks of the node. Collective on comm.
+
+    CUDA devices go round by local rank, which is right whether a rank sees one GPU or all of the node's.
+    """
+    rank, size = local_rank(comm)
+    cores = len(os.sched_getaffinity(0))
+    # A bound rank sees only its own cores; an unbound one sees the node's and takes its share.
+    share = max(1, cores // size) if cores >= size and cores == os.cpu_count() else cores
+    torch.set_num_threads(threads or max(1, share))
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device.type = 'cuda': torch sees no CUDA device here; use 'auto' or 'cpu', or a CUDA build of torch")
+    if kind == "cuda" or (kind == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", rank % torch.cuda.device_count())
+    return torch.device("cpu")

@@ -1,0 +1,121 @@
+"""Points and quadrature weights: global, counter-based, split over ranks in contiguous blocks.
+
+A point is a function of (seed, point set, draw, global index) alone, so the sample does not depend on the number of ranks.
+Weights are |Omega| / N on a domain's point sets and 1 / N on data. Local: no function here communicates.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+from scipy.stats import qmc
+
+from nedhpc.errors import UsageError
+
+SETS = ("interior", "boundary", "data")
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """This rank's share of one point set."""
+
+    x_ND: torch.Tensor
+    weight: float
+    """Quadrature weight of each point."""
+    y_NM: torch.Tensor | None
+    """Targets, on "data" only."""
+
+
+class Sampler:
+    """Draws the point sets that a problem's terms use, this rank's block of each."""
+
+    def __init__(self, rank, size, problem, counts, rule, seed, device, dtype):
+        self.rank, self.size, self.problem, self.counts = rank, size, problem, counts
+        self.rule, self.seed, self.device, self.dtype = rule, seed, device, dtype
+
+    def draw(self, number):
+        """{point set: Points} of draw `number` (0, 1, ...)."""
+        return {on: self._points(on, number) for on in self.counts}
+
+    def _points(self, on, number):
+        count = self.counts[on]
+        start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
+        if on == "data":
+            data = self.problem.data
+            if count < len(data.x_ND):
+                chosen = generator(self.seed, on, number).permutation(len(data.x_ND))[:count][start:stop]
+            else:
+                chosen = slice(start, stop)
+            return Points(self._tensor(data.x_ND[chosen]), 1 / count, self._tensor(data.y_NM[chosen]))
+        x_ND = domain_points(self.problem.domain, on, self.rule, self.seed, number, count, start, stop)
+        return Points(self._tensor(x_ND), self.problem.domain.measure(on) / count, None)
+
+    def _tensor(self, array):
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
+
+
+def generator(seed, on, number):
+    """A Philox stream for one point set and draw."""
+    return np.random.Generator(np.random.Philox(key=[seed % 2**64, SETS.index(on) << 48 | number]))
+
+
+def domain_points(domain, on, rule, seed, number, count, start, stop):
+    """Points start..stop of the `count` points of one draw, (stop - start, d) float64."""
+    if on == "boundary" and domain.dim == 1:
+        return domain.place_on_face(np.arange(start, stop) % 2, np.empty((stop - start, 0)))
+    if rule == "grid":
+        return grid(domain, on, count, start, stop)
+    if rule == "sobol":
+        engine = qmc.Sobol(domain.unit_dim(on), scramble=True, rng=generator(seed, on, number))
+        return domain.place(on, engine.fast_forward(start).random(stop - start) if stop > start
+                            else np.empty((0, domain.unit_dim(on))))
+    return domain.place(on, uniform(seed, on, number, domain.unit_dim(on), start, stop))
+
+
+def uniform(seed, on, number, dim, start, stop):
+    """Uniform points start..stop of a Philox stream: each point owns whole counter blocks of four numbers."""
+    blocks = ceil(dim / 4)
+    bits = generator(seed, on, number).bit_generator
+    bits.advance(start * blocks)
+    return np.random.Generator(bits).random((stop - start, 4 * blocks))[:, :dim]
+
+
+def grid(domain, on, count, start, stop):
+    """Midpoints of a tensor grid: of n^d cells inside, of n^(d-1) cells on each face."""
+    index = np.arange(start, stop)
+    if on == "interior":
+        n = grid_side(count, domain.dim, 1, on)
+        return domain.place(on, _midpoints(index, n, domain.dim))
+    faces = 2 * domain.dim
+    n = grid_side(count, domain.dim - 1, faces, on)
+    per_face = count // faces
+    return domain.place_on_face(index // per_face, _midpoints(index % per_face, n, domain.dim - 1))
+
+
+def _midpoints(index, n, dim):
+    return (np.stack(np.unravel_index(index, (n,) * dim), 1) + 0.5) / n
+
+
+def grid_side(count, dim, parts, on):
+    """n with count = parts * n^dim; UsageError with the nearest counts otherwise."""
+    n = max(1, round((count / parts) ** (1 / dim)))
+    if parts * n**dim != count:
+        near = sorted(parts * k**dim for k in (max(1, n - 1), n, n + 1))
+        raise UsageError(f"sampling.{on} = {count}: rule 'grid' needs {'' if parts == 1 else f'{parts} times '}"
+                         f"a whole number to the power {dim}; near it: {', '.join(map(str, dict.fromkeys(near)))}; or rule = 'sobol'")
+    return n
+
+
+def evaluation_points(domain, count=100_000):
+    """Fixed points to measure errors on, (N, d): an offset grid of at least 10^4 points for d <= 2, else Sobol points.
+
+    They depend on neither sampling, seed nor ranks.
+    """
+    if domain.dim <= 2:
+        n = 10_001 if domain.dim == 1 else 101
+        unit = (_midpoints(np.arange(n**domain.dim), n, domain.dim) * n - 0.5 + 0.37) / n
+    else:
+        # One more power of two than needed keeps scipy from warning about balance.
+        unit = qmc.Sobol(domain.dim, scramble=False).random(2**(count - 1).bit_length())[1:count + 1]
+    return domain.place("interior", unit)
