@@ -5,7 +5,6 @@ Layout (schema version 1): /config, /state/{theta, coefficients, clock}, /steppe
 """
 
 import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +38,7 @@ class State:
 def atomic_file(path):
     """An h5py.File that appears under `path` complete and flushed to disk, or not at all."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with h5py.File(temporary, "w") as file:
             yield file
@@ -48,7 +46,7 @@ def atomic_file(path):
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

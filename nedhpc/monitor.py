@@ -9,12 +9,11 @@ import time
 
 import numpy as np
 import psutil
-import torch
 from tqdm import tqdm
 
 from nedhpc import checkpoint
-from nedhpc.parallel import agree, broadcast, total
 from nedhpc.errors import NedError
+from nedhpc.parallel import agree, broadcast, total
 
 log = logging.getLogger("nedhpc")
 
@@ -24,10 +23,10 @@ PROGRESS_SECONDS = 60.0
 class Monitor:
     """Watches one run; `after_step` is its per-step hook and returns True when the run ends."""
 
-    def __init__(self, comm, config, case, run_dir, series, history, provenance, state):
+    def __init__(self, comm, config, case, run_dir, series, history, provenance, state, started):
         self.comm, self.config, self.case, self.run_dir = comm, config, case, run_dir
         self.series, self.history, self.provenance = series, history, provenance
-        self.started, self.wall_before = time.monotonic(), state.wall_time
+        self.started, self.wall_before = started, state.wall_time
         self.first_step, self.last_saved = state.step, None
         self.saved_at = self.reported_at = self.started
         self.status, self.message = "running", ""

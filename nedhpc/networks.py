@@ -151,7 +151,7 @@ class MLP:
                 ddz = [None] * len(layout.second)
             else:
                 stack = torch.cat([h, *first, *second]) @ weight.T
-                channels = stack.view(-1, num_points, weight.shape[0])
+                channels = stack.view(layout.num_channels, num_points, weight.shape[0])
                 z, dz = channels[0] + bias, list(channels[1:1 + len(first)])
                 ddz = list(channels[1 + len(first):])
             if depth == len(layers) - 1:
@@ -236,7 +236,7 @@ class Linearization:
             if depth == 0 or last_layer:
                 return
             stack = torch.cat([z_bar[0], *z_bar[1], *z_bar[2]]) @ layers[depth][0]
-            channels = stack.view(-1, num_points, stack.shape[-1])
+            channels = stack.view(layout.num_channels, num_points, stack.shape[-1])
             h_bar, first_bar, second_bar = channels[0], channels[1:1 + num_first], channels[1 + num_first:]
             _, s, dz, ddz, q = tape[depth - 1]
             value = h_bar * s[1]
@@ -269,9 +269,14 @@ class ModuleNetwork:
         """The module's own initial parameters, (P,) float64 numpy; `seed` was set before it was built."""
         return torch.cat([p.detach().reshape(-1) for p in self.module.parameters()]).double().cpu().numpy()
 
+    def _place(self, theta_P):
+        """Bring the module's own tensors (buffers matter) to theta's device and dtype; never inside a transform."""
+        own = next(self.module.parameters())
+        if (own.device, own.dtype) != (theta_P.device, theta_P.dtype):
+            self.module.to(theta_P.device, theta_P.dtype)
+
     def _point(self, theta_P, x_D, layout):
         """Jet (C, M) of one point."""
-        self.module.to(theta_P.device, theta_P.dtype)
         parameters = {b.name: theta_P[b.offset:b.end].view(b.shape) for b in self.layout}
 
         def u(x):
@@ -288,6 +293,7 @@ class ModuleNetwork:
 
     def jets(self, theta_P, x_ND, layout):
         """Jet tensor (N, C, M)."""
+        self._place(theta_P)
         if not len(x_ND):
             return x_ND.new_zeros(0, layout.num_channels, self.num_outputs)
         return torch.func.vmap(lambda x_D: self._point(theta_P, x_D, layout))(x_ND)

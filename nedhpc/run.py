@@ -1,6 +1,7 @@
 """The whole run: build, start, step, watch, stop."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,14 @@ def run(config, run_dir, comm=None, resume=None):
     if comm is None:
         from mpi4py import MPI
         comm = MPI.COMM_WORLD
+    started = time.monotonic()
     torch.set_default_dtype(torch.float64)
     case = Case(comm, config)
     state, history = resume or (first_state(case), [])
     prepare(comm, run_dir, config)
     case.draw(case.draw_number(state.step))
     series = Series.open(Path(run_dir) / "series.h5", state.step) if resume else Series(Path(run_dir) / "series.h5")
-    monitor = Monitor(comm, config, case, run_dir, series, [*history, config.toml()], provenance.collect(comm, case.device), state)
+    monitor = Monitor(comm, config, case, run_dir, series, [*history, config.toml()], provenance.collect(comm, case.device), state, started)
 
     def after_step(parameters, step, time, dt, info):
         theta_P, coefficients = case.split(parameters)

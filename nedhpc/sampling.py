@@ -4,6 +4,7 @@ A point is a function of (seed, point set, draw, global index) alone, so the sam
 Weights are |Omega| / N on a domain's point sets and 1 / N on data. Local: no function here communicates.
 """
 
+import warnings
 from dataclasses import dataclass
 from math import ceil
 
@@ -57,7 +58,7 @@ class Sampler:
 
 def generator(seed, on, number):
     """A Philox stream for one point set and draw."""
-    return np.random.Generator(np.random.Philox(key=[seed % 2**64, SETS.index(on) << 48 | number]))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, SETS.index(on), number])))
 
 
 def domain_points(domain, on, rule, seed, number, count, start, stop):
@@ -68,8 +69,11 @@ def domain_points(domain, on, rule, seed, number, count, start, stop):
         return grid(domain, on, count, start, stop)
     if rule == "sobol":
         engine = qmc.Sobol(domain.unit_dim(on), scramble=True, rng=generator(seed, on, number))
-        return domain.place(on, engine.fast_forward(start).random(stop - start) if stop > start
-                            else np.empty((0, domain.unit_dim(on))))
+        if start:
+            engine.fast_forward(start)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The balance properties")  # any count of points is a person's to choose
+            return domain.place(on, engine.random(stop - start))
     return domain.place(on, uniform(seed, on, number, domain.unit_dim(on), start, stop))
 
 

@@ -37,7 +37,7 @@ class Regression(Problem):
                 raise UsageError(f"problem.function = {function!r} is unknown; allowed: {', '.join(FUNCTIONS)}")
             self.function = FUNCTIONS[function]
             self.domain = Box([-1.0] * dim, [1.0] * dim)
-            engine = qmc.Sobol(dim, scramble=True, rng=np.random.Generator(np.random.Philox(key=split_seed)))
+            engine = qmc.Sobol(dim, scramble=True, rng=split_seed)
             x = self.domain.place("interior", engine.random(2**max(0, num_points - 1).bit_length())[:num_points])
             self.data = DataSet(x, self.function(torch.as_tensor(x)).numpy().reshape(num_points, -1))
         else:

@@ -47,9 +47,10 @@ class Gram(Factorisation):
             rhs = torch.as_tensor(rhs_P, device=self.G.device)
             damped = self.G + damping * torch.eye(P, dtype=self.G.dtype, device=self.G.device)
             L, failed = torch.linalg.cholesky_ex(damped)
-            if not failed:
+            pivots = L.diagonal()
+            # A pivot at the level of rounding is a zero that rounding made positive.
+            if not failed and pivots.min() ** 2 > P * np.finfo(float).eps * pivots.max() ** 2:
                 x = torch.cholesky_solve(rhs.unsqueeze(1), L).squeeze(1)
-                pivots = L.diagonal()
                 info = [P, float(pivots.max()), float(pivots.min()), 0]
             else:
                 if self.spectrum is None:

@@ -1,0 +1,57 @@
+"""Shared fixtures; under mpirun a failing rank ends the job instead of leaving the others in a collective."""
+
+import faulthandler
+import sys
+import traceback
+
+import pytest
+import torch
+from mpi4py import MPI
+
+from nedhpc import config, jets
+from nedhpc.case import Case
+
+torch.set_default_dtype(torch.float64)
+faulthandler.enable()
+
+
+def _abort(kind, value, trace):
+    traceback.print_exception(kind, value, trace)
+    sys.stderr.flush()
+    MPI.COMM_WORLD.Abort(1)
+
+
+if MPI.COMM_WORLD.size > 1:
+    sys.excepthook = _abort
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if MPI.COMM_WORLD.size > 1 and report.failed:
+        print(f"rank {MPI.COMM_WORLD.rank}: {item.nodeid} failed\n{report.longreprtext}", file=sys.stderr, flush=True)
+        MPI.COMM_WORLD.Abort(1)
+
+
+@pytest.fixture
+def comm():
+    return MPI.COMM_WORLD
+
+
+def make_config(**tables):
+    base = {"problem": {"name": "poisson", "dim": 1}, "network": {"hidden": [8]}, "sampling": {"interior": 40, "rule": "grid"},
+            "checkpoint": {"every_seconds": 1e6}}
+    for name, table in tables.items():
+        base[name] = base.get(name, {}) | table if name != "problem" else table
+    return config.validate(base)
+
+
+def make_case(comm, **tables):
+    case = Case(comm, make_config(**tables))
+    case.draw(0)
+    return case
+
+
+def parse_jets(*names, outputs=("u",), coordinates=("x", "y")):
+    return jets.parse(names, outputs, coordinates)

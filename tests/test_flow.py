@@ -1,0 +1,172 @@
+"""What the flow and its steppers are, in cases where the answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+
+from conftest import make_case, parse_jets
+from nedhpc.config import Stepper
+from nedhpc.errors import NonFiniteError, UsageError
+from nedhpc.steppers.ts import TimeStepper, parse_options
+
+pytestmark = pytest.mark.mpi
+REGRESSION = {"name": "regression", "function": "sinc", "num_points": 60}
+RK = {"1fe": 1, "2a": 2, "2b": 2, "3": 3, "3bs": 3, "4": 4, "5f": 5, "5dp": 5, "5bs": 5}
+
+
+def parameters(case, seed=0):
+    return torch.as_tensor(case.network.initial(seed))
+
+
+def march(case, theta, dt, steps, kind="euler", options="", each=None, fresh=False):
+    """Parameters after `steps` steps of a TS."""
+    last = [theta]
+
+    def after(theta, step, time, dt, info):
+        last[0] = theta
+        if each:
+            each(theta, time, info)
+        return False
+
+    with TimeStepper(case.comm, case.flow, Stepper(type=kind, dt=dt, petsc_options=options), theta, steps, None) as stepper:
+        stepper.solve(theta, 0, 0.0, dt, {}, case.draw if fresh else lambda step: False, after)
+    return last[0]
+
+
+def all_rows(case, theta):
+    rows = case.energy.rows(theta, case.flow.sample)
+    parts = case.comm.allgather((rows.A_NP, rows.r_N))
+    return torch.cat([A for A, _ in parts]).numpy(), torch.cat([r for _, r in parts]).numpy()
+
+
+def test_gradient_is_the_derivative_of_the_energy(comm):
+    for problem in (REGRESSION, {"name": "poisson", "dim": 1}):
+        case = make_case(comm, problem=problem)
+        theta = parameters(case) + 0.1
+        g, E_K = case.flow.gradient(theta)
+        A, r = all_rows(case, theta)
+        np.testing.assert_allclose(g.numpy(), A.T @ r, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(E_K.sum(), 0.5 * r @ r, rtol=1e-12)
+        v, h = torch.as_tensor(np.random.default_rng(0).standard_normal(len(theta))), 1e-5
+        slope = (case.flow.energies(theta + h * v).sum() - case.flow.energies(theta - h * v).sum()) / (2 * h)
+        np.testing.assert_allclose(float(g @ v), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["l2", "energy"])
+def test_euler_with_unit_step_is_gauss_newton(comm, metric):
+    case = make_case(comm, problem=REGRESSION, flow={"metric": metric, "metric_eps": 1e-20}, solver={"rtol": 1e-10})
+    theta = parameters(case)
+    A, r = all_rows(case, theta)
+    gauss_newton = theta.numpy() - np.linalg.pinv(A, rcond=1e-10) @ r
+    np.testing.assert_allclose(march(case, theta, 1.0, 1).numpy(), gauss_newton, rtol=1e-6, atol=1e-6)
+
+
+def test_euclidean_euler_on_fresh_samples_is_sgd(comm):
+    case = make_case(comm, problem=REGRESSION, sampling={"data": 16, "resample_every": 1, "rule": "uniform"})
+    theta, lr = parameters(case), 0.05
+    found = march(case, theta, lr, 5, fresh=True)
+    parameter = torch.nn.Parameter(theta.clone())
+    sgd = torch.optim.SGD([parameter], lr=lr)
+    single = make_case(MPI.COMM_SELF, problem=REGRESSION, sampling={"data": 16, "resample_every": 1, "rule": "uniform"})
+    layout = parse_jets("u", coordinates=("x",))
+    for step in range(5):
+        single.draw(step)
+        points = single.flow.sample["data"]
+        sgd.zero_grad()
+        misfit = single.network.jets(parameter, points.x_ND, layout)[:, 0] - points.y_NM
+        (0.5 * (misfit**2).mean()).backward()
+        sgd.step()
+    torch.testing.assert_close(found, parameter.data, rtol=1e-12, atol=1e-12)
+
+
+def test_l2_flow_of_a_regression_decays_like_exp_minus_t(comm):
+    """With N <= rank J the whole error lies in the tangent space: e(t) = e^-t e(0)."""
+    case = make_case(comm, problem=REGRESSION | {"num_points": 6}, network={"hidden": [40]},
+                     flow={"metric": "l2", "metric_eps": 1e-18}, solver={"type": "tsqr"})
+    theta = parameters(case)
+    energies, times = [case.flow.energies(theta).sum()], [0.0]
+    march(case, theta, 0.05, 20, "rk", "-ts_rk_type 5dp -ts_adapt_type none",
+          lambda theta, time, info: (energies.append(case.flow.energies(theta).sum()), times.append(time)))
+    np.testing.assert_allclose(np.sqrt(np.array(energies) / energies[0]), np.exp(-np.array(times)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", RK)
+def test_order_of_runge_kutta_types(comm, kind):
+    case = make_case(comm, problem=REGRESSION | {"num_points": 20}, network={"hidden": [4]})
+    theta, order = parameters(case), RK[kind]
+    steps = np.array([4, 8])
+    reference = march(case, theta, 2.0 / 64, 64, "rk", "-ts_rk_type 5dp -ts_adapt_type none")
+    errors = [float((march(case, theta, 2.0 / n, n, "rk", f"-ts_rk_type {kind} -ts_adapt_type none") - reference).norm()) for n in steps]
+    observed = np.log(errors[0] / errors[1]) / np.log(2)
+    assert order - 0.4 < observed < order + 1.4, observed
+
+
+def test_adaptive_steps_meet_their_tolerance(comm):
+    case = make_case(comm, problem=REGRESSION | {"num_points": 20}, network={"hidden": [4]})
+    theta, sizes = parameters(case), []
+
+    def run(rtol):
+        with TimeStepper(comm, case.flow, Stepper(type="rk", dt=0.01, petsc_options=f"-ts_rtol {rtol} -ts_atol {rtol}"), theta, 10000, 5.0) as stepper:
+            last = []
+            stepper.solve(theta, 0, 0.0, 0.01, {}, lambda step: False, lambda theta, step, time, dt, info: last.append((theta, time)) or sizes.append(info.dt))
+        assert abs(last[-1][1] - 5.0) < 1e-12
+        return last[-1][0]
+    reference = run(1e-12)
+    assert (run(1e-6) - reference).norm() < 1e-4
+    assert max(sizes) > 1.5 * min(sizes)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "l2", "h1", "energy"])
+@pytest.mark.parametrize("solver", ["tsqr", "gram", "dual"])
+def test_ptc_solves_poisson(comm, metric, solver):
+    case = make_case(comm, flow={"metric": metric, "metric_eps": 1e-8}, solver={"type": solver})
+    theta = parameters(case)
+    first = case.relative_l2(theta)
+    assert case.relative_l2(march(case, theta, 1.0, 40, "ptc")) < 0.02 * first
+
+
+def test_acceleration_is_second_order(comm):
+    """delta + a / 2 leaves an error of third order in dt of the residual along the Gauss-Newton geodesic."""
+    case = make_case(comm, problem=REGRESSION | {"num_points": 6}, network={"hidden": [40]}, solver={"type": "tsqr"})
+    theta = parameters(case)
+    system = case.flow.linearise(theta)
+    delta, _, _ = case.flow.descent(system, 1e-12)
+    delta = delta / 100
+    a, _ = case.flow.acceleration(system, delta, 1e-12, 1e-3)
+    r = system.rows.r_N + system.rows.A_NP @ delta
+
+    def miss(s, with_a):
+        step = s * delta + (s * s * a / 2 if with_a else 0)
+        linear = system.rows.r_N + s * (system.rows.A_NP @ delta)
+        local = (case.energy.residual(theta + step, case.flow.sample) - linear).square().sum()
+        return comm.allreduce(float(local)) ** 0.5
+    assert r.isfinite().all()
+    assert np.log2(miss(1, False) / miss(0.5, False)) < 2.3
+    assert np.log2(miss(1, True) / miss(0.5, True)) > 2.6
+
+
+def test_an_exploding_step_is_reported_by_all_ranks(comm):
+    case = make_case(comm)
+    with pytest.raises(NonFiniteError, match="stability limit"):
+        march(case, parameters(case), 1e3, 200)
+
+
+def test_unknown_petsc_options_are_refused(comm):
+    case = make_case(comm)
+    with pytest.raises(UsageError, match="-ts_typo"):
+        march(case, parameters(case), 0.1, 1, "rk", "-ts_rk_type 4 -ts_typo 3")
+    assert parse_options("-a 1 -b -c -2.5") == [["a", "1"], ["b", None], ["c", "-2.5"]]
+    with pytest.raises(UsageError, match="without an option"):
+        parse_options("3 -a")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("metric", ["euclidean", "l2", "energy"])
+def test_ptc_on_cuda_agrees_with_cpu(comm, metric):
+    thetas = []
+    for device in ("cpu", "cuda"):
+        case = make_case(comm, device={"type": device}, flow={"metric": metric})
+        thetas.append(march(case, parameters(case).to(case.device), 1.0, 5, "ptc").cpu())
+    torch.testing.assert_close(*thetas, rtol=1e-6, atol=1e-6)

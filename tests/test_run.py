@@ -1,0 +1,124 @@
+"""Whole runs: repeatable, resumable to the bit, the same at any number of ranks, readable afterwards."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from conftest import make_config
+from nedhpc import checkpoint
+from nedhpc.config import override, tomllib, validate
+from nedhpc.errors import NonFiniteError, NotAStateError
+from nedhpc.postprocess.info import info
+from nedhpc.postprocess.solution import Solution
+from nedhpc.run import load_resume, run
+
+pytestmark = pytest.mark.mpi
+STEPPERS = {"euler": ("euler", ""), "rk4": ("rk", "-ts_rk_type 4"), "rk5dp": ("rk", "-ts_rk_type 5dp"), "ptc": ("ptc", "")}
+
+
+def settings(name="ptc", steps=20, **tables):
+    kind, options = STEPPERS[name]
+    stepper = {"type": kind, "dt": 1.0 if kind == "ptc" else 1e-4, "petsc_options": options}
+    return make_config(stepper=stepper, run={"max_steps": steps}, **tables)
+
+
+@pytest.fixture
+def folder(comm, tmp_path_factory):
+    """One folder for all ranks."""
+    return Path(comm.bcast(str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else None, 0))
+
+
+@pytest.mark.parametrize("name", STEPPERS)
+@pytest.mark.parametrize("resample", [0, 3])
+def test_resume_equals_no_interruption(comm, folder, name, resample):
+    sampling = {"rule": "uniform", "resample_every": resample}
+    _, whole = run(settings(name, sampling=sampling), folder / "whole", comm)
+    _, again = run(settings(name, sampling=sampling), folder / "again", comm)
+    assert np.array_equal(whole.theta_P, again.theta_P)
+    run(settings(name, 10, sampling=sampling), folder / "parts", comm)
+    state, about, _ = load_resume(comm, folder / "parts")
+    assert state.step == 10
+    table = override(tomllib.loads(about["config"]), ["run.max_steps=20"])
+    _, resumed = run(validate(table), folder / "parts", comm, (state, about["history"]))
+    assert resumed.step == 20 and np.array_equal(whole.theta_P, resumed.theta_P) and whole.dt == resumed.dt
+    if comm.rank == 0:
+        for column in ("step", "time", "energy", "relative_l2"):
+            assert np.array_equal(Solution(folder / "whole").series[column], Solution(folder / "parts").series[column])
+
+
+def test_ranks_agree(comm, folder):
+    """The distributed run against the same run on each rank alone."""
+    from mpi4py import MPI
+    _, together = run(settings("ptc"), folder / "together", comm)
+    _, alone = run(settings("ptc"), folder / f"alone{comm.rank}", MPI.COMM_SELF)
+    assert np.linalg.norm(together.theta_P - alone.theta_P) < 1e-9 * np.linalg.norm(alone.theta_P)
+
+
+def test_more_ranks_than_points(comm, folder):
+    status, state = run(settings("ptc", 3, sampling={"interior": 1}), folder / "few", comm)
+    assert status == "max_steps" and np.isfinite(state.theta_P).all()
+
+
+def test_info_and_files(comm, folder):
+    run(settings("ptc", 12), folder / "run", comm)
+    if comm.rank:
+        return
+    facts = json.loads(json.dumps(info(folder / "run")))
+    assert facts["status"] == "max_steps" and facts["step"] == 12 and facts["method"] == "euclidean/ptc/tsqr"
+    assert facts["num_ranks"] == comm.size and facts["num_parameters"] == 25 and facts["num_points"] == 42
+    assert abs(sum(facts["energy_terms"].values()) - facts["energy"]) < 1e-12 * facts["energy"]
+    solution = Solution(folder / "run")
+    x = np.linspace(0, 1, 10_001)[:, None]
+    exact = solution.exact(x)
+    assert abs(np.linalg.norm(solution(x) - exact) / np.linalg.norm(exact) / facts["relative_l2"] - 1) < 1e-2
+    with h5py.File(folder / "run" / "series.h5") as file:
+        lengths = {file[name].shape for name in ("step", "time", "dt", "energy", "relative_l2", "wall_time", "energy_terms/pde")}
+        assert lengths == {(3,)} and list(file["step"][:]) == [0, 10, 12]
+        assert file["energy"].dims[0][0] == file["step"] and file["wall_time"].attrs["units"] == "s"
+    with h5py.File(checkpoint.paths(folder / "run")[-1]) as file:
+        assert file.attrs["complete"] and file.attrs["schema_version"] == 1 and file["state/theta"].dtype == np.float64
+
+
+def test_keeps_the_last_checkpoints_and_skips_torn_ones(comm, folder):
+    run(settings("ptc", 10, checkpoint={"every_steps": 2, "keep": 3}), folder / "run", comm)
+    if comm.rank:
+        return
+    files = checkpoint.paths(folder / "run")
+    assert [int(path.stem[-10:]) for path in files] == [6, 8, 10]
+    files[-1].write_bytes(files[-1].read_bytes()[:3000])
+    path, state, _, skipped = checkpoint.newest(folder / "run")
+    assert state.step == 8 and len(skipped) == 1
+    with pytest.raises(NotAStateError):
+        checkpoint.read(folder / "run" / "series.h5")
+
+
+def test_nan_leaves_the_last_good_state(comm, folder):
+    config = make_config(stepper={"type": "euler", "dt": 10.0}, run={"max_steps": 500})
+    with pytest.raises(NonFiniteError, match=r"step \d+: .* time step"):
+        run(config, folder / "run", comm)
+    if comm.rank == 0:
+        _, state, _, _ = checkpoint.newest(folder / "run")
+        assert np.isfinite(state.theta_P).all() and info(folder / "run")["status"] == "failed"
+
+
+def test_last_layer_start_solves_smooth_problems(comm, folder):
+    _, state = run(make_config(network={"hidden": [40]}, sampling={"interior": 200}, run={"start": "last_layer", "max_steps": 0}), folder / "run", comm)
+    if comm.rank == 0:
+        assert info(folder / "run")["relative_l2"] < 1e-8
+
+
+def test_initial_checkpoint_is_continued_by_another_stepper(comm, folder):
+    _, first = run(settings("euler", 5), folder / "a", comm)
+    comm.Barrier()
+    path = checkpoint.paths(folder / "a")[-1]
+    _, second = run(make_config(run={"initial": str(path), "max_steps": 0}), folder / "b", comm)
+    assert np.array_equal(first.theta_P, second.theta_P) and second.step == 0
+
+
+def test_float32(comm, folder):
+    run(settings("ptc", 40, device={"dtype": "float32"}), folder / "run", comm)
+    if comm.rank == 0:
+        assert info(folder / "run")["relative_l2"] < 1e-2

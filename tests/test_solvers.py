@@ -1,0 +1,108 @@
+"""Distributed least squares: right for any ranks, any damping, rank-deficient rows and empty shares."""
+
+import numpy as np
+import pytest
+import torch
+
+from nedhpc.parallel import block, total
+from nedhpc.solvers import SOLVERS, choose, memory_bytes
+from nedhpc.errors import UsageError
+
+pytestmark = pytest.mark.mpi
+
+
+def rows(comm, N, P, singular_values=None, seed=0):
+    """(A, b) whole, and this rank's share."""
+    rng = np.random.default_rng(seed)
+    A, b = rng.standard_normal((N, P)), rng.standard_normal(N)
+    if singular_values is not None:
+        U, _, Vh = np.linalg.svd(A, full_matrices=False)
+        A = U * singular_values @ Vh
+    start, stop = block(N, comm.rank, comm.size)
+    return A, b, torch.as_tensor(A[start:stop]), torch.as_tensor(b[start:stop])
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+@pytest.mark.parametrize("N, P", [(40, 7), (7, 40), (2, 5), (1, 3)])
+@pytest.mark.parametrize("damping", [0.0, 1e-3])
+def test_solves_rows_and_params(comm, kind, N, P, damping):
+    A, b, A_local, b_local = rows(comm, N, P)
+    F = SOLVERS[kind](comm, A_local, b_local, 1e-13)
+    x, info = F.solve_rows(damping)
+    expected = np.linalg.pinv(A) @ b if damping == 0 else np.linalg.solve(A.T @ A + damping * np.eye(P), A.T @ b)
+    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(info.residual, np.linalg.norm(A @ expected - b), atol=1e-7)
+    np.testing.assert_allclose(info.projection_error, np.linalg.norm(A @ expected - b) / np.linalg.norm(b), atol=1e-7)
+    g = A.T @ b
+    y, _ = F.solve_params(torch.as_tensor(g), damping)
+    expected = np.linalg.pinv(A.T @ A) @ g if damping == 0 else np.linalg.solve(A.T @ A + damping * np.eye(P), g)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-7, atol=1e-7)
+
+
+def test_dual_takes_a_right_hand_side_outside_the_rows(comm):
+    A, b, A_local, b_local = rows(comm, 4, 9)
+    g = np.random.default_rng(3).standard_normal(9)
+    x, _ = SOLVERS["dual"](comm, A_local, b_local, 1e-13).solve_params(torch.as_tensor(g), 0.1)
+    np.testing.assert_allclose(x.numpy(), np.linalg.solve(A.T @ A + 0.1 * np.eye(9), g), rtol=1e-10)
+
+
+def test_solution_is_the_same_on_every_rank(comm):
+    _, _, A, b = rows(comm, 31, 6)
+    for kind in SOLVERS:
+        x, _ = SOLVERS[kind](comm, A, b, 1e-13).solve_rows(1e-3)
+        assert all(np.array_equal(x.numpy(), other) for other in comm.allgather(x.numpy()))
+
+
+def test_tsqr_keeps_full_accuracy_where_gram_does_not(comm):
+    """Condition number 1e12: TSQR loses cond * eps, the Gram route cannot see the small half of the spectrum."""
+    P, cond = 20, 1e12
+    A, _, A_local, _ = rows(comm, 200, P, np.geomspace(1, 1 / cond, P))
+    x = np.ones(P)
+    start, stop = block(200, comm.rank, comm.size)
+    b_local = torch.as_tensor((A @ x)[start:stop])
+    error = {kind: np.linalg.norm(SOLVERS[kind](comm, A_local, b_local, 1e-15).solve_rows()[0].numpy() - x) / np.sqrt(P)
+             for kind in ("tsqr", "gram")}
+    assert error["tsqr"] < 1e-3 and error["gram"] > 1e-1
+
+
+def test_gram_says_that_it_fell_back(comm):
+    _, _, A, b = rows(comm, 30, 6)
+    A[:, 3] = A[:, 2]
+    x, info = SOLVERS["gram"](comm, A, b, 1e-15).solve_rows()
+    assert "not positive definite" in info.note and info.effective_rank == 5
+    x_tsqr, info = SOLVERS["tsqr"](comm, A, b, 1e-13).solve_rows()
+    assert info.effective_rank == 5 and info.note == ""
+    np.testing.assert_allclose(x.numpy(), x_tsqr.numpy(), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_nan_reaches_every_rank(comm, kind):
+    _, _, A, b = rows(comm, 30, 6)
+    if comm.rank == comm.size - 1:
+        A[0, 0] = np.nan
+    x, _ = SOLVERS[kind](comm, A, b, 1e-13).solve_rows(1e-3)
+    assert torch.isnan(x).any()
+
+
+def test_total_is_a_fixed_order_sum(comm):
+    x = np.full(3, 0.1 * (comm.rank + 1))
+    expected = total(comm, x)
+    assert all(np.array_equal(expected, other) for other in comm.allgather(total(comm, x)))
+
+
+def test_auto_picks_by_size():
+    assert choose("auto", 1000, 257, 1) == "tsqr"
+    assert choose("auto", 500, 10_065, 1) == "dual"
+    assert choose("auto", 20_000, 5000, 1) == "gram"
+    assert memory_bytes("dual", 100, 10**6, 1) < memory_bytes("tsqr", 100, 10**6, 1)
+    with pytest.raises(UsageError, match="GiB"):
+        choose("tsqr", 1000, 10**6, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_solvers_on_cuda(comm, kind):
+    A, b, A_local, b_local = rows(comm, 40, 7)
+    x, _ = SOLVERS[kind](comm, A_local.cuda(), b_local.cuda(), 1e-13).solve_rows(1e-3)
+    np.testing.assert_allclose(x.cpu().numpy(), np.linalg.solve(A.T @ A + 1e-3 * np.eye(7), A.T @ b), rtol=1e-9)
