@@ -6,8 +6,8 @@ from nedhpc.postprocess.solution import Solution
 
 def run(config, run_dir, comm=None):
     """Run a Config, or a config file's path, to the end; returns (status, State). Collective on comm."""
-    from nedhpc.run import run as run_case
-    return run_case(config if isinstance(config, configs.Config) else configs.load(config), run_dir, comm)
+    from nedhpc.evolve import evolve
+    return evolve(config if isinstance(config, configs.Config) else configs.load(config), run_dir, comm)
 
 
 def load(path):

@@ -118,7 +118,7 @@ def on_rank_0(comm, function, *args):
 
 
 def run(args, comm):
-    from nedhpc.run import load_resume, run as run_case
+    from nedhpc.evolve import evolve, load_resume
     config = on_rank_0(comm, validate_all, args.config, args.overrides, args.petsc_options)
     stamp = comm.bcast(datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ"), 0)
     run_dir = args.out or Path("runs") / f"{args.config.stem}-{stamp}"
@@ -130,17 +130,17 @@ def run(args, comm):
         state, about, skipped = load_resume(comm, run_dir)
         warn(skipped)
         continued = (state, about["history"])
-    report(comm, run_dir, run_case(config, run_dir, comm, continued))
+    report(comm, run_dir, evolve(config, run_dir, comm, continued))
 
 
 def resume(args, comm):
-    from nedhpc.run import load_resume, run as run_case
+    from nedhpc.evolve import evolve, load_resume
     state, about, skipped = load_resume(comm, args.run_dir)
     warn(skipped)
     table = configs.override(configs.tomllib.loads(about["config"]), args.overrides)
     if args.petsc_options:
         table.setdefault("stepper", {})["petsc_options"] = " ".join([table["stepper"].get("petsc_options", ""), *args.petsc_options]).strip()
-    report(comm, args.run_dir, run_case(configs.validate(table), args.run_dir, comm, (state, about["history"])))
+    report(comm, args.run_dir, evolve(configs.validate(table), args.run_dir, comm, (state, about["history"])))
 
 
 def warn(skipped):

@@ -71,7 +71,7 @@ class Sampling(Section):
 
 class FlowTable(Section):
     metric: Literal["l2", "h1", "energy", "euclidean"] = "euclidean"
-    metric_eps: Positive = 1e-10
+    metric_eps: Positive = 1e-6
     """Tikhonov parameter of the metric, M = B^T B + eps I; metrics other than euclidean."""
 
 

@@ -193,7 +193,7 @@ class Linearization:
             else:
                 block = torch.bmm(torch.stack([z_bar[0], *z_bar[1], *z_bar[2]], 2),
                                   torch.stack([entering[0], *entering[1], *entering[2]], 1))
-            out[:, weight.offset - base:weight.end - base] = block.reshape(len(block), -1)
+            out[:, weight.offset - base:weight.end - base] = block.flatten(1)
             out[:, bias.offset - base:bias.end - base] = z_bar[0]
 
         self._pull(seed_NCM, store, last_layer)

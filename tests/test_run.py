@@ -10,10 +10,10 @@ import pytest
 from conftest import make_config
 from nedhpc import checkpoint
 from nedhpc.config import override, tomllib, validate
+from nedhpc.evolve import evolve as run, load_resume
 from nedhpc.errors import NonFiniteError, NotAStateError
 from nedhpc.postprocess.info import info
 from nedhpc.postprocess.solution import Solution
-from nedhpc.run import load_resume, run
 
 pytestmark = pytest.mark.mpi
 STEPPERS = {"euler": ("euler", ""), "rk4": ("rk", "-ts_rk_type 4"), "rk5dp": ("rk", "-ts_rk_type 5dp"), "ptc": ("ptc", "")}

@@ -39,7 +39,7 @@ def parse_options(text):
 class TimeStepper:
     """A TS on `flow`, started from (theta, step, time, dt) and run to its end by `solve`. Collective on comm.
 
-    before_step(step) draws the sample and says whether it is new; after_step(theta, step, time, next dt, StepInfo) returns
+    before_step(step) draws the sample; after_step(theta, step, time, next dt, StepInfo) returns
     True to stop. Use as a context manager: the PETSc objects are destroyed on leaving.
     """
 
@@ -89,7 +89,8 @@ class TimeStepper:
             self.ts.setFromOptions()
         except PETSc.Error as error:
             raise UsageError(f"PETSc refuses the options {self.settings.petsc_options!r}: {_last_line(error)}") from None
-        unused = [name.removeprefix(prefix) for name in self.option_names if not options.used(name)]
+        unused = [name.removeprefix(prefix) for name in self.option_names
+                  if not options.used(name) and not name.endswith("_view")]  # views are looked up at the end
         if unused:
             raise UsageError(f"PETSc options that a TS of type {self.settings.type} does not know: {' '.join('-' + n for n in unused)}; "
                              "see -help of PETSc's TS, or a typing error")
@@ -139,9 +140,10 @@ class TimeStepper:
             array[:] = theta_P.double().cpu().numpy()
 
     def _pre_step(self, ts):
-        self.taken = ts.getTimeStep()
-        if self.before_step(ts.getStepNumber()) and self.rule is None:
-            ts.restartStep()  # first-same-as-last types must not reuse a stage of the old sample
+        self.before_step(ts.getStepNumber())
+        if self.rule is None:
+            # First-same-as-last types reuse a stage: one of the old sample, or one that a resumed run has only to rounding.
+            ts.restartStep()
 
     def _post_step(self, ts):
         # TS has moved on already: the step taken is what the clock gained.

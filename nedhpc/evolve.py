@@ -18,7 +18,7 @@ from nedhpc.steppers.base import StepInfo
 from nedhpc.steppers.ts import TimeStepper
 
 
-def run(config, run_dir, comm=None, resume=None):
+def evolve(config, run_dir, comm=None, resume=None):
     """Evolve the config's network to the end and return (status, State). Collective on comm (default: all ranks).
 
     resume: (State, config history) to continue from. Writes config.toml, series.h5 and checkpoints in run_dir; whatever ends the

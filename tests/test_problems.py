@@ -1,0 +1,151 @@
+"""Problems of one's own: classes, data files, coefficients, densities, torch modules."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+
+import nedhpc
+from conftest import make_config
+from nedhpc import problems
+from nedhpc.case import Case
+from nedhpc.config import load
+from nedhpc.evolve import evolve as run
+from nedhpc.errors import ConfigError, UsageError
+from nedhpc.postprocess.info import info
+
+OWN = '''
+import torch, nedhpc
+class Decay(nedhpc.Problem):
+    """u' = -k u, u(0) = 1, with k unknown and u known in between."""
+    domain = nedhpc.Box([0.0], [1.0])
+    outputs = ("u",)
+    coefficients = {"k": 0.5}
+    terms = [nedhpc.Residual("ode", on="interior", jets=("u", "u_x")),
+             nedhpc.Residual("seen", on="interior", jets=("u",))]
+    def ode(self, x, j, c): return j.u_x + c.k * j.u
+    def seen(self, x, j, c): return j.u - self.exact(x)
+    def exact(self, x): return torch.exp(-2 * x[:, 0])
+class Ritz(nedhpc.Problem):
+    """min |u'|^2 / 2 - f u + 50 u^2 on the boundary."""
+    domain = nedhpc.Box([0.0], [1.0])
+    terms = [nedhpc.Density("ritz", on="interior", jets=("u", "grad_u")),
+             nedhpc.Residual("wall", on="boundary", jets=("u",), weight=1e4)]
+    def ritz(self, x, j, c): return (j.grad_u ** 2).sum(1) / 2 - torch.pi ** 2 * torch.sin(torch.pi * x[:, 0]) * j.u
+    def wall(self, x, j, c): return j.u
+    def exact(self, x): return torch.sin(torch.pi * x[:, 0])
+class Pair(nedhpc.Problem):
+    """Two outputs, two residual components."""
+    domain = nedhpc.Box([0.0, 0.0], [1.0, 2.0])
+    outputs = ("u", "v")
+    terms = [nedhpc.Residual("both", jets=("u", "v", "u_y"))]
+    def both(self, x, j, c): return torch.stack([j.u - x[:, 0], j.v - j.u_y - x[:, 1] ** 2], 1)
+    def exact(self, x): return torch.stack([x[:, 0], x[:, 1] ** 2], 1)
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(1, 12), torch.nn.Linear(12, 1)
+    def forward(self, x): return x * (1 - x) * self.b(torch.tanh(3 * self.a(x)))
+class Broken: pass
+'''
+COMM = MPI.COMM_SELF
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return lambda name: f"{path}:{name}"
+
+
+def solve(tmp_path, steps, **tables):
+    status, state = run(make_config(run={"max_steps": steps}, **tables), tmp_path / "run", COMM)
+    return info(tmp_path / "run"), state
+
+
+def test_an_unknown_coefficient_is_found(own, tmp_path):
+    facts, state = solve(tmp_path, 60, problem={"name": own("Decay")})
+    assert abs(facts["metrics"]["coefficients"]["k"] - 2) < 1e-5 and facts["relative_l2"] < 1e-5
+
+
+def test_a_density_term(own, tmp_path):
+    facts, _ = solve(tmp_path, 150, problem={"name": own("Ritz")}, network={"hidden": [10]}, sampling={"interior": 200})
+    assert facts["relative_l2"] < 1e-3
+
+
+def test_density_rows_are_the_hessian(own):
+    """For a quadratic density and a linear network the rows' Gram matrix is the Hessian of the energy."""
+    case = Case(COMM, make_config(problem={"name": own("Ritz")}, network={"hidden": [4]}))
+    case.draw(0)
+    theta = torch.as_tensor(case.network.initial(0))
+    rows = case.energy.rows(theta, case.flow.sample)
+    last = case.network.last_layer
+    hessian = torch.autograd.functional.hessian(lambda w: case.energy.values(torch.cat([theta[:last.start], w]), case.flow.sample).sum(), theta[last])
+    gram = rows.A_NP.T @ rows.A_NP
+    torch.testing.assert_close(gram[last, last], hessian, rtol=1e-8, atol=1e-7)
+    torch.testing.assert_close(rows.g_P, case.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9)
+
+
+def test_vector_outputs_and_residuals(own, tmp_path):
+    facts, _ = solve(tmp_path, 150, problem={"name": own("Pair")}, sampling={"interior": 100}, network={"hidden": [12]})
+    assert facts["relative_l2"] < 1e-3
+
+
+def test_a_torch_module(own, tmp_path):
+    facts, _ = solve(tmp_path, 60, problem={"name": "poisson", "dim": 1}, network={"name": own("Net")}, solver={"chunk": 16})
+    assert facts["num_parameters"] == 37 and facts["relative_l2"] < 1e-4
+    solution = nedhpc.load(tmp_path / "run")
+    assert solution([[0.5]]).shape == (1, 1)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".h5"])
+def test_a_data_file(tmp_path, suffix):
+    x = np.random.default_rng(0).uniform(-1, 1, (300, 2))
+    y = np.stack([np.sin(2 * x[:, 0]) * x[:, 1], x[:, 0] ** 2], 1)
+    path = tmp_path / f"data{suffix}"
+    if suffix == ".csv":
+        np.savetxt(path, np.hstack([x, y]), delimiter=",", header="a,b,c,d")
+    elif suffix == ".npz":
+        np.savez(path, x=x, y=y)
+    else:
+        with h5py.File(path, "w") as file:
+            file["x"], file["y"] = x, y
+    config = tmp_path / "case.toml"
+    config.write_text(f'[problem]\nname = "regression"\nfile = "data{suffix}"\ntargets = 2\n[network]\nhidden = [16]\n[run]\nmax_steps = 60\n')
+    nedhpc.run(load(config), tmp_path / "run", COMM)
+    facts = info(tmp_path / "run")
+    assert facts["num_points"] == 240 and facts["relative_l2"] < 1e-2
+    assert problems.build(load(config).problem.model_dump()).data.held_out_x.shape == (60, 2)
+
+
+@pytest.mark.parametrize("text, part", [("1,2\n3,x\n", "not a finite number"), ("1,2\n1,3\n", "constant"), ("", "needed are")])
+def test_bad_data_is_refused(tmp_path, text, part):
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=part):
+        problems.build({"name": "regression", "file": str(path)})
+
+
+def test_bad_classes_are_refused(own, tmp_path):
+    for name, part in (("Broken", "derives from"), ("Missing", "no class Missing")):
+        with pytest.raises(ConfigError, match=part):
+            problems.build({"name": own(name)})
+    path = Path(tmp_path / "bad.py")
+    path.write_text("import nedhpc\n1 / 0\n")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        problems.build({"name": f"{path}:X"})
+    path.write_text('import nedhpc\nclass X(nedhpc.Problem):\n    domain = nedhpc.Box([0], [1])\n    terms = [nedhpc.Residual("pde", on="outside", weight=-1)]\n')
+    with pytest.raises(ConfigError) as error:
+        problems.build({"name": f"{path}:X"})
+    assert len(error.value.problems) == 3
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+def test_poisson_right_hand_side(dim):
+    problem = problems.build({"name": "poisson", "dim": dim})
+    x = torch.rand(5, dim)
+    laplacian = torch.stack([torch.func.hessian(lambda y: problem.exact(y[None])[0])(p).trace() for p in x])
+    torch.testing.assert_close(-laplacian, problem.f(x), rtol=1e-10, atol=1e-10)
