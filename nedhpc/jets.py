@@ -28,6 +28,11 @@ class JetLayout:
     def num_channels(self):
         return 1 + len(self.first) + len(self.second)
 
+    @property
+    def named_channels(self):
+        """Channels that the term named; a residual depends on no other."""
+        return {c for _, channel, _ in self.entries for c in (channel if isinstance(channel, tuple) else (channel,))}
+
     def view(self, j_NCM):
         """The jets by name: `.u` has shape (N,), `.grad_u` has shape (N, d)."""
         return SimpleNamespace(**{name: j_NCM[:, channel, output] if isinstance(channel, int)

@@ -158,14 +158,14 @@ class MLP:
                 break
             s = self.activation(z, order)
             q = [_pair_sum(dz, pairs, place) for pairs in layout.second]
-            entering = (h, first, second)
+            entering = None if h is None else [h, *first, *second]
             h = s[0]
             first = [s[1] * v for v in dz]
             second = [s[2] * q_k if ddz_k is None else s[2] * q_k + s[1] * ddz_k for q_k, ddz_k in zip(q, ddz)]
             if tape is not None:
-                tape.append((entering, s, dz, ddz, q))
+                tape.append((entering, (s, dz, ddz, q)))
         if tape is not None:
-            tape.append((h, first, second))
+            tape.append((None if h is None else [h, *first, *second], None))
         zero = torch.zeros_like(z)
         channels = [z, *(v.expand_as(z) for v in dz), *(zero if v is None else v for v in ddz)]
         return torch.stack(channels, 1)
@@ -186,70 +186,92 @@ class Linearization:
         base = self.network.last_layer.start if last_layer else 0
 
         def store(weight, bias, z_bar, entering):
-            if entering[0] is None:  # the first layer: inputs are x, unit vectors and zeros
-                block = z_bar[0].unsqueeze(2) * self.x_ND.unsqueeze(1)
-                for i, v in zip(self.layout.first, z_bar[1]):
-                    block[:, :, i] += v
+            block = out[:, weight.offset - base:weight.end - base].unflatten(1, weight.shape)
+            value, live = z_bar[0], _live(z_bar)
+            if entering is None:  # the first layer: inputs are x, unit vectors and zeros
+                if value is None:
+                    block.zero_()
+                else:
+                    torch.mul(value.unsqueeze(2), self.x_ND.unsqueeze(1), out=block)
+                for i, v in zip(self.layout.first, z_bar[1:]):
+                    if v is not None:
+                        block[:, :, i] += v
+            elif live:
+                block.copy_(torch.bmm(torch.stack([z_bar[c] for c in live], 2), torch.stack([entering[c] for c in live], 1)))
             else:
-                block = torch.bmm(torch.stack([z_bar[0], *z_bar[1], *z_bar[2]], 2),
-                                  torch.stack([entering[0], *entering[1], *entering[2]], 1))
-            out[:, weight.offset - base:weight.end - base] = block.flatten(1)
-            out[:, bias.offset - base:bias.end - base] = z_bar[0]
+                block.zero_()
+            out[:, bias.offset - base:bias.end - base] = 0 if value is None else value
 
         self._pull(seed_NCM, store, last_layer)
         return out
 
     def vjp(self, seed_NCM):
         """sum_n rows(seed)[n], shape (P,), without forming the rows."""
-        g_P = torch.empty_like(self.theta_P)
+        g_P = torch.zeros_like(self.theta_P)
 
         def store(weight, bias, z_bar, entering):
-            if entering[0] is None:
-                block = z_bar[0].T @ self.x_ND
-                for i, v in zip(self.layout.first, z_bar[1]):
-                    block[:, i] += v.sum(0)
-            else:
-                block = torch.cat([z_bar[0], *z_bar[1], *z_bar[2]]).T @ torch.cat([entering[0], *entering[1], *entering[2]])
-            g_P[weight.offset:weight.end] = block.reshape(-1)
-            g_P[bias.offset:bias.end] = z_bar[0].sum(0)
+            block = g_P[weight.offset:weight.end].view(weight.shape)
+            value, live = z_bar[0], _live(z_bar)
+            if entering is None:
+                if value is not None:
+                    block += value.T @ self.x_ND
+                for i, v in zip(self.layout.first, z_bar[1:]):
+                    if v is not None:
+                        block[:, i] += v.sum(0)
+            elif live:
+                block += torch.cat([z_bar[c] for c in live]).T @ torch.cat([entering[c] for c in live])
+            if value is not None:
+                g_P[bias.offset:bias.end] = value.sum(0)
 
         self._pull(seed_NCM, store, last_layer=False)
         return g_P
 
     def _pull(self, seed_NCM, store, last_layer):
-        """Reverse sweep: `z_bar` = (value, first, second) cotangents of each layer's pre-activation, handed to `store`.
+        """Reverse sweep: each layer's pre-activation cotangents by channel, None where they vanish, handed to `store`.
 
-        zbar   = hbar s' + sum_i dhbar_i s'' dz_i + sum_k hbar_k (s''' q_k + s'' z_k)
-        dzbar_i = dhbar_i s' + s'' sum_k hbar_k dq_k/ddz_i,   zbar_k = hbar_k s'
+        With s1, s2, s3 the derivatives of the activation at z:
+        zbar    = hbar s1 + sum_i dhbar_i s2 dz_i + sum_k hbar_k (s3 q_k + s2 z_k)
+        dzbar_i = dhbar_i s1 + s2 sum_k hbar_k dq_k/ddz_i,   zbar_k = hbar_k s1
         """
         network, layout, tape = self.network, self.layout, self.tape
-        place = {i: k for k, i in enumerate(layout.first)}
+        place = {i: 1 + k for k, i in enumerate(layout.first)}
         layers, blocks = network._layers(self.theta_P), network.layout
-        num_first, num_points = len(layout.first), len(self.x_ND)
-        bars = list(seed_NCM.unbind(1))
-        z_bar = bars[0], bars[1:1 + num_first], bars[1 + num_first:]
+        num_first, named = len(layout.first), layout.named_channels
+        z_bar = [seed if c in named else None for c, seed in enumerate(seed_NCM.unbind(1))]
         for depth in reversed(range(len(layers))):
-            entering = tape[depth] if depth == len(layers) - 1 else tape[depth][0]
-            if depth == 0 and len(layers) == 1:
-                entering = (None, [], [])
-            store(blocks[2 * depth], blocks[2 * depth + 1], z_bar, entering)
+            store(blocks[2 * depth], blocks[2 * depth + 1], z_bar, tape[depth][0])
             if depth == 0 or last_layer:
                 return
-            stack = torch.cat([z_bar[0], *z_bar[1], *z_bar[2]]) @ layers[depth][0]
-            channels = stack.view(layout.num_channels, num_points, stack.shape[-1])
-            h_bar, first_bar, second_bar = channels[0], channels[1:1 + num_first], channels[1 + num_first:]
-            _, s, dz, ddz, q = tape[depth - 1]
-            value = h_bar * s[1]
-            first = [v * s[1] for v in first_bar]
-            for v, dz_i in zip(first_bar, dz):
-                value = value + v * (s[2] * dz_i)
-            for pairs, v, q_k, ddz_k in zip(layout.second, second_bar, q, ddz):
-                value = value + v * (s[3] * q_k if ddz_k is None else s[3] * q_k + s[2] * ddz_k)
-                w = v * s[2]
+            live = _live(z_bar)
+            stack = torch.cat([z_bar[c] for c in live]) @ layers[depth][0]
+            h_bar = dict(zip(live, stack.view(len(live), len(self.x_ND), -1 if len(self.x_ND) else stack.shape[1])))
+            s, dz, ddz, q = tape[depth - 1][1]
+            z_bar = [_add(None, h_bar.get(c), s[1]) for c in range(layout.num_channels)]
+            for c, dz_i in enumerate(dz, 1):
+                if c in h_bar:
+                    z_bar[0] = _add(z_bar[0], h_bar[c], s[2] * dz_i)
+            for c, (pairs, q_k, ddz_k) in enumerate(zip(layout.second, q, ddz), 1 + num_first):
+                if c not in h_bar:
+                    continue
+                z_bar[0] = _add(z_bar[0], h_bar[c], s[3] * q_k if ddz_k is None else s[3] * q_k + s[2] * ddz_k)
+                w = h_bar[c] * s[2]
                 for a, b in pairs:
-                    first[place[a]] = first[place[a]] + w * dz[place[b]]
-                    first[place[b]] = first[place[b]] + w * dz[place[a]]
-            z_bar = value, first, [v * s[1] for v in second_bar]
+                    if a == b:
+                        z_bar[place[a]] = _add(z_bar[place[a]], w, 2 * dz[place[a] - 1])
+                    else:
+                        z_bar[place[a]] = _add(z_bar[place[a]], w, dz[place[b] - 1])
+                        z_bar[place[b]] = _add(z_bar[place[b]], w, dz[place[a] - 1])
+
+
+def _live(channels):
+    return [c for c, v in enumerate(channels) if v is not None]
+
+
+def _add(total, v, factor):
+    """total + v * factor, where None is zero."""
+    if v is None:
+        return total
+    return v * factor if total is None else torch.addcmul(total, v, factor)
 
 
 class ModuleNetwork:

@@ -16,11 +16,11 @@ def plot(paths, output):
         raise UsageError("nedhpc plot needs matplotlib: pip install 'nedhpc[plot]'") from None
     runs = [Solution(path) for path in paths]
     panels = field_panels(runs[0]) if len(runs) == 1 else []
-    figure, axes = plt.subplots(1, 1 + len(panels), figsize=(5 * (1 + len(panels)), 4.2), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, 1 + len(panels), figsize=(4.4 * (1 + len(panels)), 3.7), layout="constrained", squeeze=False)
     convergence(axes[0, 0], runs, paths)
     for axis, draw in zip(axes[0, 1:], panels):
         draw(figure, axis)
-    figure.savefig(output, dpi=130)
+    figure.savefig(output, dpi=100)
     plt.close(figure)
 
 
@@ -67,7 +67,7 @@ def field_panels(solution):
     def image(title, values, cmap, symmetric=False):
         def draw(figure, axis):
             limit = np.abs(values).max() if symmetric else None
-            mesh = axis.pcolormesh(*axes, values.reshape(n, n).T, cmap=cmap, vmin=-limit if symmetric else None, vmax=limit, shading="gouraud")
+            mesh = axis.pcolormesh(*axes, values.reshape(n, n).T, cmap=cmap, vmin=-limit if symmetric else None, vmax=limit, shading="nearest")
             names = solution.problem.coordinates
             axis.set(xlabel=names[0], ylabel=names[1], title=title, aspect="equal")
             figure.colorbar(mesh, ax=axis, shrink=0.85)
