@@ -68,12 +68,14 @@ class Case:
     def __init__(self, comm, config):
         self.comm, self.config = comm, config
         self.problem = problem = problems.build(config.problem.model_dump())
+        self.user_files = problems.digests(config)
         self.counts = point_counts(config, problem)
         self.network = make_network(config, problem)
         self.device = choose_device(comm, config.device.type, config.device.threads)
         self.dtype = getattr(torch, config.device.dtype)
         self.energy = Energy(problem, self.network, config.solver.chunk)
-        self.solver = choose(config.solver.type, count_rows(problem, self.counts), self.energy.num_parameters, comm.size)
+        self.solver = choose(config.solver.type, count_rows(problem, self.counts), self.energy.num_parameters, comm.size,
+                             config.flow.metric)
         self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
                                         self.device, self.dtype)

@@ -1,6 +1,7 @@
 """State files: one HDF5 file a checkpoint, written whole or not at all, opened without running code.
 
-Layout (schema version 1): /config, /state/{theta, coefficients, clock}, /stepper, /sampling, /provenance, /stats; attributes
+Layout (schema version 1): /config, /user_files, /state/{theta, coefficients, clock}, /stepper, /sampling, /provenance,
+/stats; attributes
 `format`, `schema_version` and, last, `complete`. Local: the caller picks the rank that writes.
 """
 
@@ -55,7 +56,7 @@ def atomic_file(path):
         os.close(folder)
 
 
-def write(run_dir, state, config_toml, history, layout, sampling, provenance, stats, keep):
+def write(run_dir, state, config_toml, history, user_files, layout, sampling, provenance, stats, keep):
     """Write RUN_DIR/checkpoint-<step>.h5 atomically, then delete all but the last `keep`."""
     path = Path(run_dir) / f"checkpoint-{state.step:010d}.h5"
     with atomic_file(path) as file:
@@ -64,7 +65,7 @@ def write(run_dir, state, config_toml, history, layout, sampling, provenance, st
         file.create_dataset("config_history", data=history or [config_toml], dtype=h5py.string_dtype())
         theta = file.create_dataset("state/theta", data=state.theta_P, chunks=True if len(state.theta_P) else None, fletcher32=bool(len(state.theta_P)))
         theta.attrs["layout"] = [f"{b.name} {'x'.join(map(str, b.shape))} {b.offset}" for b in layout]
-        for group, table in (("state/coefficients", state.coefficients), ("stepper", state.stepper), ("sampling", sampling),
+        for group, table in (("user_files", user_files), ("state/coefficients", state.coefficients), ("stepper", state.stepper), ("sampling", sampling),
                              ("provenance", provenance), ("stats", stats),
                              ("state/clock", {"step": state.step, "time": state.time, "dt": state.dt, "wall_time": state.wall_time})):
             created = file.create_group(group)
@@ -98,7 +99,7 @@ def read(path):
                           float(clock["dt"]), _table(file["stepper"]), int(file["sampling/draw"][()]), float(clock["wall_time"]))
             about = {"config": file["config"].asstr()[()], "history": list(file["config_history"].asstr()[:]),
                      "layout": list(file["state/theta"].attrs["layout"]), "provenance": _table(file["provenance"]),
-                     "stats": _table(file["stats"])}
+                     "stats": _table(file["stats"]), "user_files": _table(file["user_files"])}
             return state, about
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise NotAStateError(f"{path} cannot be read as a checkpoint: {error}") from None

@@ -1,7 +1,6 @@
 """The command line: the only reader of argv, and the only place that sets up process-wide things."""
 
 import argparse
-import datetime
 import json
 import logging
 import os
@@ -118,10 +117,9 @@ def on_rank_0(comm, function, *args):
 
 
 def run(args, comm):
-    from nedhpc.evolve import evolve, load_resume
+    from nedhpc.evolve import default_run_dir, evolve, load_resume
     config = on_rank_0(comm, validate_all, args.config, args.overrides, args.petsc_options)
-    stamp = comm.bcast(datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ"), 0)
-    run_dir = args.out or Path("runs") / f"{args.config.stem}-{stamp}"
+    run_dir = args.out or default_run_dir(comm, args.config.stem)
     exists = on_rank_0(comm, has_run, run_dir)
     if exists and args.resume == "never":
         raise UsageError(f"{run_dir} already holds a run; continue it with `nedhpc resume {run_dir}` or --resume auto, or give another --out")
@@ -135,12 +133,15 @@ def run(args, comm):
 
 def resume(args, comm):
     from nedhpc.evolve import evolve, load_resume
+    from nedhpc.problems import check_unchanged
     state, about, skipped = load_resume(comm, args.run_dir)
     warn(skipped)
     table = configs.override(configs.tomllib.loads(about["config"]), args.overrides)
     if args.petsc_options:
         table.setdefault("stepper", {})["petsc_options"] = " ".join([table["stepper"].get("petsc_options", ""), *args.petsc_options]).strip()
-    report(comm, args.run_dir, evolve(configs.validate(table), args.run_dir, comm, (state, about["history"])))
+    config = configs.validate(table)
+    on_rank_0(comm, check_unchanged, config, about["user_files"], [setting.partition("=")[0] for setting in args.overrides])
+    report(comm, args.run_dir, evolve(config, args.run_dir, comm, (state, about["history"])))
 
 
 def warn(skipped):
@@ -196,8 +197,8 @@ def check(args):
     problem = catalogue.build(config.problem.model_dump())
     counts, network = point_counts(config, problem), make_network(config, problem)
     P, N = network.num_parameters + len(problem.coefficients), count_rows(problem, counts)
-    kind = solvers.choose(config.solver.type, N, P, args.ranks)
-    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks)
+    kind = solvers.choose(config.solver.type, N, P, args.ranks, config.flow.metric)
+    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric)
     local = -(-N // args.ranks)
     flops = (N**2 * P + 9 * N**3 if kind == "dual" else 2 * local * P**2 + 22 * P**3)
     points = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -49,7 +49,8 @@ class Network(Section):
     """"file.py:Class" of a torch module, instead of the multilayer perceptron."""
     hidden: list[Count] = [64]
     activation: Literal["tanh", "sin", "softplus", "gelu"] = "tanh"
-    init: Literal["glorot", "uniform", "features"] = "glorot"
+    init: Literal["glorot", "uniform"] = "glorot"
+    """Normal weights and zero biases, or weights and biases uniform in +- 1 / sqrt(fan in); times init_scale."""
     init_scale: Positive = 1.0
 
 

@@ -1,6 +1,7 @@
 """The whole run: build, start, step, watch, stop."""
 
 import dataclasses
+import datetime
 import time
 from pathlib import Path
 
@@ -18,15 +19,12 @@ from nedhpc.steppers.base import StepInfo
 from nedhpc.steppers.ts import TimeStepper
 
 
-def evolve(config, run_dir, comm=None, resume=None):
-    """Evolve the config's network to the end and return (status, State). Collective on comm (default: all ranks).
+def evolve(config, run_dir, comm, resume=None):
+    """Evolve the config's network to the end and return (status, State). Collective on comm.
 
     resume: (State, config history) to continue from. Writes config.toml, series.h5 and checkpoints in run_dir; whatever ends the
     run, the last good state is on disk. Raises NedError alike on every rank.
     """
-    if comm is None:
-        from mpi4py import MPI
-        comm = MPI.COMM_WORLD
     started = time.monotonic()
     torch.set_default_dtype(torch.float64)
     case = Case(comm, config)
@@ -42,7 +40,9 @@ def evolve(config, run_dir, comm=None, resume=None):
 
     with TimeStepper(comm, case.flow, config.stepper, case.parameters(state), config.run.max_steps, config.run.max_time) as stepper:
         try:
-            if not resume:
+            if resume:
+                monitor.measure(state, StepInfo(dt=0.0))
+            else:
                 monitor.record(state, StepInfo(dt=0.0))
                 monitor.save(state)
             reached = monitor.relative_l2 is not None and monitor.relative_l2 <= config.run.target_relative_l2
@@ -59,6 +59,12 @@ def evolve(config, run_dir, comm=None, resume=None):
             monitor.close()
     monitor.save(monitor.good)
     return monitor.status, monitor.good
+
+
+def default_run_dir(comm, name):
+    """runs/<name>-<UTC>, the same on every rank. Collective."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return Path("runs") / f"{name}-{comm.bcast(now, 0)}"
 
 
 def first_state(case):

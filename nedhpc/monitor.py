@@ -27,12 +27,11 @@ class Monitor:
         self.comm, self.config, self.case, self.run_dir = comm, config, case, run_dir
         self.series, self.history, self.provenance = series, history, provenance
         self.started, self.wall_before = started, state.wall_time
-        self.first_step, self.last_saved = state.step, None
+        self.first_step = state.step
         self.saved_at = self.reported_at = self.started
         self.status, self.message = "running", ""
         self.good = state
         self.relative_l2 = self.energy = None
-        self.recorded = -1
         self.bar = None
         if comm.rank == 0 and sys.stderr.isatty():
             self.bar = tqdm(total=config.run.max_steps, initial=state.step, unit="step", file=sys.stderr)
@@ -64,19 +63,22 @@ class Monitor:
         self._save_when_due(state)
         return last
 
-    def record(self, state, info):
-        """Measure the error and append to the series. Collective."""
+    def measure(self, state, info):
+        """Energy and error of `state`. Collective."""
         theta_P = self.case.parameters(state)
         E_K = info.E_K if info.E_K is not None else self.case.flow.energies(theta_P)
         self.energy, self.energy_terms = float(np.sum(E_K)), [float(E) for E in E_K]
         self.relative_l2 = self.case.relative_l2(theta_P)
-        self.recorded = state.step
+        self.projection_error = info.projection_error
+
+    def record(self, state, info):
+        """Measure and append to the series. Collective."""
+        self.measure(state, info)
         entry = {"step": state.step, "time": state.time, "dt": info.dt, "energy": self.energy,
                  "relative_l2": np.nan if self.relative_l2 is None else self.relative_l2, "wall_time": state.wall_time,
                  "solver/effective_rank": info.effective_rank, "solver/projection_error": info.projection_error}
         entry |= {f"energy_terms/{term.name}": E for term, E in zip(self.case.problem.terms, self.energy_terms)}
         self.series.append(entry)
-        self.projection_error = info.projection_error
         if self.comm.rank == 0:
             self.series.write(force=False)
             self._progress(state, info)
@@ -110,7 +112,8 @@ class Monitor:
             sampling = {"rule": self.config.sampling.rule, "seed": self.config.run.seed}
             try:
                 self.series.write()
-                checkpoint.write(self.run_dir, state, self.config.toml(), self.history, self.case.network.layout, sampling,
+                checkpoint.write(self.run_dir, state, self.config.toml(), self.history, self.case.user_files,
+                                 self.case.network.layout, sampling,
                                  self.provenance, stats, self.config.checkpoint.keep)
             except OSError as caught:
                 error = NedError(f"cannot write a checkpoint in {self.run_dir}: {caught}; the earlier checkpoints are untouched")

@@ -96,17 +96,18 @@ class MLP:
     def initial(self, seed):
         """theta_0 (P,), float64 numpy, a function of the seed alone.
 
-        `glorot`: weights N(0, 2 scale^2 / (fan_in + fan_out)), biases zero; `features`: weights scale N(0, 1/fan_in
-        past the first layer), biases that put the units' centres among points of [0, 1]^D.
+        `glorot`: weights N(0, 2 / (fan_in + fan_out)), biases zero (Glorot and Bengio 2010); `uniform`: both uniform in
+        +- 1 / sqrt(fan_in); times init_scale.
         """
         rng = np.random.Generator(np.random.Philox(key=seed))
         theta = np.zeros(self.num_parameters)
         for k, (weight, bias) in enumerate(zip(self.layout[::2], self.layout[1::2])):
             out, fan_in = weight.shape
-            std = self.init_scale * (sqrt(2 / (fan_in + out)) if self.init == "glorot" else 1 / sqrt(fan_in))
-            theta[weight.offset:weight.end] = std * rng.standard_normal(out * fan_in)
-            if self.init == "uniform":
-                theta[weight.offset:bias.end] = self.init_scale * rng.uniform(-1, 1, bias.end - weight.offset) / sqrt(fan_in)
+            if self.init == "glorot":
+                theta[weight.offset:weight.end] = sqrt(2 / (fan_in + out)) * rng.standard_normal(out * fan_in)
+            else:
+                theta[weight.offset:bias.end] = rng.uniform(-1, 1, bias.end - weight.offset) / sqrt(fan_in)
+        theta *= self.init_scale
         return theta
 
     def features(self, seed, scale, low, high):

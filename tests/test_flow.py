@@ -12,6 +12,7 @@ from nedhpc.steppers.ts import TimeStepper, parse_options
 
 pytestmark = pytest.mark.mpi
 REGRESSION = {"name": "regression", "function": "sinc", "num_points": 60}
+SSP = "-ts_ssp_type rks2 -ts_ssp_nstages 3"
 RK = {"1fe": 1, "2a": 2, "2b": 2, "3": 3, "3bs": 3, "4": 4, "5f": 5, "5dp": 5, "5bs": 5}
 
 
@@ -98,13 +99,14 @@ def test_l2_flow_of_a_regression_decays_like_exp_minus_t(comm):
     np.testing.assert_allclose(np.sqrt(np.array(energies) / energies[0]), np.exp(-np.array(times)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", RK)
-def test_order_of_runge_kutta_types(comm, kind):
+@pytest.mark.parametrize("kind", [*RK, "ssp"])
+def test_order_of_explicit_types(comm, kind):
     case = make_case(comm, problem=REGRESSION | {"num_points": 20}, network={"hidden": [4]})
-    theta, order = parameters(case), RK[kind]
+    theta, order = parameters(case), RK.get(kind, 2)
+    name, options = ("ssp", SSP) if kind == "ssp" else ("rk", f"-ts_rk_type {kind} -ts_adapt_type none")
     steps = np.array([8, 16])
     reference = march(case, theta, 2.0 / 128, 128, "rk", "-ts_rk_type 5dp -ts_adapt_type none")
-    errors = [float((march(case, theta, 2.0 / n, n, "rk", f"-ts_rk_type {kind} -ts_adapt_type none") - reference).norm()) for n in steps]
+    errors = [float((march(case, theta, 2.0 / n, n, name, options) - reference).norm()) for n in steps]
     observed = np.log(errors[0] / errors[1]) / np.log(2)
     assert order - 0.4 < observed < order + 2, observed
 

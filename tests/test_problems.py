@@ -89,6 +89,14 @@ def test_density_rows_are_the_hessian(own):
     torch.testing.assert_close(rows.g_P, case.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9)
 
 
+def test_a_changed_problem_file_is_not_run(own, tmp_path):
+    solve(tmp_path, 2, problem={"name": own("Decay")})
+    nedhpc.load(tmp_path / "run")
+    (tmp_path / "own.py").write_text("raise SystemExit('this must not run')")
+    with pytest.raises(UsageError, match="not the file that the run was started with"):
+        nedhpc.load(tmp_path / "run")
+
+
 def test_vector_outputs_and_residuals(own, tmp_path):
     facts, _ = solve(tmp_path, 150, problem={"name": own("Pair")}, sampling={"interior": 100}, network={"hidden": [12]})
     assert facts["relative_l2"] < 1e-3

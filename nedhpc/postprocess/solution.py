@@ -20,6 +20,7 @@ class Solution:
         else:
             self.state, self.about = checkpoint.read(path)
         self.config = config.validate(config.tomllib.loads(self.about["config"]), path)
+        problems.check_unchanged(self.config, self.about["user_files"])
         self.problem = problems.build(self.config.problem.model_dump())
         self.network = make_network(self.config, self.problem)
         file = self.run_dir / "series.h5"

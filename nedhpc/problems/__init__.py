@@ -89,8 +89,27 @@ def load_class(name, base, key):
     return cls
 
 
-def sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def user_files(config):
+    """{key: path} of the config's Python files."""
+    names = {"problem.name": config.problem.name, "network.name": config.network.name or ""}
+    return {key: Path(name.rpartition(":")[0]) for key, name in names.items() if ":" in name}
 
 
-__all__ = ["CATALOGUE", "Box", "DataSet", "Density", "Problem", "Residual", "UsageError", "build", "load_class", "sha256"]
+def digests(config):
+    """{key: SHA-256} of the config's Python files."""
+    return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in user_files(config).items()}
+
+
+def check_unchanged(config, known, named=()):
+    """Refuse to run a Python file that a checkpoint names unless it is what ran then, or the person named its key."""
+    for key, path in user_files(config).items():
+        if key in named:
+            continue
+        if not path.is_file():
+            raise UsageError(f"{key}: {path} is gone; give its new place with --set {key}=FILE.py:CLASS")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != known.get(key):
+            raise UsageError(f"{key}: {path} is not the file that the run was started with and is not run for that reason; restore it, or "
+                             f"name it with --set {key}=FILE.py:CLASS")
+
+
+__all__ = ["CATALOGUE", "Box", "DataSet", "Density", "Problem", "Residual", "build", "check_unchanged", "digests", "load_class"]
