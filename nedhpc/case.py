@@ -86,7 +86,8 @@ class Case:
         """Put draw `number` in the flow; False if it was there already. Local."""
         if number == self._drawn:
             return False
-        self._drawn, self.flow.sample = number, self.sampler.draw(number)
+        with self.flow.phases("sample"):
+            self._drawn, self.flow.sample = number, self.sampler.draw(number)
         return True
 
     def draw_number(self, step):

@@ -12,6 +12,7 @@ import torch
 from nedhpc import jets
 from nedhpc.errors import NonFiniteError
 from nedhpc.parallel import broadcast, total, tree_reduce
+from nedhpc.phases import Phases
 from nedhpc.solvers import SOLVERS
 from nedhpc.solvers.tsqr import triangle
 
@@ -35,6 +36,7 @@ class Flow:
         self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
         self.solver, self.rtol = SOLVERS[solver], rtol
         self.sample = None
+        self.phases = Phases()
         problem = energy.problem
         sets = dict.fromkeys(term.on for term in problem.terms if term.on != "boundary")
         names = tuple(problem.outputs) + (tuple(f"grad_{u}" for u in problem.outputs) if metric == "h1" else ())
@@ -43,12 +45,14 @@ class Flow:
 
     def energies(self, theta_P):
         """Energy by term (K,), numpy, the same on every rank."""
-        return total(self.comm, self.energy.values(theta_P, self.sample).cpu().numpy())
+        with self.phases("energy"):
+            return total(self.comm, self.energy.values(theta_P, self.sample).cpu().numpy())
 
     def gradient(self, theta_P):
         """(g_P, E_K) summed over ranks."""
-        g_P, E_K = self.energy.gradient(theta_P, self.sample)
-        both = total(self.comm, torch.cat([g_P.double(), E_K]).cpu().numpy())
+        with self.phases("rows"):
+            g_P, E_K = self.energy.gradient(theta_P, self.sample)
+            both = total(self.comm, torch.cat([g_P.double(), E_K]).cpu().numpy())
         return self._like(both[:len(g_P)], theta_P), both[len(g_P):]
 
     def velocity(self, theta_P):
@@ -62,11 +66,15 @@ class Flow:
             self._check(E_K, "the energy or its gradient")
             return -g_P, None
         if self.rows_are_metric and self.energy.has_row_residual:
-            rows = self.energy.rows(theta_P, self.sample)
-            return self._checked(*self.solver(self.comm, rows.A_NP, -rows.r_N, self.rtol).solve_rows(self.eps))
+            rows = self._rows(theta_P)
+            with self.phases("solve"):
+                solution = self.solver(self.comm, rows.A_NP, -rows.r_N, self.rtol).solve_rows(self.eps)
+            return self._checked(*solution)
         g_P, _ = self.gradient(theta_P)
         B_NP = self._metric_rows(theta_P)
-        return self._checked(*self.solver(self.comm, B_NP, None, self.rtol).solve_params(-g_P, self.eps))
+        with self.phases("solve"):
+            solution = self.solver(self.comm, B_NP, None, self.rtol).solve_params(-g_P, self.eps)
+        return self._checked(*solution)
 
     def _checked(self, theta_dot, info):
         self._check(theta_dot.sum().item(), "theta_dot")
@@ -80,38 +88,50 @@ class Flow:
 
     def linearise(self, theta_P):
         """Factorise the Gauss-Newton system of a step at theta."""
-        rows = self.energy.rows(theta_P, self.sample)
+        rows = self._rows(theta_P)
         E_K = total(self.comm, rows.E_K.cpu().numpy())
         self._check(E_K, "the energy")
         A_NP, R_M = rows.A_NP, None
         if self.metric != "euclidean":
-            R_M = self._metric_triangle(A_NP if self.metric == "energy" else self._metric_rows(theta_P))
-            A_NP = torch.linalg.solve_triangular(R_M, A_NP, upper=True, left=False)
+            B_NP = A_NP if self.metric == "energy" else self._metric_rows(theta_P)
+            with self.phases("solve"):
+                R_M = self._metric_triangle(B_NP)
+                A_NP = torch.linalg.solve_triangular(R_M, A_NP, upper=True, left=False)
         b_N = None if rows.r_N is None else -rows.r_N
-        return Linearised(theta_P, rows, self.solver(self.comm, A_NP, b_N, self.rtol), R_M, float(E_K.sum()), E_K)
+        with self.phases("solve"):
+            factorisation = self.solver(self.comm, A_NP, b_N, self.rtol)
+        return Linearised(theta_P, rows, factorisation, R_M, float(E_K.sum()), E_K)
 
     def descent(self, system, damping):
         """delta with (A^T A + damping M) delta = -g, its norm in M, and info."""
-        if system.rows.r_N is not None:
-            y, info = system.factorisation.solve_rows(damping)
-        else:
-            y, info = system.factorisation.solve_params(-self._to_y(system, self._sum(system.rows.g_P)), damping)
-        return self._to_theta(system, y), float(y.norm()), info
+        with self.phases("solve"):
+            if system.rows.r_N is not None:
+                y, info = system.factorisation.solve_rows(damping)
+            else:
+                y, info = system.factorisation.solve_params(-self._to_y(system, self._sum(system.rows.g_P)), damping)
+            return self._to_theta(system, y), float(y.norm()), info
 
     def acceleration(self, system, delta_P, damping, h):
         """a = -(A^T A + damping M)^+ A^T r_vv, r_vv the second derivative of the rows' residual along delta by a
         difference of step h (geodesic acceleration, Transtrum and Sethna, arXiv:1201.5885), and |a| in M."""
         rows = system.rows
-        ahead = self.energy.residual(system.theta_P + h * delta_P, self.sample)
-        r_vv = (2 / h) * ((ahead - rows.r_N) / h - rows.A_NP @ delta_P)
-        rhs_P = -self._sum(rows.A_NP.T @ r_vv)
-        y, _ = system.factorisation.solve_params(self._to_y(system, rhs_P), damping)
-        return self._to_theta(system, y), float(y.norm())
+        with self.phases("energy"):
+            ahead = self.energy.residual(system.theta_P + h * delta_P, self.sample)
+        with self.phases("solve"):
+            r_vv = (2 / h) * ((ahead - rows.r_N) / h - rows.A_NP @ delta_P)
+            rhs_P = -self._sum(rows.A_NP.T @ r_vv)
+            y, _ = system.factorisation.solve_params(self._to_y(system, rhs_P), damping)
+            return self._to_theta(system, y), float(y.norm())
+
+    def _rows(self, theta_P):
+        with self.phases("rows"):
+            return self.energy.rows(theta_P, self.sample)
 
     def _metric_rows(self, theta_P):
         if self.metric == "energy":
-            return self.energy.rows(theta_P, self.sample).A_NP
-        return self.energy.metric_rows(theta_P, self.sample, self.metric_layouts)
+            return self._rows(theta_P).A_NP
+        with self.phases("rows"):
+            return self.energy.metric_rows(theta_P, self.sample, self.metric_layouts)
 
     def _metric_triangle(self, B_NP):
         """R_M of [B; sqrt(eps) I] on every rank."""

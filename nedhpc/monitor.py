@@ -68,7 +68,8 @@ class Monitor:
         theta_P = self.case.parameters(state)
         E_K = info.E_K if info.E_K is not None else self.case.flow.energies(theta_P)
         self.energy, self.energy_terms = float(np.sum(E_K)), [float(E) for E in E_K]
-        self.relative_l2 = self.case.relative_l2(theta_P)
+        with self.case.flow.phases("output"):
+            self.relative_l2 = self.case.relative_l2(theta_P)
         self.projection_error = info.projection_error
 
     def record(self, state, info):
@@ -77,6 +78,7 @@ class Monitor:
         entry = {"step": state.step, "time": state.time, "dt": info.dt, "energy": self.energy,
                  "relative_l2": np.nan if self.relative_l2 is None else self.relative_l2, "wall_time": state.wall_time,
                  "solver/effective_rank": info.effective_rank, "solver/projection_error": info.projection_error}
+        entry |= {f"seconds/{phase}": seconds for phase, seconds in self.case.flow.phases.take().items()}
         entry |= {f"energy_terms/{term.name}": E for term, E in zip(self.case.problem.terms, self.energy_terms)}
         self.series.append(entry)
         if self.comm.rank == 0:
@@ -104,6 +106,10 @@ class Monitor:
 
     def save(self, state):
         """Write a checkpoint and the series; a failure is the same error on every rank. Collective."""
+        with self.case.flow.phases("output"):
+            self._save(state)
+
+    def _save(self, state):
         self.saved_at = self.started + state.wall_time - self.wall_before
         memory = int(total(self.comm, [psutil.Process().memory_info().rss / 2**20])[0])
         error = None

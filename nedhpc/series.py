@@ -7,6 +7,7 @@ import numpy as np
 
 from nedhpc.checkpoint import atomic_file
 from nedhpc.errors import NotAStateError
+from nedhpc.phases import PHASES
 
 REWRITE_SECONDS = 10.0
 UNITS = {"wall_time": "s"}
@@ -14,6 +15,7 @@ LONG_NAMES = {"step": "accepted steps", "time": "time of the flow", "dt": "time 
               "relative_l2": "relative L2 error", "wall_time": "wall time, resumes included",
               "solver/effective_rank": "singular values above cutoff and damping",
               "solver/projection_error": "part of the descent direction outside the tangent space"}
+LONG_NAMES |= {f"seconds/{phase}": f"rank 0's seconds since the last entry: {phase}" for phase in PHASES}
 
 
 class Series:

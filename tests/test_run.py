@@ -12,6 +12,7 @@ from nedhpc import checkpoint
 from nedhpc.config import override, tomllib, validate
 from nedhpc.evolve import evolve as run, load_resume
 from nedhpc.errors import NonFiniteError, NotAStateError
+from nedhpc.phases import PHASES
 from nedhpc.postprocess.info import info
 from nedhpc.postprocess.solution import Solution
 
@@ -78,6 +79,9 @@ def test_info_and_files(comm, folder):
         lengths = {file[name].shape for name in ("step", "time", "dt", "energy", "relative_l2", "wall_time", "energy_terms/pde")}
         assert lengths == {(3,)} and list(file["step"][:]) == [0, 10, 12]
         assert file["energy"].dims[0][0] == file["step"] and file["wall_time"].attrs["units"] == "s"
+        seconds = {phase: file[f"seconds/{phase}"][:] for phase in PHASES}
+        assert all(values.shape == (3,) for values in seconds.values()) and min(seconds["rows"][1], seconds["solve"][1]) > 0
+        assert sum(values.sum() for values in seconds.values()) <= file["wall_time"][-1]
     with h5py.File(checkpoint.paths(folder / "run")[-1]) as file:
         assert file.attrs["complete"] and file.attrs["schema_version"] == 1 and file["state/theta"].dtype == np.float64
 

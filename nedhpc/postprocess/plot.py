@@ -7,7 +7,7 @@ from nedhpc.postprocess.solution import Solution
 
 
 def plot(paths, output):
-    """Energy and error against wall time for every run; for a single run also field, reference and error field."""
+    """Energy and error against wall time; for a single run also the phases' seconds, field, reference and error field."""
     try:
         import matplotlib
         matplotlib.use("Agg")
@@ -15,7 +15,7 @@ def plot(paths, output):
     except ImportError:
         raise UsageError("nedhpc plot needs matplotlib: pip install 'nedhpc[plot]'") from None
     runs = [Solution(path) for path in paths]
-    panels = field_panels(runs[0]) if len(runs) == 1 else []
+    panels = [lambda figure, axis: timings(axis, runs[0].series), *field_panels(runs[0])] if len(runs) == 1 else []
     figure, axes = plt.subplots(1, 1 + len(panels), figsize=(4.4 * (1 + len(panels)), 3.7), layout="constrained", squeeze=False)
     convergence(axes[0, 0], runs, paths)
     for axis, draw in zip(axes[0, 1:], panels):
@@ -36,6 +36,14 @@ def convergence(axis, runs, paths):
     axis.set(xlabel="wall time [s]", title="convergence")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
+
+
+def timings(axis, columns):
+    """Share of rank 0's time by phase."""
+    seconds = {name.partition("/")[2]: float(np.sum(values)) for name, values in columns.items() if name.startswith("seconds/")}
+    axis.barh(list(seconds), list(seconds.values()))
+    axis.invert_yaxis()
+    axis.set(xlabel="seconds", title="where the time went")
 
 
 def field_panels(solution):
