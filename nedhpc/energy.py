@@ -74,7 +74,7 @@ class Energy:
 
     def residual(self, theta_P, sample):
         """r_N (rows of all terms, scaled), for energies of residual terms; differentiable by torch.func in theta."""
-        return torch.cat([sqrt(w) * self._local(term, layout, theta_P, x, y).reshape(-1)
+        return torch.cat([sqrt(w) * self._local(term, layout, theta_P, x, y).T.reshape(-1)
                           for _, term, layout, x, y, w in self._chunks(sample)])
 
     def rows(self, theta_P, sample, last_layer=False):

@@ -12,7 +12,7 @@ from nedhpc.steppers.ts import TimeStepper, parse_options
 
 pytestmark = pytest.mark.mpi
 REGRESSION = {"name": "regression", "function": "sinc", "num_points": 60}
-SSP = "-ts_ssp_type rks2 -ts_ssp_nstages 3"
+SSP = "-ts_ssp_type rks2"
 RK = {"1fe": 1, "2a": 2, "2b": 2, "3": 3, "3bs": 3, "4": 4, "5f": 5, "5dp": 5, "5bs": 5}
 
 

@@ -102,6 +102,17 @@ def test_vector_outputs_and_residuals(own, tmp_path):
     assert facts["relative_l2"] < 1e-3
 
 
+def test_rows_are_the_jacobian_of_the_residual(own):
+    """Row by row, in the same order: the geodesic correction differentiates the one and solves with the other."""
+    case = Case(COMM, make_config(problem={"name": own("Pair")}, sampling={"interior": 9}, network={"hidden": [5]}, solver={"chunk": 4}))
+    case.draw(0)
+    theta = torch.as_tensor(case.network.initial(0))
+    rows = case.energy.rows(theta, case.flow.sample)
+    residual = lambda theta: case.energy.residual(theta, case.flow.sample)
+    torch.testing.assert_close(rows.r_N, residual(theta), rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(rows.A_NP, torch.func.jacrev(residual)(theta), rtol=1e-11, atol=1e-12)
+
+
 def test_a_torch_module(own, tmp_path):
     facts, _ = solve(tmp_path, 60, problem={"name": "poisson", "dim": 1}, network={"name": own("Net")}, solver={"chunk": 16})
     assert facts["num_parameters"] == 37 and facts["relative_l2"] < 1e-4
