@@ -13,13 +13,14 @@ import torch
 
 from nedhpc import jets
 from nedhpc.problems.base import Residual
+from nedhpc.tangent import Chunk, Tangent, gather
 
 
 @dataclass(slots=True)
 class Rows:
-    """Scaled rows A_NP of this rank; r_N is None where a density term leaves no row residual. E_K: energy by term."""
+    """Scaled rows A of this rank; r_N is None where a density term leaves no row residual. E_K: energy by term."""
 
-    A_NP: torch.Tensor
+    A: Tangent
     r_N: torch.Tensor | None
     g_P: torch.Tensor | None
     """Gradient, formed only where r_N is None."""
@@ -35,6 +36,7 @@ class Energy:
         self.num_network = network.num_parameters
         self.num_coefficients = len(problem.coefficients)
         self.num_parameters = self.num_network + self.num_coefficients
+        self.all_columns = slice(0, self.num_parameters)
         self.has_row_residual = all(isinstance(term, Residual) for term in problem.terms)
 
     def _chunks(self, sample):
@@ -77,33 +79,29 @@ class Energy:
         return torch.cat([sqrt(w) * self._local(term, layout, theta_P, x, y).T.reshape(-1)
                           for _, term, layout, x, y, w in self._chunks(sample)])
 
-    def rows(self, theta_P, sample, last_layer=False):
-        """Scaled rows and residual at theta. Cost O(N P) for each residual component; memory N P."""
-        blocks, residuals, E_K = [], [], torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
-        g_P = None if self.has_row_residual else torch.zeros_like(theta_P)
-        columns = self.network.last_layer if last_layer else slice(0, self.num_network)
-        width = columns.stop - columns.start
+    def rows(self, theta_P, sample, columns=None):
+        """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component."""
+        tangent, facts = gather(lambda: self._linear_chunks(theta_P, sample), self.all_columns if columns is None else columns)
+        E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
+        for term, _, E, _ in facts:
+            E_K[term] += E
+        if self.has_row_residual:
+            return Rows(tangent, torch.cat([r for _, rs, _, _ in facts for r in rs]), None, E_K)
+        return Rows(tangent, None, sum(g_P for _, _, _, g_P in facts), E_K)
+
+    def _linear_chunks(self, theta_P, sample):
         for k, term, layout, x, y, w in self._chunks(sample):
             lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
-            E_K[k] += self._energy(term, value.detach(), w)
+            E, r, g_seed = self._energy(term, value.detach(), w), None, None
             if isinstance(term, Residual):
                 seeds = [_gradient(value[:, i], j, c) for i in range(value.shape[1])]
-                residuals.append(sqrt(w) * value.detach().T.reshape(-1))
+                r = [sqrt(w) * component for component in value.detach().unbind(1)]
+                if not self.has_row_residual:
+                    g_seed = _scaled(w, _gradient(0.5 * (value * value).sum(1), j, c))
             else:
                 seeds, g_seed = _curvature(value, j, c)
-                g_P += w * self._pull(lin, *g_seed)
-            if self.has_row_residual is False and isinstance(term, Residual):
-                for seed, r in zip(seeds, value.detach().unbind(1)):
-                    g_P += w * self._pull(lin, seed[0] * r[:, None, None], seed[1] * r[:, None])
-            for j_seed, c_seed in seeds:
-                A = torch.empty(len(x), width + (0 if last_layer else self.num_coefficients), dtype=theta_P.dtype,
-                                device=theta_P.device)
-                lin.rows(sqrt(w) * j_seed, A[:, :width], last_layer)
-                if not last_layer:
-                    A[:, width:] = sqrt(w) * c_seed
-                blocks.append(A)
-        r_N = torch.cat(residuals) if self.has_row_residual else None
-        return Rows(torch.cat(blocks), r_N, g_P, E_K)
+                g_seed = _scaled(w, g_seed)
+            yield Chunk(k, lin, [_scaled(sqrt(w), seed) for seed in seeds], r, E, g_seed)
 
     def gradient(self, theta_P, sample):
         """(g_P, E_K) without rows: one reverse sweep. Cost O(N P), memory of a chunk."""
@@ -113,25 +111,26 @@ class Energy:
             lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
             E_K[k] += self._energy(term, value.detach(), w)
             density = 0.5 * (value * value).sum(1) if isinstance(term, Residual) else value[:, 0]
-            g_P += w * self._pull(lin, *_gradient(density, j, c))
+            g_P += Chunk(k, lin, []).pull(_scaled(w, _gradient(density, j, c)))
         return g_P, E_K
 
     def metric_rows(self, theta_P, sample, layouts):
-        """sqrt(w) times the parameter Jacobian of each jet channel in `layouts`, {point set: JetLayout}; (N, P)."""
-        blocks = []
-        for on, layout in layouts.items():
-            points = sample[on]
-            for start in range(0, max(1, len(points.x_ND)), self.chunk):
-                x = points.x_ND[start:start + self.chunk]
-                lin = self.network.linearize(theta_P[:self.num_network], x, layout)
-                for channel in range(layout.num_channels):
-                    for output in range(lin.j_NCM.shape[2]):
-                        seed = torch.zeros_like(lin.j_NCM)
-                        seed[:, channel, output] = sqrt(points.weight)
-                        A = torch.zeros(len(x), self.num_parameters, dtype=theta_P.dtype, device=theta_P.device)
-                        lin.rows(seed, A[:, :self.num_network])
-                        blocks.append(A)
-        return torch.cat(blocks)
+        """Tangent of sqrt(w) times the parameter Jacobian of each jet channel in `layouts`, {point set: JetLayout}."""
+        def chunks():
+            for on, layout in layouts.items():
+                points = sample[on]
+                for start in range(0, max(1, len(points.x_ND)), self.chunk):
+                    x = points.x_ND[start:start + self.chunk]
+                    lin = self.network.linearize(theta_P[:self.num_network], x, layout)
+                    c_seed, seeds = x.new_zeros(len(x), self.num_coefficients), []
+                    for channel in range(layout.num_channels):
+                        for output in range(lin.j_NCM.shape[2]):
+                            j_seed = torch.zeros_like(lin.j_NCM)
+                            j_seed[:, channel, output] = sqrt(points.weight)
+                            seeds.append((j_seed, c_seed))
+                    yield Chunk(0, lin, seeds)
+
+        return gather(chunks, self.all_columns)[0]
 
     def _linearize(self, term, layout, theta_P, x, y):
         lin = self.network.linearize(theta_P[:self.num_network].detach(), x, layout)
@@ -141,8 +140,9 @@ class Energy:
             value = self._call(term, x, layout.view(j), c, y)
         return lin, j, c, value
 
-    def _pull(self, lin, j_seed, c_seed):
-        return torch.cat([lin.vjp(j_seed), c_seed.sum(0)])
+
+def _scaled(factor, seed):
+    return tuple(factor * part for part in seed)
 
 
 def _gradient(value_N, j, c, create_graph=False):

@@ -11,10 +11,10 @@ import torch
 
 from nedhpc import jets
 from nedhpc.errors import NonFiniteError
-from nedhpc.parallel import broadcast, total, tree_reduce
+from nedhpc.parallel import broadcast, total
 from nedhpc.phases import Phases
 from nedhpc.solvers import SOLVERS
-from nedhpc.solvers.tsqr import triangle
+from nedhpc.solvers.tsqr import local_triangle, merge
 
 
 @dataclass(slots=True)
@@ -68,12 +68,12 @@ class Flow:
         if self.rows_are_metric and self.energy.has_row_residual:
             rows = self._rows(theta_P)
             with self.phases("solve"):
-                solution = self.solver(self.comm, rows.A_NP, -rows.r_N, self.rtol).solve_rows(self.eps)
+                solution = self.solver(self.comm, rows.A, -rows.r_N, self.rtol).solve_rows(self.eps)
             return self._checked(*solution)
         g_P, _ = self.gradient(theta_P)
-        B_NP = self._metric_rows(theta_P)
+        B = self._metric_rows(theta_P)
         with self.phases("solve"):
-            solution = self.solver(self.comm, B_NP, None, self.rtol).solve_params(-g_P, self.eps)
+            solution = self.solver(self.comm, B, None, self.rtol).solve_params(-g_P, self.eps)
         return self._checked(*solution)
 
     def _checked(self, theta_dot, info):
@@ -91,15 +91,15 @@ class Flow:
         rows = self._rows(theta_P)
         E_K = total(self.comm, rows.E_K.cpu().numpy())
         self._check(E_K, "the energy")
-        A_NP, R_M = rows.A_NP, None
+        A, R_M = rows.A, None
         if self.metric != "euclidean":
-            B_NP = A_NP if self.metric == "energy" else self._metric_rows(theta_P)
+            B = A if self.metric == "energy" else self._metric_rows(theta_P)
             with self.phases("solve"):
-                R_M = self._metric_triangle(B_NP)
-                A_NP = torch.linalg.solve_triangular(R_M, A_NP, upper=True, left=False)
+                R_M = self._metric_triangle(B)
+                A = A.in_metric(R_M)
         b_N = None if rows.r_N is None else -rows.r_N
         with self.phases("solve"):
-            factorisation = self.solver(self.comm, A_NP, b_N, self.rtol)
+            factorisation = self.solver(self.comm, A, b_N, self.rtol)
         return Linearised(theta_P, rows, factorisation, R_M, float(E_K.sum()), E_K)
 
     def descent(self, system, damping):
@@ -118,8 +118,8 @@ class Flow:
         with self.phases("energy"):
             ahead = self.energy.residual(system.theta_P + h * delta_P, self.sample)
         with self.phases("solve"):
-            r_vv = (2 / h) * ((ahead - rows.r_N) / h - rows.A_NP @ delta_P)
-            rhs_P = -self._sum(rows.A_NP.T @ r_vv)
+            r_vv = (2 / h) * ((ahead - rows.r_N) / h - rows.A.matvec(delta_P))
+            rhs_P = -self._sum(rows.A.rmatvec(r_vv))
             y, _ = system.factorisation.solve_params(self._to_y(system, rhs_P), damping)
             return self._to_theta(system, y), float(y.norm())
 
@@ -129,18 +129,17 @@ class Flow:
 
     def _metric_rows(self, theta_P):
         if self.metric == "energy":
-            return self._rows(theta_P).A_NP
+            return self._rows(theta_P).A
         with self.phases("rows"):
             return self.energy.metric_rows(theta_P, self.sample, self.metric_layouts)
 
-    def _metric_triangle(self, B_NP):
+    def _metric_triangle(self, B):
         """R_M of [B; sqrt(eps) I] on every rank."""
-        P = B_NP.shape[1]
-        R = tree_reduce(self.comm, triangle(B_NP).double().cpu().numpy(),
-                        lambda a, b: np.linalg.qr(np.concatenate([a, b]), mode="r"))
+        R = merge(self.comm, local_triangle(B))
         if self.comm.rank == 0:
-            R = np.linalg.qr(np.concatenate([R, np.sqrt(self.eps) * np.eye(P)]), mode="r")
-        return self._like(broadcast(self.comm, np.ascontiguousarray(R) if R is not None else np.empty((P, P))), B_NP)
+            R = torch.linalg.qr(torch.cat([R, np.sqrt(self.eps) * torch.eye(B.num_columns, dtype=R.dtype, device=R.device)]), mode="r").R
+        R = np.empty((B.num_columns,) * 2) if R is None else R.double().cpu().numpy()
+        return B.tensor(broadcast(self.comm, np.ascontiguousarray(R)))
 
     @staticmethod
     def _to_theta(system, y):

@@ -177,17 +177,30 @@ def _pair_sum(dz, pairs, place):
 
 
 class Linearization:
-    """Jets `j_NCM` at theta and the maps J^T by sample (`rows`) and summed (`vjp`)."""
+    """Jets `j_NCM` at theta, and their parameter Jacobian by sample (`rows`), transposed (`vjp`) and forward (`jvp`)."""
 
     def __init__(self, network, theta_P, x_ND, layout, j_NCM, tape):
         self.network, self.theta_P, self.x_ND, self.layout, self.j_NCM, self.tape = network, theta_P, x_ND, layout, j_NCM, tape
 
-    def rows(self, seed_NCM, out, last_layer=False):
-        """out[n] = sum_cm seed[n, c, m] d j[n, c, m] / d theta; `out` is (N, P), or (N, P_last) for the last layer alone."""
-        base = self.network.last_layer.start if last_layer else 0
+    def rows(self, seed_NCM, out, columns=None):
+        """out[n] = sum_cm seed[n, c, m] d j[n, c, m] / d theta; `out` is (N, P), or those columns alone.
+
+        columns: a slice that cuts weight blocks only between output units.
+        """
+        columns = slice(0, self.theta_P.numel()) if columns is None else columns
 
         def store(weight, bias, z_bar, entering):
-            block = out[:, weight.offset - base:weight.end - base].unflatten(1, weight.shape)
+            first, last = max(columns.start, bias.offset), min(columns.stop, bias.end)
+            if first < last:
+                value = z_bar[0]
+                out[:, first - columns.start:last - columns.start] = \
+                    0 if value is None else value[:, first - bias.offset:last - bias.offset]
+            first, last = max(columns.start, weight.offset), min(columns.stop, weight.end)
+            if first >= last:
+                return
+            units = slice((first - weight.offset) // weight.shape[1], (last - weight.offset) // weight.shape[1])
+            z_bar = [None if v is None else v[:, units] for v in z_bar]
+            block = out[:, first - columns.start:last - columns.start].unflatten(1, (-1, weight.shape[1]))
             value, live = z_bar[0], _live(z_bar)
             if entering is None:  # the first layer: inputs are x, unit vectors and zeros
                 if value is None:
@@ -201,10 +214,13 @@ class Linearization:
                 block.copy_(torch.bmm(torch.stack([z_bar[c] for c in live], 2), torch.stack([entering[c] for c in live], 1)))
             else:
                 block.zero_()
-            out[:, bias.offset - base:bias.end - base] = 0 if value is None else value
 
-        self._pull(seed_NCM, store, last_layer)
+        self._pull(seed_NCM, store, columns.start)
         return out
+
+    def jvp(self, v_P):
+        """d j / d theta . v, (N, C, M)."""
+        return torch.func.jvp(lambda theta: self.network.jets(theta, self.x_ND, self.layout), (self.theta_P,), (v_P,))[1]
 
     def vjp(self, seed_NCM):
         """sum_n rows(seed)[n], shape (P,), without forming the rows."""
@@ -224,11 +240,12 @@ class Linearization:
             if value is not None:
                 g_P[bias.offset:bias.end] = value.sum(0)
 
-        self._pull(seed_NCM, store, last_layer=False)
+        self._pull(seed_NCM, store, 0)
         return g_P
 
-    def _pull(self, seed_NCM, store, last_layer):
-        """Reverse sweep: each layer's pre-activation cotangents by channel, None where they vanish, handed to `store`.
+    def _pull(self, seed_NCM, store, start):
+        """Reverse sweep down to the layer of column `start`: each layer's pre-activation cotangents by channel, None where
+        they vanish, handed to `store`.
 
         With s1, s2, s3 the derivatives of the activation at z:
         zbar    = hbar s1 + sum_i dhbar_i s2 dz_i + sum_k hbar_k (s3 q_k + s2 z_k)
@@ -241,7 +258,7 @@ class Linearization:
         z_bar = [seed if c in named else None for c, seed in enumerate(seed_NCM.unbind(1))]
         for depth in reversed(range(len(layers))):
             store(blocks[2 * depth], blocks[2 * depth + 1], z_bar, tape[depth][0])
-            if depth == 0 or last_layer:
+            if start >= blocks[2 * depth].offset:
                 return
             live = _live(z_bar)
             stack = torch.cat([z_bar[c] for c in live]) @ layers[depth][0]
@@ -332,14 +349,19 @@ class ModuleLinearization:
         self.network, self.theta_P, self.x_ND, self.layout = network, theta_P, x_ND, layout
         self.j_NCM = network.jets(theta_P, x_ND, layout)
 
-    def rows(self, seed_NCM, out, last_layer=False):
+    def rows(self, seed_NCM, out, columns=None):
+        columns = slice(None) if columns is None else columns
+
         def row(x_D, seed_CM):
             _, pull = torch.func.vjp(lambda theta: self.network._point(theta, x_D, self.layout), self.theta_P)
-            return pull(seed_CM)[0]
+            return pull(seed_CM)[0][columns]
 
         if len(self.x_ND):
             out[:] = torch.func.vmap(row)(self.x_ND, seed_NCM)
         return out
+
+    def jvp(self, v_P):
+        return torch.func.jvp(lambda theta: self.network.jets(theta, self.x_ND, self.layout), (self.theta_P,), (v_P,))[1]
 
     def vjp(self, seed_NCM):
         if not len(self.x_ND):

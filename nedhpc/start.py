@@ -53,9 +53,9 @@ def solve(flow, network, theta_P):
     E = float(flow.energies(theta_P).sum())
     score = np.inf
     for _ in range(MAX_ITERATIONS):
-        rows = flow.energy.rows(theta_P, flow.sample, last_layer=True)
-        num_rows = int(total(flow.comm, [len(rows.A_NP)])[0])
-        delta, info = Tsqr(flow.comm, rows.A_NP, -rows.r_N, RTOL).solve_rows()
+        rows = flow.energy.rows(theta_P, flow.sample, network.last_layer)
+        num_rows = int(total(flow.comm, [rows.A.num_rows])[0])
+        delta, info = Tsqr(flow.comm, rows.A, -rows.r_N, RTOL).solve_rows()
         trial = theta_P.clone()
         trial[network.last_layer] += delta
         E_trial = float(flow.energies(trial).sum())

@@ -44,7 +44,7 @@ def march(case, theta, dt, steps, kind="euler", options="", each=None, fresh=Fal
 
 def all_rows(case, theta):
     rows = case.energy.rows(theta, case.flow.sample)
-    parts = case.comm.allgather((rows.A_NP, rows.r_N))
+    parts = case.comm.allgather((rows.A.A_NP, rows.r_N))
     return torch.cat([A for A, _ in parts]).numpy(), torch.cat([r for _, r in parts]).numpy()
 
 
@@ -143,11 +143,11 @@ def test_acceleration_is_second_order(comm):
     delta, _, _ = case.flow.descent(system, 1e-12)
     delta = delta / 20
     a, _ = case.flow.acceleration(system, delta, 1e-12, 1e-3)
-    r = system.rows.r_N + system.rows.A_NP @ delta
+    r = system.rows.r_N + system.rows.A.A_NP @ delta
 
     def miss(s, with_a):
         step = s * delta + (s * s * a / 2 if with_a else 0)
-        linear = system.rows.r_N + s * (system.rows.A_NP @ delta)
+        linear = system.rows.r_N + s * (system.rows.A.A_NP @ delta)
         local = (case.energy.residual(theta + step, case.flow.sample) - linear).square().sum()
         return comm.allreduce(float(local)) ** 0.5
     assert r.isfinite().all()

@@ -6,6 +6,7 @@ import torch
 from conftest import parse_jets
 from nedhpc.errors import UsageError
 from nedhpc.networks import ACTIVATIONS, MLP, ModuleNetwork
+from nedhpc.tangent import aligned
 
 NAMES = ("u", "v_x", "lap_u", "u_xz", "grad_v", "v_yy")
 
@@ -40,8 +41,12 @@ def test_rows_equal_torch_func(activation, hidden):
     assert (rows - expected).abs().max() < 1e-12 * max(1, expected.abs().max())
     torch.testing.assert_close(ours.vjp(seed), rows.sum(0), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(reference.vjp(seed), rows.sum(0), rtol=1e-12, atol=1e-12)
-    last = ours.rows(seed, torch.empty(11, mlp.num_parameters - mlp.last_layer.start), last_layer=True)
-    assert torch.equal(last, rows[:, mlp.last_layer])
+    for part in (mlp.last_layer, *aligned(slice(0, mlp.num_parameters), mlp.layout, 10)):
+        some = ours.rows(seed, torch.empty(11, part.stop - part.start), part)
+        torch.testing.assert_close(some, rows[:, part], rtol=1e-13, atol=1e-13)
+    v = torch.randn(mlp.num_parameters)
+    for lin in (ours, reference):
+        torch.testing.assert_close((seed * lin.jvp(v)).sum((1, 2)), rows @ v, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -84,7 +84,7 @@ def test_density_rows_are_the_hessian(own):
     rows = case.energy.rows(theta, case.flow.sample)
     last = case.network.last_layer
     hessian = torch.autograd.functional.hessian(lambda w: case.energy.values(torch.cat([theta[:last.start], w]), case.flow.sample).sum(), theta[last])
-    gram = rows.A_NP.T @ rows.A_NP
+    gram = rows.A.A_NP.T @ rows.A.A_NP
     torch.testing.assert_close(gram[last, last], hessian, rtol=1e-8, atol=1e-7)
     torch.testing.assert_close(rows.g_P, case.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9)
 
@@ -110,7 +110,7 @@ def test_rows_are_the_jacobian_of_the_residual(own):
     rows = case.energy.rows(theta, case.flow.sample)
     residual = lambda theta: case.energy.residual(theta, case.flow.sample)
     torch.testing.assert_close(rows.r_N, residual(theta), rtol=1e-13, atol=1e-14)
-    torch.testing.assert_close(rows.A_NP, torch.func.jacrev(residual)(theta), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(rows.A.A_NP, torch.func.jacrev(residual)(theta), rtol=1e-11, atol=1e-12)
 
 
 def test_a_torch_module(own, tmp_path):

@@ -23,7 +23,7 @@ class SolveInfo:
 
 
 class Factorisation(Protocol):
-    """Rows A_NP (and a row right-hand side b_N) of all ranks, factorised once, solved for any damping >= 0.
+    """Rows A, a Tangent (and a row right-hand side b_N) of all ranks, factorised once, solved for any damping >= 0.
 
     Both solves are collective and return (x_P, SolveInfo), the same on every rank.
     """

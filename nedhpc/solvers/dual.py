@@ -9,23 +9,24 @@ import torch
 from nedhpc.parallel import broadcast, total, tree_reduce
 from nedhpc.solvers.base import Factorisation, SolveInfo
 
-COLUMN_BLOCK = 4096
+COLUMN_BYTES = 2**28
+"""A block of columns of all ranks' rows, on rank 0."""
 DUAL_RTOL = 1e-15
 """Eigenvalues of A A^T below this share of the largest are rounding."""
 
 
 class Dual(Factorisation):
-    """Eigenvectors of A A^T on rank 0. Collective on comm. Cost O(N^2 P + N^3), memory N_local P + 3 N^2."""
+    """Eigenvectors of A A^T on rank 0. Collective on comm. Cost O(N^2 P + N^3), memory 3 N^2, what the rows hold and a block of columns."""
 
     name = "dual"
 
-    def __init__(self, comm, A_NP, b_N, rtol):
-        self.comm, self.A_NP, self.b_N = comm, A_NP, b_N
-        self.counts = comm.allgather(len(A_NP))
+    def __init__(self, comm, A, b_N, rtol):
+        self.comm, self.A, self.b_N = comm, A, b_N
+        self.counts = comm.allgather(A.num_rows)
         self.N = sum(self.counts)
         K = None
-        for start in range(0, A_NP.shape[1], COLUMN_BLOCK):
-            block = self._gather(A_NP[:, start:start + COLUMN_BLOCK])
+        for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * self.N))):
+            block = self._gather(block)
             if block is not None:
                 K = block @ block.T if K is None else K.addmm_(block, block.T)
         b = None if b_N is None else self._gather(b_N.unsqueeze(1))
@@ -41,7 +42,7 @@ class Dual(Factorisation):
         if self.comm.size == 1:
             return x_NK.double()
         stacked = tree_reduce(self.comm, x_NK.double().cpu().numpy(), lambda a, b: np.concatenate([a, b]))
-        return None if stacked is None else torch.as_tensor(stacked, device=self.A_NP.device)
+        return None if stacked is None else torch.as_tensor(stacked, device=x_NK.device)
 
     def solve_rows(self, damping=0.0):
         packed = np.full(self.N + 5, np.nan)
@@ -56,8 +57,8 @@ class Dual(Factorisation):
 
     def solve_params(self, b_P, damping=0.0):
         """x = A^T (K + damping)^+ K^+ A b + the part of b outside the rows' span / damping."""
-        b_P = torch.as_tensor(b_P, dtype=self.A_NP.dtype, device=self.A_NP.device)
-        Ab = self._gather((self.A_NP @ b_P).unsqueeze(1))
+        b_P = self.A.tensor(b_P)
+        Ab = self._gather(self.A.matvec(b_P).unsqueeze(1))
         packed = np.full(self.N + 5, np.nan)
         if self.comm.rank == 0 and self.finite:
             # Woodbury: (A^T A + d)^-1 = (1 - A^T (K + d)^-1 A) / d; its small difference cancels, so for the span of
@@ -74,7 +75,7 @@ class Dual(Factorisation):
 
     def _project(self, b_P):
         """b_P on the span of the rows. Collective."""
-        Ab = self._gather((self.A_NP @ b_P).unsqueeze(1))
+        Ab = self._gather(self.A.matvec(b_P).unsqueeze(1))
         packed = np.full(self.N + 5, np.nan)
         if self.comm.rank == 0 and self.finite:
             packed[:self.N] = (self.V @ (torch.where(self.kept, 1 / self.values, 0) * (self.V.T @ Ab.squeeze(1)))).cpu().numpy()
@@ -89,8 +90,8 @@ class Dual(Factorisation):
 
     def _primal(self, packed):
         start = sum(self.counts[:self.comm.rank])
-        y = torch.as_tensor(packed[start:start + len(self.A_NP)], dtype=self.A_NP.dtype, device=self.A_NP.device)
-        x = total(self.comm, (self.A_NP.T @ y).double().cpu().numpy())
+        y = self.A.tensor(packed[start:start + self.A.num_rows])
+        x = total(self.comm, self.A.rmatvec(y).double().cpu().numpy())
         rank = 0 if np.isnan(packed[self.N]) else int(packed[self.N])
         info = SolveInfo(self.name, rank, *map(float, packed[self.N + 1:]))
-        return torch.as_tensor(x, dtype=self.A_NP.dtype, device=self.A_NP.device), info
+        return self.A.tensor(x), info

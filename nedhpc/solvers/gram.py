@@ -15,23 +15,24 @@ GRAM_RTOL = 1e-15
 
 
 class Gram(Factorisation):
-    """G summed over ranks and kept on rank 0. Collective on comm. Cost O(N_local P^2 + P^3), memory N_local P + P^2."""
+    """G summed over ranks and kept on rank 0. Collective on comm. Cost O(N_local P^2 + P^3), memory P^2 and what the rows hold."""
 
     name = "gram"
 
-    def __init__(self, comm, A_NP, b_N, rtol):
-        self.comm, self.A_NP, self.b_N = comm, A_NP, b_N
-        G = (A_NP.T @ A_NP).double()
+    def __init__(self, comm, A, b_N, rtol):
+        self.comm, self.A, self.b_N, G = comm, A, b_N, None
+        for _, block in A.blocks():
+            G = (block.T @ block).double() if G is None else G.addmm_(block.T.double(), block.double())
         if comm.size > 1:
             G = tree_reduce(comm, G.cpu().numpy(), np.add)
-        self.G = torch.as_tensor(G, device=A_NP.device) if comm.rank == 0 else None
+        self.G = torch.as_tensor(G, device=A.like.device) if comm.rank == 0 else None
         self.cutoff = max(GRAM_RTOL, rtol**2)
         self.spectrum = None
 
     def solve_rows(self, damping=0.0):
-        rhs_P = total(self.comm, (self.A_NP.T @ self.b_N).double().cpu().numpy())
+        rhs_P = total(self.comm, self.A.rmatvec(self.b_N).double().cpu().numpy())
         x, info = self._solve(rhs_P, damping)
-        residual = self.A_NP @ x - self.b_N
+        residual = self.A.matvec(x) - self.b_N
         square = total(self.comm, [float(residual.double().square().sum()), float(self.b_N.double().square().sum())])
         relative = float(np.sqrt(square[0] / square[1])) if square[1] > 0 else 0.0
         return x, SolveInfo(self.name, *info[:3], float(np.sqrt(square[0])), relative, info[4])
@@ -65,5 +66,5 @@ class Gram(Factorisation):
         broadcast(self.comm, packed)
         note = "G is not positive definite to rounding: eigenvectors with a cutoff instead of Cholesky" if packed[-1] == 1 else ""
         rank = 0 if np.isnan(packed[P]) else int(packed[P])
-        x = torch.as_tensor(packed[:P], dtype=self.A_NP.dtype, device=self.A_NP.device)
+        x = self.A.tensor(packed[:P])
         return x, (rank, float(packed[P + 1]), float(packed[P + 2]), float(packed[P + 3]), note)

@@ -11,30 +11,40 @@ from nedhpc.parallel import broadcast, tree_reduce
 from nedhpc.solvers.base import Factorisation, SolveInfo
 
 
-def triangle(rows):
-    """R of a thin QR."""
+def local_triangle(A, b_N=None):
+    """R of a thin QR of this rank's rows [A, b], block by block. Local."""
+    R = None
+    for part, block in A.blocks():
+        rows = block if b_N is None else torch.cat([block, b_N[part].unsqueeze(1)], 1)
+        R = _triangle(rows if R is None else torch.cat([R, rows]))
+    return R
+
+
+def merge(comm, R):
+    """R of all ranks' triangles, on rank 0; None elsewhere. Collective on comm."""
+    if comm.size == 1:
+        return R
+    like = R
+    tensor = lambda x: torch.as_tensor(x, dtype=like.dtype, device=like.device)
+    R = tree_reduce(comm, R.cpu().numpy(), lambda upper, lower: _triangle(tensor(np.concatenate([upper, lower]))).cpu().numpy())
+    return None if R is None else tensor(R)
+
+
+def _triangle(rows):
     return torch.linalg.qr(rows, mode="r").R
 
 
 class Tsqr(Factorisation):
-    """SVD of the R factor of rows A_NP, b_N (b optional) spread over ranks. Collective on comm.
+    """SVD of the R factor of rows A (Tangent), b_N (optional) spread over ranks. Collective on comm.
 
-    Cost O(N_local P^2 + P^3 (log ranks + SVD)); memory N_local P + P^2.
+    Cost O(N_local P^2 + P^3 (log ranks + SVD)); memory P^2 and the rows that the Tangent holds or one block of them.
     """
 
     name = "tsqr"
 
-    def __init__(self, comm, A_NP, b_N, rtol):
-        self.comm, self.num_parameters, self.device, self.dtype = comm, A_NP.shape[1], A_NP.device, A_NP.dtype
-        rows = A_NP if b_N is None else torch.cat([A_NP, b_N.unsqueeze(1)], 1)
-
-        def merge(upper, lower):
-            return triangle(self._tensor(np.concatenate([upper, lower]))).cpu().numpy()
-
-        R = triangle(rows)
-        if comm.size > 1:
-            R = tree_reduce(comm, R.cpu().numpy(), merge)
-            R = None if R is None else self._tensor(R)
+    def __init__(self, comm, A, b_N, rtol):
+        self.comm, self.num_parameters, self._tensor = comm, A.num_columns, A.tensor
+        R = merge(comm, local_triangle(A, b_N))
         if comm.rank == 0:
             P = self.num_parameters
             self.R = R[:P, :P]
@@ -48,9 +58,6 @@ class Tsqr(Factorisation):
                 self.c = R[:P, P]
                 self.rho2 = float(R[P, P] ** 2) if len(R) > P else 0.0
                 self.beta = self.U.T @ self.c
-
-    def _tensor(self, x):
-        return torch.as_tensor(x, dtype=self.dtype, device=self.device)
 
     def solve_rows(self, damping=0.0):
         x = info = None
