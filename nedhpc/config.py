@@ -81,12 +81,10 @@ class PtcTable(Section):
     """Ratio of neighbouring trial time steps."""
     max_trials: Count = 6
     """Most powers of `factor` that dt may change by in one step."""
-    acceleration: bool = True
-    """Second-order (geodesic) correction."""
-    max_acceleration: Positive = 0.75
-    """The correction a is taken where |a| < max_acceleration |delta| in the metric."""
-    difference: Positive = 0.1
-    """Step h of the difference for the second directional derivative, in units of delta."""
+    corrections: Annotated[int, Field(ge=0)] = 6
+    """Most simplified Newton corrections of a trial step, each for one more residual; 0: none."""
+    slack: Annotated[float, Field(ge=1)] = 2.0
+    """The longest step is taken whose energy is below `slack` times the least energy of the trials."""
 
 
 class Stepper(Section):

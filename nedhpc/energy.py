@@ -58,12 +58,15 @@ class Energy:
     def _expand(self, theta_P, num_points):
         return theta_P[self.num_network:].expand(num_points, self.num_coefficients)
 
-    def values(self, theta_P, sample):
-        """Energy by term (K,) float64. Cost O(N P)."""
-        E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
+    def evaluate(self, theta_P, sample):
+        """(E_K, r_N): energy by term, and the scaled residual, None where a density leaves none; differentiable. Cost O(N P)."""
+        E_K = [torch.zeros((), dtype=torch.float64, device=theta_P.device)] * len(self.problem.terms)
+        r_N = []
         for k, term, layout, x, y, w in self._chunks(sample):
-            E_K[k] += self._energy(term, self._local(term, layout, theta_P, x, y), w)
-        return E_K
+            value = self._local(term, layout, theta_P, x, y)
+            E_K[k] = E_K[k] + self._energy(term, value, w)
+            r_N.append(sqrt(w) * value.T.reshape(-1))
+        return torch.stack(E_K), torch.cat(r_N) if self.has_row_residual else None
 
     def _local(self, term, layout, theta_P, x, y):
         j = self.network.jets(theta_P[:self.num_network], x, layout)
@@ -73,11 +76,6 @@ class Energy:
     def _energy(term, value, w):
         value = value.double()
         return w * (0.5 * (value * value).sum() if isinstance(term, Residual) else value.sum())
-
-    def residual(self, theta_P, sample):
-        """r_N (rows of all terms, scaled), for energies of residual terms; differentiable by torch.func in theta."""
-        return torch.cat([sqrt(w) * self._local(term, layout, theta_P, x, y).T.reshape(-1)
-                          for _, term, layout, x, y, w in self._chunks(sample)])
 
     def rows(self, theta_P, sample, columns=None):
         """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component."""

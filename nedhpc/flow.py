@@ -45,8 +45,13 @@ class Flow:
 
     def energies(self, theta_P):
         """Energy by term (K,), numpy, the same on every rank."""
+        return self.evaluate(theta_P)[0]
+
+    def evaluate(self, theta_P):
+        """(E_K, r_N): energy by term as `energies`, and this rank's scaled residual (None for a density)."""
         with self.phases("energy"):
-            return total(self.comm, self.energy.values(theta_P, self.sample).cpu().numpy())
+            E_K, r_N = self.energy.evaluate(theta_P, self.sample)
+            return total(self.comm, E_K.cpu().numpy()), r_N
 
     def gradient(self, theta_P):
         """(g_P, E_K) summed over ranks."""
@@ -111,16 +116,11 @@ class Flow:
                 y, info = system.factorisation.solve_params(-self._to_y(system, self._sum(system.rows.g_P)), damping)
             return self._to_theta(system, y), float(y.norm()), info
 
-    def acceleration(self, system, delta_P, damping, h):
-        """a = -(A^T A + damping M)^+ A^T r_vv, r_vv the second derivative of the rows' residual along delta by a
-        difference of step h (geodesic acceleration, Transtrum and Sethna, arXiv:1201.5885), and |a| in M."""
-        rows = system.rows
-        with self.phases("energy"):
-            ahead = self.energy.residual(system.theta_P + h * delta_P, self.sample)
+    def correction(self, system, excess_N, damping):
+        """c = -(A^T A + damping M)^+ A^T excess, and |c| in M: what takes back a residual beyond its linear prediction."""
         with self.phases("solve"):
-            r_vv = (2 / h) * ((ahead - rows.r_N) / h - rows.A.matvec(delta_P))
-            rhs_P = -self._sum(rows.A.rmatvec(r_vv))
-            y, _ = system.factorisation.solve_params(self._to_y(system, rhs_P), damping)
+            g_P = self._sum(system.rows.A.rmatvec(excess_N))
+            y, _ = system.factorisation.solve_params(-self._to_y(system, g_P), damping)
             return self._to_theta(system, y), float(y.norm())
 
     def _rows(self, theta_P):

@@ -1,16 +1,39 @@
 """Pseudo-transient continuation: linearly implicit Euler steps of the flow whose dt grows as the energy falls.
 
-(A^T A + M / dt) delta = -g; with the second-order correction a of geodesic acceleration the step is delta + a / 2. dt is
-searched by powers of `factor` around the last one for the least energy on the step's sample; dt -> 0 follows the flow, dt -> inf
-is Gauss-Newton. (Kelley and Keyes 1998; Transtrum and Sethna, arXiv:1201.5885.)
+(A^T A + M / dt) delta = -g is the step on the tangent space; its residual would be r + A delta. The network leaves that line, and
+simplified Newton steps with the same factorisation bring it back:
+
+    theta_0 = theta + delta,   theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A delta).
+
+The first of them is the geodesic acceleration of Transtrum and Sethna (arXiv:1201.5885) with a full-step difference; the further ones
+follow the curved path to higher order for one residual each. dt is searched by powers of `factor` around the last one on the
+step's sample; dt -> 0 follows the flow, dt -> inf is Gauss-Newton (Kelley and Keyes, SIAM J. Numer. Anal. 35, 1998).
 """
 
-import numpy as np
+from dataclasses import dataclass
 
+import numpy as np
+import torch
+
+from nedhpc.solvers import SolveInfo
 from nedhpc.steppers.base import StepInfo
 
 MAX_DT = 1e24
 MAX_STALLS = 4
+
+
+@dataclass(slots=True)
+class Trial:
+    """The best point found with one dt."""
+
+    theta_P: torch.Tensor
+    E_K: np.ndarray
+    info: SolveInfo
+
+    @property
+    def energy(self):
+        E = float(self.E_K.sum())
+        return E if np.isfinite(E) else np.inf
 
 
 class Ptc:
@@ -27,38 +50,48 @@ class Ptc:
         self.stalls = int(state["stalls"])
 
     def step(self, theta_P, dt):
-        """Collective on the flow's comm. Cost: one factorisation, and per trial two residuals and O(P^2)."""
+        """Collective on the flow's comm. Cost: one factorisation, and per trial 1 + `corrections` residuals and solves of O(P^2)."""
         system = self.flow.linearise(theta_P)
         factor, trials = self.settings.factor, {}
 
         def energy(k):
             if k not in trials:
                 trials[k] = self._trial(system, dt * factor**k)
-            return trials[k][0]
+            return trials[k].energy
 
         best = min((-1, 0, 1), key=energy)
         # Go on while the least energy lies at the edge of what was tried.
         while best != 0 and abs(best) < self.settings.max_trials and energy(best + np.sign(best)) < energy(best):
             best += np.sign(best)
-        if energy(best) < system.energy:
+        # Of steps that are nearly as good the longest: it gains more later.
+        while best < self.settings.max_trials and energy(best + 1) < min(self.settings.slack * energy(best), system.energy):
+            best += 1
+        trial = trials[best]
+        if trial.energy < system.energy:
             self.stalls = 0
-            _, theta_P, E_K, info = trials[best]
-            taken, following = dt * factor**best, min(dt * factor**best, MAX_DT)
+            theta_P, E_K, taken, following = trial.theta_P, trial.E_K, dt * factor**best, min(dt * factor**best, MAX_DT)
         else:
             self.stalls += 1
-            E_K, info, taken, following = system.E_K, trials[best][3], 0.0, dt / factor**3
-        return theta_P, following, StepInfo(taken, E_K, info.effective_rank, info.projection_error,
-                                            self.stalls >= MAX_STALLS, info.note)
+            E_K, taken, following = system.E_K, 0.0, dt / factor**3
+        return theta_P, following, StepInfo(taken, E_K, trial.info.effective_rank, trial.info.projection_error,
+                                            self.stalls >= MAX_STALLS, trial.info.note)
 
     def _trial(self, system, dt):
-        """(energy, theta, energy by term, solver info) of a step dt."""
-        flow = self.flow
+        flow, rows = self.flow, system.rows
         delta, norm, info = flow.descent(system, 1 / dt)
-        if self.settings.acceleration and system.rows.r_N is not None:
-            a, a_norm = flow.acceleration(system, delta, 1 / dt, self.settings.difference)
-            if a_norm < self.settings.max_acceleration * norm:
-                delta = delta + a / 2
         theta = system.theta_P + delta
-        E_K = flow.energies(theta)
-        E = float(E_K.sum())
-        return (E if np.isfinite(E) else np.inf), theta, E_K, info
+        E_K, r_N = flow.evaluate(theta)
+        best = Trial(theta, E_K, info)
+        if r_N is None:
+            return best
+        linear_N = rows.r_N + rows.A.matvec(delta)
+        for _ in range(self.settings.corrections):
+            c, c_norm = flow.correction(system, r_N - linear_N, 1 / dt)
+            if not c_norm < norm:  # no contraction: the tangent space at theta says nothing about this far
+                break
+            theta, norm = theta + c, c_norm
+            E_K, r_N = flow.evaluate(theta)
+            trial = Trial(theta, E_K, info)
+            if trial.energy < best.energy:
+                best = trial
+        return best
