@@ -6,8 +6,9 @@ simplified Newton steps with the same factorisation bring it back:
     theta_0 = theta + delta,   theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A delta).
 
 The first of them is the geodesic acceleration of Transtrum and Sethna (arXiv:1201.5885) with a full-step difference; the further ones
-follow the curved path to higher order for one residual each. dt is searched by powers of `factor` around the last one on the
-step's sample; dt -> 0 follows the flow, dt -> inf is Gauss-Newton (Kelley and Keyes, SIAM J. Numer. Anal. 35, 1998).
+follow the curved path to higher order for one residual each. dt, searched by powers of `factor` around the last one on the step's
+sample, is the longest whose energy is near the least; dt -> 0 follows the flow, dt -> inf is Gauss-Newton (Kelley and Keyes, SIAM
+J. Numer. Anal. 35, 1998).
 """
 
 from dataclasses import dataclass
@@ -59,13 +60,16 @@ class Ptc:
                 trials[k] = self._trial(system, dt * factor**k)
             return trials[k].energy
 
-        best = min((-1, 0, 1), key=energy)
-        # Go on while the least energy lies at the edge of what was tried.
-        while best != 0 and abs(best) < self.settings.max_trials and energy(best + np.sign(best)) < energy(best):
-            best += np.sign(best)
-        # Of steps that are nearly as good the longest: it gains more later.
-        while best < self.settings.max_trials and energy(best + 1) < min(self.settings.slack * energy(best), system.energy):
-            best += 1
+        best, most, slack = 0, self.settings.max_trials, self.settings.slack
+        if energy(0) < system.energy:
+            # Of steps that are nearly as good the longest: it gains more later.
+            while best < most and energy(best + 1) < min(system.energy, slack * min(trial.energy for trial in trials.values())):
+                best += 1
+        else:
+            while energy(best) >= system.energy and best > -most:
+                best -= 1
+            while best > -most and slack * energy(best - 1) < energy(best):
+                best -= 1
         trial = trials[best]
         if trial.energy < system.energy:
             self.stalls = 0
