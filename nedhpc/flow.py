@@ -34,7 +34,7 @@ class Flow:
 
     def __init__(self, comm, energy, metric, metric_eps, solver, rtol):
         self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
-        self.solver, self.rtol = SOLVERS[solver], rtol
+        self.solver, self.rtol = SOLVERS.get(solver), rtol
         self.sample = None
         self.phases = Phases()
         problem = energy.problem
@@ -47,10 +47,10 @@ class Flow:
         """Energy by term (K,), numpy, the same on every rank."""
         return self.evaluate(theta_P)[0]
 
-    def evaluate(self, theta_P):
-        """(E_K, r_N): energy by term as `energies`, and this rank's scaled residual (None for a density)."""
+    def evaluate(self, theta_P, base_P=None):
+        """(E_K, r_N): energy by term as `energies`, and this rank's scaled residual seen from base_P (None for a density)."""
         with self.phases("energy"):
-            E_K, r_N = self.energy.evaluate(theta_P, self.sample)
+            E_K, r_N = self.energy.evaluate(theta_P, self.sample, base_P)
             return total(self.comm, E_K.cpu().numpy()), r_N
 
     def gradient(self, theta_P):
@@ -119,8 +119,7 @@ class Flow:
     def correction(self, system, excess_N, damping):
         """c = -(A^T A + damping M)^+ A^T excess, and |c| in M: what takes back a residual beyond its linear prediction."""
         with self.phases("solve"):
-            g_P = self._sum(system.rows.A.rmatvec(excess_N))
-            y, _ = system.factorisation.solve_params(-self._to_y(system, g_P), damping)
+            y, _ = system.factorisation.solve_pulled(-excess_N, damping)
             return self._to_theta(system, y), float(y.norm())
 
     def _rows(self, theta_P):
@@ -164,7 +163,7 @@ def is_misfit(energy):
     Then the L2 descent direction is known point by point. A function of the problem alone, so the same on every rank.
     """
     problem = energy.problem
-    if not energy.has_row_residual or problem.coefficients:
+    if not energy.is_least_squares or problem.coefficients:
         return False
     for term, layout in zip(problem.terms, energy.layouts):
         if term.on == "boundary" or term.weight != 1 or layout.num_channels != 1:
