@@ -87,6 +87,16 @@ class PtcTable(Section):
     """The longest step is taken whose energy is below `slack` times the least energy of the trials."""
 
 
+class SpringTable(Section):
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    damping: Positive = 1.0
+    """Tikhonov parameter lambda; with search the first one."""
+    search: bool = True
+    """Search lambda for the least energy on the step's sample; else it stays."""
+    max_norm: Positive = 100.0
+    """Longest direction in the metric; a longer one is clipped for the step. The step is dt times it."""
+
+
 class Schedule(Section):
     """Learning rate of a first-order stepper over its steps."""
 
@@ -124,12 +134,13 @@ class LbfgsTable(Schedule):
 
 
 class Stepper(Section):
-    type: Literal["ptc", "euler", "rk", "ssp", "sgd", "adam", "lbfgs"] = "ptc"
+    type: Literal["ptc", "euler", "rk", "ssp", "spring", "sgd", "adam", "lbfgs"] = "ptc"
     dt: Positive = 1.0
     """First (or fixed) time step; for ptc the first pseudo-time step; sgd, adam and lbfgs have their lr."""
     petsc_options: str = ""
     """PETSc options of the time stepper, as on a command line."""
     ptc: PtcTable = PtcTable()
+    spring: SpringTable = SpringTable()
     sgd: SgdTable = SgdTable()
     adam: AdamTable = AdamTable()
     lbfgs: LbfgsTable = LbfgsTable()
