@@ -88,7 +88,7 @@ class PtcTable(Section):
 
 
 class SpringTable(Section):
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     damping: Positive = 1.0
     """Tikhonov parameter lambda; with search the first one."""
     search: bool = True
