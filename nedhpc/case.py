@@ -10,7 +10,9 @@ from nedhpc.errors import ConfigError, UsageError
 from nedhpc.flow import Flow
 from nedhpc.networks import MLP, ModuleNetwork
 from nedhpc.parallel import block, choose_device, total
+from nedhpc.problems.base import CrossEntropy
 from nedhpc.solvers import choose
+from nedhpc.steppers.first_order import BASELINES
 
 EVALUATION_CHUNK = 16384
 
@@ -57,9 +59,22 @@ def make_network(config, problem):
     return ModuleNetwork(module, len(problem.outputs))
 
 
+def choose_solver(config, problem, counts, num_parameters, num_ranks):
+    """The solver's name; "none" for first-order steppers, which solve no system."""
+    if config.stepper.type in BASELINES:
+        return "none"
+    return choose(config.solver.type, count_rows(problem, counts), num_parameters, num_ranks, config.flow.metric, config.solver.chunk)
+
+
+def method(config, solver):
+    """"metric/stepper/solver"."""
+    metric = "euclidean" if config.stepper.type in BASELINES else config.flow.metric
+    return f"{metric}/{config.stepper.type}/{solver}"
+
+
 def count_rows(problem, counts):
-    """Rows of the scaled Jacobian, taking one residual component a term (the choice of a solver needs no more)."""
-    return sum(counts[term.on] for term in problem.terms)
+    """Rows of the scaled Jacobian, taking one residual component a term, a logit an output (the choice of a solver needs no more)."""
+    return sum(counts[term.on] * (len(problem.outputs) if isinstance(term, CrossEntropy) else 1) for term in problem.terms)
 
 
 class Case:
@@ -74,13 +89,13 @@ class Case:
         self.device = choose_device(comm, config.device.type, config.device.threads)
         self.dtype = getattr(torch, config.device.dtype)
         self.energy = Energy(problem, self.network, config.solver.chunk)
-        self.solver = choose(config.solver.type, count_rows(problem, self.counts), self.energy.num_parameters, comm.size,
-                             config.flow.metric, config.solver.chunk)
+        self.solver = choose_solver(config, problem, self.counts, self.energy.num_parameters, comm.size)
         self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
                                         self.device, self.dtype)
         self._drawn = None
         self._evaluation = self._evaluation_set()
+        self._training = None if problem.data is None else self._share(problem.data.x_ND, problem.data.y_NM)
 
     def draw(self, number):
         """Put draw `number` in the flow; False if it was there already. Local."""
@@ -109,16 +124,19 @@ class Case:
         problem = self.problem
         if problem.has_exact:
             x = torch.as_tensor(sampling.evaluation_points(problem.domain))
-            start, stop = block(len(x), self.comm.rank, self.comm.size)
-            x = x[start:stop]
+            x = x[slice(*block(len(x), self.comm.rank, self.comm.size))]
             u = problem.exact(x)
-            u = u.unsqueeze(1) if u.ndim == 1 else u
-        elif problem.data is not None and len(problem.data.held_out_x):
-            start, stop = block(len(problem.data.held_out_x), self.comm.rank, self.comm.size)
-            x, u = (torch.as_tensor(part[start:stop]) for part in (problem.data.held_out_x, problem.data.held_out_y))
-        else:
-            return None
-        return x.to(self.device, self.dtype), u.to(self.device, self.dtype)
+            return self._place(x, u.unsqueeze(1) if u.ndim == 1 else u)
+        if problem.data is not None and len(problem.data.held_out_x):
+            return self._share(problem.data.held_out_x, problem.data.held_out_y)
+        return None
+
+    def _share(self, *arrays):
+        part = slice(*block(len(arrays[0]), self.comm.rank, self.comm.size))
+        return self._place(*(torch.as_tensor(array[part]) for array in arrays))
+
+    def _place(self, *tensors):
+        return tuple(tensor.to(self.device, self.dtype) for tensor in tensors)
 
     def u(self, parameters, x_ND):
         """Network values (N, m). Local."""
@@ -128,11 +146,24 @@ class Case:
         return torch.cat(parts)
 
     def relative_l2(self, parameters):
-        """|u - u*| / |u*| on the fixed evaluation set, None without a reference. Collective."""
-        if self._evaluation is None:
+        """|u - u*| / |u*| on the fixed evaluation set; None without a reference and for logits. Collective."""
+        if self._evaluation is None or any(isinstance(term, CrossEntropy) for term in self.problem.terms):
             return None
         x, exact = self._evaluation
         with torch.no_grad():
             difference = self.u(parameters, x) - exact if len(x) else exact
         squares = total(self.comm, [float(difference.double().square().sum()), float(exact.double().square().sum())])
         return float(np.sqrt(squares[0] / squares[1])) if squares[1] > 0 else float(np.sqrt(squares[0]))
+
+    def metrics(self, parameters):
+        """{name: mean} of the problem's metrics over the evaluation set, and of `train_name` over the training data. Collective."""
+        found = {}
+        for prefix, points in (("", self._evaluation), ("train_", self._training)):
+            if points is None or not self.problem.has_metrics:
+                continue
+            x, y = points
+            with torch.no_grad():
+                values = self.problem.metrics(x, self.u(parameters, x), y)
+            sums = total(self.comm, [len(x), *(float(value.double().sum()) for value in values.values())])
+            found |= {prefix + name: float(s / sums[0]) for name, s in zip(values, sums[1:])}
+        return found

@@ -159,6 +159,7 @@ def report(comm, run_dir, outcome):
     if comm.rank == 0:
         found = facts(run_dir)
         error = "" if found["relative_l2"] is None else f"  relative L2 {found['relative_l2']:.3e}"
+        error += "".join(f"  {name} {value:.4f}" for name, value in found["metrics"].items() if name != "coefficients")
         print(f"{found['status']}  step {found['step']}  energy {found['energy']:.3e}{error}  {found['wall_time']:.1f} s  {run_dir}", flush=True)
         if found["message"]:
             log.info("%s", found["message"])
@@ -192,18 +193,21 @@ def validate_all(path, overrides=(), petsc_options=()):
 
 def check(args):
     from nedhpc import problems as catalogue, solvers
-    from nedhpc.case import count_rows, make_network, point_counts
+    from nedhpc.case import choose_solver, count_rows, make_network, method, point_counts
     config = validate_all(args.config, args.overrides)
     problem = catalogue.build(config.problem.model_dump())
     counts, network = point_counts(config, problem), make_network(config, problem)
     P, N = network.num_parameters + len(problem.coefficients), count_rows(problem, counts)
-    kind = solvers.choose(config.solver.type, N, P, args.ranks, config.flow.metric, config.solver.chunk)
-    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk)
+    kind = choose_solver(config, problem, counts, P, args.ranks)
     local = -(-N // args.ranks)
-    flops = (N**2 * P + 9 * N**3 if kind == "dual" else 2 * local * P**2 + 22 * P**3)
+    if kind == "none":
+        bytes_needed, flops = 24 * min(local, config.solver.chunk) * max(config.network.hidden, default=1), 6 * local * P
+    else:
+        bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk)
+        flops = (N**2 * P + 9 * N**3 if kind == "dual" else 2 * local * P**2 + 22 * P**3)
     points = ", ".join(f"{name} {count}" for name, count in counts.items())
     print(f"config        {args.config}: valid\nparameters    {P}\npoints        {points}\nrows          {N}, at most {local} a rank\n"
-          f"method        {config.flow.metric}/{config.stepper.type}/{kind}\nmemory        {bytes_needed / 2**20:.0f} MiB on rank 0\n"
+          f"method        {method(config, kind)}\nmemory        {bytes_needed / 2**20:.0f} MiB on rank 0\n"
           f"work          {flops / 1e9:.2f} Gflop a step on rank 0")
 
 

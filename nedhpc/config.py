@@ -87,13 +87,63 @@ class PtcTable(Section):
     """The longest step is taken whose energy is below `slack` times the least energy of the trials."""
 
 
+class SpringTable(Section):
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    damping: Positive = 1.0
+    """Tikhonov parameter lambda; with search the first one."""
+    search: bool = True
+    """Search lambda for the least energy on the step's sample; else it stays."""
+    max_norm: Positive = 100.0
+    """Longest direction in the metric; a longer one is clipped for the step. The step is dt times it."""
+
+
+class Schedule(Section):
+    """Learning rate of a first-order stepper over its steps."""
+
+    schedule: Literal["constant", "exponential", "cosine", "one_cycle"] = "constant"
+    schedule_steps: Count = 2000
+    """Steps that the schedule takes; the learning rate keeps its last value after them."""
+    schedule_end: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Last learning rate, in units of lr."""
+
+
+class SgdTable(Schedule):
+    lr: Positive = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self):
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov = true needs momentum > 0")
+        return self
+
+
+class AdamTable(Schedule):
+    lr: Positive = 1e-3
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+
+
+class LbfgsTable(Schedule):
+    lr: Positive = 1.0
+    history: Count = 50
+    """Pairs of steps and gradient differences that are kept."""
+    iterations: Count = 20
+    """L-BFGS iterations of a step, all on the step's sample."""
+    line_search: Literal["strong_wolfe", "none"] = "strong_wolfe"
+
+
 class Stepper(Section):
-    type: Literal["ptc", "euler", "rk", "ssp"] = "ptc"
+    type: Literal["ptc", "euler", "rk", "ssp", "spring", "sgd", "adam", "lbfgs"] = "ptc"
     dt: Positive = 1.0
-    """First (or fixed) time step; for ptc the first pseudo-time step."""
+    """First (or fixed) time step; for ptc the first pseudo-time step; sgd, adam and lbfgs have their lr."""
     petsc_options: str = ""
     """PETSc options of the time stepper, as on a command line."""
     ptc: PtcTable = PtcTable()
+    spring: SpringTable = SpringTable()
+    sgd: SgdTable = SgdTable()
+    adam: AdamTable = AdamTable()
+    lbfgs: LbfgsTable = LbfgsTable()
 
 
 class Solver(Section):

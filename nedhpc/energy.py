@@ -1,8 +1,10 @@
 """The energy E(theta) = sum_k weight_k sum_q w_q l_k(x_q, j_q(theta), c) on one rank's share of a sample.
 
 Parameters are the vector (theta, c): the network's, then the trainable coefficients. Residual terms give scaled rows
-A_NP = sqrt(weight w) dr/dtheta with their residual r_N, so that E = |r|^2 / 2 and g = A^T r; density terms give rows
-A = sqrt(weight w) L Jj with L^T L = l''(j) (negative curvature cut off), and g alone. Local: nothing here communicates.
+A_NP = sqrt(weight w) dr/dtheta with their residual r_N, so that E = |r|^2 / 2 and g = A^T r; cross-entropy terms give rows
+A = sqrt(weight w) L dz/dtheta of their logits z with L^T L = diag(p) - p p^T and an r_N with g = A^T r, though E is not
+|r|^2 / 2; density terms give rows A = sqrt(weight w) L Jj with L^T L = l''(j) (negative curvature cut off), and g alone.
+Local: nothing here communicates.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 import torch
 
 from nedhpc import jets
-from nedhpc.problems.base import Residual
+from nedhpc.problems.base import CrossEntropy, Density, Residual
 from nedhpc.tangent import Chunk, Tangent, gather
 
 
@@ -37,7 +39,10 @@ class Energy:
         self.num_coefficients = len(problem.coefficients)
         self.num_parameters = self.num_network + self.num_coefficients
         self.all_columns = slice(0, self.num_parameters)
-        self.has_row_residual = all(isinstance(term, Residual) for term in problem.terms)
+        self.has_row_residual = not any(isinstance(term, Density) for term in problem.terms)
+        """g = A^T r."""
+        self.is_least_squares = all(isinstance(term, Residual) for term in problem.terms)
+        """E = |r|^2 / 2 too."""
 
     def _chunks(self, sample):
         for k, (term, layout) in enumerate(zip(self.problem.terms, self.layouts)):
@@ -58,24 +63,28 @@ class Energy:
     def _expand(self, theta_P, num_points):
         return theta_P[self.num_network:].expand(num_points, self.num_coefficients)
 
-    def evaluate(self, theta_P, sample):
-        """(E_K, r_N): energy by term, and the scaled residual, None where a density leaves none; differentiable. Cost O(N P)."""
+    def evaluate(self, theta_P, sample, base_P=None):
+        """(E_K, r_N): energy by term, and the scaled residual, None where a density leaves none; differentiable. Cost O(N P).
+
+        Of a cross-entropy r_N is the line through base_P (default: theta) with the rows there as Jacobian: r + L (z(theta) - z), with L
+        and r frozen at base_P, so that its second derivative is L times the logits'.
+        """
         E_K = [torch.zeros((), dtype=torch.float64, device=theta_P.device)] * len(self.problem.terms)
         r_N = []
         for k, term, layout, x, y, w in self._chunks(sample):
             value = self._local(term, layout, theta_P, x, y)
-            E_K[k] = E_K[k] + self._energy(term, value, w)
+            E_K[k] = E_K[k] + w * _density(term, value, y).sum()
+            if isinstance(term, CrossEntropy):
+                with torch.no_grad():
+                    base = value.detach() if base_P is None else self._local(term, layout, base_P, x, y)
+                    L, r = _softmax_rows(base, y)
+                value = r + torch.einsum("nij,nj->ni", L, value - base)
             r_N.append(sqrt(w) * value.T.reshape(-1))
         return torch.stack(E_K), torch.cat(r_N) if self.has_row_residual else None
 
     def _local(self, term, layout, theta_P, x, y):
         j = self.network.jets(theta_P[:self.num_network], x, layout)
         return self._call(term, x, layout.view(j), self._expand(theta_P, len(x)), y)
-
-    @staticmethod
-    def _energy(term, value, w):
-        value = value.double()
-        return w * (0.5 * (value * value).sum() if isinstance(term, Residual) else value.sum())
 
     def rows(self, theta_P, sample, columns=None):
         """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component."""
@@ -90,15 +99,21 @@ class Energy:
     def _linear_chunks(self, theta_P, sample):
         for k, term, layout, x, y, w in self._chunks(sample):
             lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
-            E, r, g_seed = self._energy(term, value.detach(), w), None, None
-            if isinstance(term, Residual):
-                seeds = [_gradient(value[:, i], j, c) for i in range(value.shape[1])]
-                r = [sqrt(w) * component for component in value.detach().unbind(1)]
-                if not self.has_row_residual:
-                    g_seed = _scaled(w, _gradient(0.5 * (value * value).sum(1), j, c))
-            else:
+            density, r, g_seed = _density(term, value, y), None, None
+            if isinstance(term, Density):
                 seeds, g_seed = _curvature(value, j, c)
                 g_seed = _scaled(w, g_seed)
+            else:
+                residual = value.detach()
+                if isinstance(term, CrossEntropy):
+                    L, residual = _softmax_rows(residual, y)
+                    with torch.enable_grad():
+                        value = torch.einsum("nij,nj->ni", L, value)
+                seeds = [_gradient(value[:, i], j, c) for i in range(value.shape[1])]
+                r = [sqrt(w) * component for component in residual.unbind(1)]
+                if not self.has_row_residual:
+                    g_seed = _scaled(w, _gradient(density, j, c))
+            E = w * density.detach().sum()
             yield Chunk(k, lin, [_scaled(sqrt(w), seed) for seed in seeds], r, E, g_seed)
 
     def gradient(self, theta_P, sample):
@@ -107,8 +122,8 @@ class Energy:
         E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
         for k, term, layout, x, y, w in self._chunks(sample):
             lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
-            E_K[k] += self._energy(term, value.detach(), w)
-            density = 0.5 * (value * value).sum(1) if isinstance(term, Residual) else value[:, 0]
+            density = _density(term, value, y)
+            E_K[k] += w * density.detach().sum()
             g_P += Chunk(k, lin, []).pull(_scaled(w, _gradient(density, j, c)))
         return g_P, E_K
 
@@ -137,6 +152,30 @@ class Energy:
         with torch.enable_grad():
             value = self._call(term, x, layout.view(j), c, y)
         return lin, j, c, value
+
+
+def _density(term, value, y):
+    """l (N,), float64, of what the term's method returned."""
+    value = value.double()
+    if isinstance(term, Residual):
+        return 0.5 * (value * value).sum(1)
+    if isinstance(term, CrossEntropy):
+        return -(y * torch.log_softmax(value, 1)).sum(1)
+    return value[:, 0]
+
+
+def _softmax_rows(z, y):
+    """(L (N, k, k), r (N, k)) of a cross-entropy at logits z: L^T L = diag(p) - p p^T and L^T r = p - y.
+
+    L = diag(s) (I - 1 p^T), r = (p - y) / s with s = sqrt(p), held above the square root of rounding: L^T r does not depend on s,
+    and L^T L by rounding alone. 1 - p is summed, not subtracted: it counts where p is near 1.
+    """
+    log_p = torch.log_softmax(z, 1)
+    p, s = log_p.exp(), (0.5 * log_p).exp().clamp(min=torch.finfo(z.dtype).eps ** 0.5)
+    q = p @ (1 - torch.eye(z.shape[1], dtype=z.dtype, device=z.device))  # 1 - p
+    rows = -p.unsqueeze(1).repeat(1, z.shape[1], 1)
+    rows.diagonal(dim1=1, dim2=2).copy_(q)
+    return s.unsqueeze(2) * rows, (p * (1 - y) - y * q) / s
 
 
 def _scaled(factor, seed):

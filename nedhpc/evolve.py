@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import importlib
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nedhpc.monitor import Monitor
 from nedhpc.parallel import agree
 from nedhpc.series import Series
 from nedhpc.steppers.base import StepInfo
+from nedhpc.steppers.first_order import BASELINES
 from nedhpc.steppers.ts import TimeStepper
 
 
@@ -25,6 +27,8 @@ def evolve(config, run_dir, comm, resume=None):
     resume: (State, config history) to continue from. Writes config.toml, series.h5 and checkpoints in run_dir; whatever ends the
     run, the last good state is on disk. Raises NedError alike on every rank.
     """
+    if config.stepper.type in BASELINES:
+        importlib.import_module("torch._dynamo")  # the first torch.optim object imports it, for seconds that are not the run's
     started = time.monotonic()
     torch.set_default_dtype(torch.float64)
     case = Case(comm, config)

@@ -27,6 +27,8 @@ class Linearised:
     R_M: torch.Tensor | None
     energy: float
     E_K: np.ndarray = field(repr=False)
+    A_start: torch.Tensor | None = None
+    """A times the direction that descent starts from, where it is not zero."""
 
 
 class Flow:
@@ -34,7 +36,7 @@ class Flow:
 
     def __init__(self, comm, energy, metric, metric_eps, solver, rtol):
         self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
-        self.solver, self.rtol = SOLVERS[solver], rtol
+        self.solver, self.rtol = SOLVERS.get(solver), rtol
         self.sample = None
         self.phases = Phases()
         problem = energy.problem
@@ -47,10 +49,10 @@ class Flow:
         """Energy by term (K,), numpy, the same on every rank."""
         return self.evaluate(theta_P)[0]
 
-    def evaluate(self, theta_P):
-        """(E_K, r_N): energy by term as `energies`, and this rank's scaled residual (None for a density)."""
+    def evaluate(self, theta_P, base_P=None):
+        """(E_K, r_N): energy by term as `energies`, and this rank's scaled residual seen from base_P (None for a density)."""
         with self.phases("energy"):
-            E_K, r_N = self.energy.evaluate(theta_P, self.sample)
+            E_K, r_N = self.energy.evaluate(theta_P, self.sample, base_P)
             return total(self.comm, E_K.cpu().numpy()), r_N
 
     def gradient(self, theta_P):
@@ -91,8 +93,8 @@ class Flow:
             raise NonFiniteError(f"{what} is not finite; the likely cause is a time step dt beyond the flow's stability limit, or a "
                                  "problem function that divides by zero or takes a root or log of a negative number")
 
-    def linearise(self, theta_P):
-        """Factorise the Gauss-Newton system of a step at theta."""
+    def linearise(self, theta_P, start_P=None):
+        """Factorise the Gauss-Newton system of a step at theta, of the departure from a direction start_P."""
         rows = self._rows(theta_P)
         E_K = total(self.comm, rows.E_K.cpu().numpy())
         self._check(E_K, "the energy")
@@ -102,25 +104,31 @@ class Flow:
             with self.phases("solve"):
                 R_M = self._metric_triangle(B)
                 A = A.in_metric(R_M)
-        b_N = None if rows.r_N is None else -rows.r_N
+        A_start = None if start_P is None else rows.A.matvec(start_P)
+        b_N = None if rows.r_N is None else -rows.r_N if start_P is None else -rows.r_N - A_start
         with self.phases("solve"):
             factorisation = self.solver(self.comm, A, b_N, self.rtol)
-        return Linearised(theta_P, rows, factorisation, R_M, float(E_K.sum()), E_K)
+        return Linearised(theta_P, rows, factorisation, R_M, float(E_K.sum()), E_K, A_start)
 
     def descent(self, system, damping):
-        """delta with (A^T A + damping M) delta = -g, its norm in M, and info."""
+        """delta with (A^T A + damping M) delta = -g (- A^T A start), its norm in M, and info."""
         with self.phases("solve"):
             if system.rows.r_N is not None:
                 y, info = system.factorisation.solve_rows(damping)
             else:
-                y, info = system.factorisation.solve_params(-self._to_y(system, self._sum(system.rows.g_P)), damping)
+                g_P = system.rows.g_P if system.A_start is None else system.rows.g_P + system.rows.A.rmatvec(system.A_start)
+                y, info = system.factorisation.solve_params(-self._to_y(system, self._sum(g_P)), damping)
             return self._to_theta(system, y), float(y.norm()), info
+
+    @staticmethod
+    def norm(system, v_P):
+        """|v| in M."""
+        return float((v_P if system.R_M is None else system.R_M @ v_P).norm())
 
     def correction(self, system, excess_N, damping):
         """c = -(A^T A + damping M)^+ A^T excess, and |c| in M: what takes back a residual beyond its linear prediction."""
         with self.phases("solve"):
-            g_P = self._sum(system.rows.A.rmatvec(excess_N))
-            y, _ = system.factorisation.solve_params(-self._to_y(system, g_P), damping)
+            y, _ = system.factorisation.solve_pulled(-excess_N, damping)
             return self._to_theta(system, y), float(y.norm())
 
     def _rows(self, theta_P):
@@ -164,7 +172,7 @@ def is_misfit(energy):
     Then the L2 descent direction is known point by point. A function of the problem alone, so the same on every rank.
     """
     problem = energy.problem
-    if not energy.has_row_residual or problem.coefficients:
+    if not energy.is_least_squares or problem.coefficients:
         return False
     for term, layout in zip(problem.terms, energy.layouts):
         if term.on == "boundary" or term.weight != 1 or layout.num_channels != 1:

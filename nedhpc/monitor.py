@@ -12,6 +12,7 @@ import psutil
 from tqdm import tqdm
 
 from nedhpc import checkpoint
+from nedhpc.case import method
 from nedhpc.errors import NedError
 from nedhpc.parallel import agree, broadcast, total
 
@@ -32,6 +33,7 @@ class Monitor:
         self.status, self.message = "running", ""
         self.good = state
         self.relative_l2 = self.energy = None
+        self.metrics = {}
         self.bar = None
         if comm.rank == 0 and sys.stderr.isatty():
             self.bar = tqdm(total=config.run.max_steps, initial=state.step, unit="step", file=sys.stderr)
@@ -69,7 +71,7 @@ class Monitor:
         E_K = info.E_K if info.E_K is not None else self.case.flow.energies(theta_P)
         self.energy, self.energy_terms = float(np.sum(E_K)), [float(E) for E in E_K]
         with self.case.flow.phases("output"):
-            self.relative_l2 = self.case.relative_l2(theta_P)
+            self.relative_l2, self.metrics = self.case.relative_l2(theta_P), self.case.metrics(theta_P)
         self.projection_error = info.projection_error
 
     def record(self, state, info):
@@ -80,6 +82,7 @@ class Monitor:
                  "solver/effective_rank": info.effective_rank, "solver/projection_error": info.projection_error}
         entry |= {f"seconds/{phase}": seconds for phase, seconds in self.case.flow.phases.take().items()}
         entry |= {f"energy_terms/{term.name}": E for term, E in zip(self.case.problem.terms, self.energy_terms)}
+        entry |= {f"metrics/{name}": value for name, value in self.metrics.items()}
         self.series.append(entry)
         if self.comm.rank == 0:
             self.series.write(force=False)
@@ -88,6 +91,7 @@ class Monitor:
     def _progress(self, state, info):
         seconds = (time.monotonic() - self.started) / max(1, state.step - self.first_step)
         error = "" if self.relative_l2 is None else f"relL2={self.relative_l2:.1e}  "
+        error += "".join(f"{name}={value:.4f}  " for name, value in self.metrics.items())
         text = f"t={state.time:.2e}  dt={info.dt:.0e}  E={self.energy:.1e}  {error}{seconds:.3f} s/step"
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
@@ -131,11 +135,12 @@ class Monitor:
         steps = max(1, state.step - self.first_step)
         stats = {"status": self.status, "message": self.message, "num_parameters": case.energy.num_parameters,
                  "num_points": sum(case.counts.values()), "num_ranks": self.comm.size, "device": str(case.device),
-                 "dtype": config.device.dtype, "method": f"{config.flow.metric}/{config.stepper.type}/{case.solver}",
+                 "dtype": config.device.dtype, "method": method(config, case.solver),
                  "seconds_per_step": (state.wall_time - self.wall_before) / steps, "has_reference": self.relative_l2 is not None}
         if self.energy is not None:
             stats |= {"energy": self.energy, "relative_l2": np.nan if self.relative_l2 is None else self.relative_l2,
                       "projection_error": self.projection_error}
+            stats |= {f"metrics_{name}": value for name, value in self.metrics.items()}
             stats |= {f"energy_terms_{term.name}": E for term, E in zip(case.problem.terms, self.energy_terms)}
         return stats
 

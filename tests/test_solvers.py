@@ -47,6 +47,42 @@ def test_dual_takes_a_right_hand_side_outside_the_rows(comm):
     np.testing.assert_allclose(x.numpy(), np.linalg.solve(A.T @ A + 0.1 * np.eye(9), g), rtol=1e-10)
 
 
+@pytest.mark.parametrize("damping", [1e-3, 1e-30, 0.0])
+def test_dual_by_cholesky_and_by_eigenvectors(comm, damping):
+    """Cholesky where the damping allows it; else eigenvectors, which is said where damping was asked for. K keeps its damping out."""
+    start, stop = block(9, comm.rank, comm.size)
+    A, b = rows(comm, 9, 30)[:2]
+    A[1::2] = A[0]  # rank 5
+    F = SOLVERS["dual"](comm, dense(torch.as_tensor(A[start:stop])), torch.as_tensor(b[start:stop]), 1e-13)
+    F.solve_rows(7.0)
+    x, info = F.solve_rows(damping)
+    assert ("not positive definite" in info.note) == (damping == 1e-30)
+    expected = np.linalg.pinv(A, 1e-7) @ b if damping < 1e-3 else np.linalg.solve(A.T @ A + damping * np.eye(30), A.T @ b)
+    np.testing.assert_allclose(x.numpy(), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_dual_refines_what_woodbury_cancels(comm):
+    """lambda / damping = 1e12: one solve of (b - A^T (K + d)^-1 A b) / d keeps four digits of the part in the rows' span."""
+    s, d = np.geomspace(1e3, 3e2, 20), 1e-6
+    A, r, A_local, b_local = rows(comm, 20, 50, s)
+    b = A.T @ r
+    F = SOLVERS["dual"](comm, A_local, b_local, 1e-13)
+    x, info = F.solve_params(torch.as_tensor(b), d)
+    U, s, Vh = np.linalg.svd(A, full_matrices=False)
+    expected = Vh.T @ (Vh @ b / (s * s + d))
+    assert np.linalg.norm(Vh @ (x.numpy() - expected)) < 1e-9 * np.linalg.norm(expected) and info.note == ""
+    assert info.residual < 1e-9 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_a_further_right_hand_side_on_the_rows(comm, kind):
+    A, b, A_local, b_local = rows(comm, 12, 20)
+    other = np.random.default_rng(5).standard_normal(12)
+    start, stop = block(12, comm.rank, comm.size)
+    x, _ = SOLVERS[kind](comm, A_local, b_local, 1e-13).solve_pulled(torch.as_tensor(other[start:stop]), 0.01)
+    np.testing.assert_allclose(x.numpy(), np.linalg.solve(A.T @ A + 0.01 * np.eye(20), A.T @ other), rtol=1e-8, atol=1e-9)
+
+
 def test_solution_is_the_same_on_every_rank(comm):
     _, _, A, b = rows(comm, 31, 6)
     for kind in SOLVERS:

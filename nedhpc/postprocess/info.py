@@ -19,11 +19,15 @@ def info(path):
         value = stats.get(key)
         return None if value is None or math.isnan(value) else value
 
-    prefix = "energy_terms_"
-    metrics = {"coefficients": {name: float(value) for name, value in state.coefficients.items()}} if state.coefficients else {}
+    def numbers(prefix):
+        return {key.removeprefix(prefix): number(key) for key in stats if key.startswith(prefix)}
+
+    metrics = numbers("metrics_")
+    if state.coefficients:
+        metrics["coefficients"] = {name: float(value) for name, value in state.coefficients.items()}
     return {"problem": settings["problem"]["name"], "method": stats["method"], "status": status(path, stats["status"], about["provenance"]),
             "message": stats["message"], "step": state.step, "time": state.time, "energy": number("energy"),
-            "energy_terms": {key.removeprefix(prefix): value for key, value in stats.items() if key.startswith(prefix)},
+            "energy_terms": numbers("energy_terms_"),
             "relative_l2": number("relative_l2"), "metrics": metrics, "projection_error": number("projection_error"),
             "wall_time": state.wall_time, "seconds_per_step": stats["seconds_per_step"], "num_parameters": stats["num_parameters"],
             "num_points": stats["num_points"], "num_ranks": stats["num_ranks"], "device": stats["device"], "dtype": stats["dtype"],

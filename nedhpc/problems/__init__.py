@@ -10,11 +10,12 @@ from pathlib import Path
 import pydantic
 
 from nedhpc.errors import ConfigError, UsageError
-from nedhpc.problems.base import Box, DataSet, Density, Problem, Residual
+from nedhpc.problems.base import Box, CrossEntropy, DataSet, Density, Problem, Residual
+from nedhpc.problems.digits import Digits
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 
-CATALOGUE = {"poisson": Poisson, "regression": Regression}
+CATALOGUE = {"poisson": Poisson, "regression": Regression, "digits": Digits}
 
 
 def build(table):
@@ -55,7 +56,7 @@ def check(problem, name):
     if not isinstance(getattr(problem, "domain", None), Box):
         errors.append(f"{name}: set `domain = nedhpc.Box(low, high)`")
     if not problem.terms:
-        errors.append(f"{name}: `terms` is empty; list at least one nedhpc.Residual or nedhpc.Density")
+        errors.append(f"{name}: `terms` is empty; list at least one nedhpc.Residual, nedhpc.Density or nedhpc.CrossEntropy")
     for term in problem.terms:
         if not callable(getattr(problem, term.name, None)):
             errors.append(f"{name}: term {term.name!r} needs a method `def {term.name}(self, x, j, c)`")
@@ -64,6 +65,8 @@ def check(problem, name):
             errors.append(f"{name}: term {term.name!r} is on {term.on!r}; allowed: {', '.join(sets)}")
         if term.on == "data" and problem.data is None:
             errors.append(f"{name}: term {term.name!r} is on \"data\" but the problem has no `data = nedhpc.DataSet(x, y)`")
+        if isinstance(term, CrossEntropy) and term.on != "data":
+            errors.append(f"{name}: term {term.name!r} is a CrossEntropy on {term.on!r}; it needs targets, which \"data\" has")
         if not term.weight > 0:
             errors.append(f"{name}: term {term.name!r} has weight {term.weight}; it must be positive")
     if errors:
@@ -112,4 +115,4 @@ def check_unchanged(config, known, named=()):
                              f"name it with --set {key}=FILE.py:CLASS")
 
 
-__all__ = ["CATALOGUE", "Box", "DataSet", "Density", "Problem", "Residual", "build", "check_unchanged", "digests", "load_class"]
+__all__ = ["CATALOGUE", "Box", "CrossEntropy", "DataSet", "Density", "Problem", "Residual", "build", "check_unchanged", "digests", "load_class"]

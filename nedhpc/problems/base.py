@@ -39,6 +39,17 @@ class Density:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class CrossEntropy:
+    """A term -weight * sum_q w_q y_q . log softmax(z_q), with z the logits (N, k) that the problem's method of this name
+    returns and y the targets (N, k) of the point set "data", one-hot or probabilities."""
+
+    name: str
+    on: str = "data"
+    jets: tuple[str, ...] = ("u",)
+    weight: float = 1.0
+
+
 class Box:
     """The box [low_1, high_1] x ... x [low_d, high_d]; its point sets are "interior" and "boundary"."""
 
@@ -80,7 +91,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Inputs x (N, d) and targets y (N, m), float64, of a regression; `held_out` rows are never trained on."""
+    """Inputs x (N, d) and targets y (N, m), float64; `held_out` rows are never trained on."""
 
     x_ND: np.ndarray
     y_NM: np.ndarray
@@ -109,6 +120,18 @@ class Problem:
         """The solution at x (N, d) as (N,) or (N, m) where it is known."""
         return None
 
+    def metrics(self, x, u, y):
+        """{name: values (N,)} at points x (N, d) with network values u (N, m) and the reference y (N, m), held-out or exact.
+
+        Their means over the evaluation set are reported as `name` beside the relative L2 error, over the training data as
+        `train_name`.
+        """
+        return {}
+
     @property
     def has_exact(self):
         return type(self).exact is not Problem.exact
+
+    @property
+    def has_metrics(self):
+        return type(self).metrics is not Problem.metrics

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from nedhpc.parallel import total
+
 
 @dataclass(frozen=True, slots=True)
 class SolveInfo:
@@ -25,7 +27,7 @@ class SolveInfo:
 class Factorisation(Protocol):
     """Rows A, a Tangent (and a row right-hand side b_N) of all ranks, factorised once, solved for any damping >= 0.
 
-    Both solves are collective and return (x_P, SolveInfo), the same on every rank.
+    Attributes comm and A. All solves are collective and return (x_P, SolveInfo), the same on every rank.
     """
 
     def solve_rows(self, damping=0.0):
@@ -33,3 +35,7 @@ class Factorisation(Protocol):
 
     def solve_params(self, b_P, damping=0.0):
         """x = (A^T A + damping)^+ b_P; squares the condition number, then refines once."""
+
+    def solve_pulled(self, b_N, damping=0.0):
+        """x = (A^T A + damping)^+ A^T b_N for a further right-hand side on the rows."""
+        return self.solve_params(total(self.comm, self.A.rmatvec(b_N).double().cpu().numpy()), damping)

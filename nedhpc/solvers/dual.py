@@ -1,6 +1,8 @@
-"""The dual (kernel, minSR) form for P > N: x = A^T (A A^T + damping)^+ b, an N x N problem.
+"""The dual (kernel, minSR) form for P > N: x = A^T (A A^T + damping)^-1 b, an N x N problem.
 
-A A^T is summed over blocks of columns on rank 0, so that beside N^2 only one block of all ranks' rows is held there.
+K = A A^T is summed over blocks of columns on rank 0, so that beside N^2 only one block of all ranks' rows is held there. Cholesky of
+K + damping for each damping; where that is not positive definite to rounding (always so without damping), the eigenvectors of K
+with a cutoff, and info says so.
 """
 
 import numpy as np
@@ -13,10 +15,15 @@ COLUMN_BYTES = 2**28
 """A block of columns of all ranks' rows, on rank 0."""
 DUAL_RTOL = 1e-15
 """Eigenvalues of A A^T below this share of the largest are rounding."""
+STRIP = 128
+"""Columns of A A^T formed at once; what lies above the diagonal is not."""
+MAX_REFINEMENTS = 3
+NOTE = "A A^T + damping is not positive definite to rounding: eigenvectors with a cutoff instead of Cholesky"
 
 
 class Dual(Factorisation):
-    """Eigenvectors of A A^T on rank 0. Collective on comm. Cost O(N^2 P + N^3), memory 3 N^2, what the rows hold and a block of columns."""
+    """K = A A^T on rank 0. Collective on comm. Cost O(N^2 P), and N^3 / 3 for each damping; memory 3 N^2, what the rows hold and a
+    block of columns."""
 
     name = "dual"
 
@@ -24,18 +31,16 @@ class Dual(Factorisation):
         self.comm, self.A, self.b_N = comm, A, b_N
         self.counts = comm.allgather(A.num_rows)
         self.N = sum(self.counts)
-        K = None
+        self.cutoff = max(DUAL_RTOL, rtol**2)
+        self.K = self.spectrum = self.damping = self.L = None
         for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * self.N))):
             block = self._gather(block)
             if block is not None:
-                K = block @ block.T if K is None else K.addmm_(block, block.T)
-        b = None if b_N is None else self._gather(b_N.unsqueeze(1))
+                self.K = _add_lower(self.K, block)
+        self.b = None if b_N is None else self._gather(b_N.unsqueeze(1))
         if comm.rank == 0:
-            self.finite = bool(torch.isfinite(K).all())
-            self.values, self.V = torch.linalg.eigh(K if self.finite else torch.zeros_like(K))
-            self.values = self.values.clamp(min=0)
-            self.kept = self.values > max(DUAL_RTOL, rtol**2) * self.values[-1]
-            self.beta = None if b is None else self.V.T @ b.squeeze(1)
+            self.K += self.K.tril(-1).T
+            self.finite = bool(torch.isfinite(self.K).all())
 
     def _gather(self, x_NK):
         """All ranks' rows on rank 0, in rank order."""
@@ -45,53 +50,107 @@ class Dual(Factorisation):
         return None if stacked is None else torch.as_tensor(stacked, device=x_NK.device)
 
     def solve_rows(self, damping=0.0):
-        packed = np.full(self.N + 5, np.nan)
+        return self._solve(self.b, damping)
+
+    def solve_pulled(self, b_N, damping=0.0):
+        return self._solve(self._gather(b_N.unsqueeze(1)), damping)
+
+    def _solve(self, b, damping):
+        """x = A^T y, (K + damping) y = b; with b (N, 1) on rank 0. Collective."""
+        packed = np.full(self.N + 6, np.nan)
         if self.comm.rank == 0 and self.finite:
-            w = torch.where(self.kept, 1 / (self.values + damping), 0) * self.beta
-            left = self.values * w - self.beta
-            norm = float(self.beta.norm())
-            packed[:self.N] = (self.V @ w).cpu().numpy()
-            packed[self.N:] = [*self._spectrum(damping), float(left.norm()), float(left.norm()) / norm if norm else 0.0]
+            if self._cholesky(damping):
+                y = torch.cholesky_solve(b, self.L)
+                y += torch.cholesky_solve(b - self.K @ y - damping * y, self.L)
+            else:
+                y = self._eigen(b, lambda values: 1 / (values + damping))
+            left, norm = float((self.K @ y - b).norm()), float(b.norm())
+            packed[:self.N] = y.squeeze(1).cpu().numpy()
+            packed[self.N:] = [*self._facts(damping), left, left / norm if norm else 0.0]
         broadcast(self.comm, packed)
         return self._primal(packed)
 
     def solve_params(self, b_P, damping=0.0):
-        """x = A^T (K + damping)^+ K^+ A b + the part of b outside the rows' span / damping."""
+        """By Woodbury x = (b - A^T (K + damping)^-1 A b) / damping, refined while that lowers the residual; by eigenvectors
+        x = A^T (K + damping)^+ K^+ A b + the part of b outside the rows' span / damping."""
         b_P = self.A.tensor(b_P)
-        Ab = self._gather(self.A.matvec(b_P).unsqueeze(1))
-        packed = np.full(self.N + 5, np.nan)
+        by_cholesky = np.zeros(1)
         if self.comm.rank == 0 and self.finite:
-            # Woodbury: (A^T A + d)^-1 = (1 - A^T (K + d)^-1 A) / d; its small difference cancels, so for the span of
-            # the rows use the eigenvectors: 1 / (lambda (lambda + d)).
-            w = torch.where(self.kept, 1 / (self.values * (self.values + damping)), 0) * (self.V.T @ Ab.squeeze(1))
-            packed[:self.N] = (self.V @ w).cpu().numpy()
-            packed[self.N:] = [*self._spectrum(damping), 0.0, np.nan]
+            by_cholesky[0] = self._cholesky(damping)
+        if not broadcast(self.comm, by_cholesky)[0]:
+            return self._solve_params_by_eigenvectors(b_P, damping)
+        x, residual, norm = 0, b_P, np.inf
+        for _ in range(1 + MAX_REFINEMENTS):
+            pulled, info = self.solve_pulled(self.A.matvec(residual), damping)
+            trial = x + (residual - pulled) / damping
+            left = b_P - damping * trial - self.A.tensor(total(self.comm, self.A.rmatvec(self.A.matvec(trial)).double().cpu().numpy()))
+            if float(left.norm()) > 0.5 * norm:  # it has met rounding
+                break
+            x, residual, norm = trial, left, float(left.norm())
+        return x, SolveInfo(self.name, info.effective_rank, info.sigma_max, info.sigma_min, norm, float("nan"), info.note)
+
+    def _solve_params_by_eigenvectors(self, b_P, damping):
+        Ab = self._gather(self.A.matvec(b_P).unsqueeze(1))
+        packed, inside = np.full((2, self.N + 6), np.nan)
+        if self.comm.rank == 0 and self.finite:
+            packed[:self.N] = self._eigen(Ab, lambda values: 1 / (values * (values + damping))).squeeze(1).cpu().numpy()
+            inside[:self.N] = self._eigen(Ab, lambda values: 1 / values).squeeze(1).cpu().numpy()
+            packed[self.N:] = inside[self.N:] = [*self._facts(damping), np.nan, np.nan]
         broadcast(self.comm, packed)
         x, info = self._primal(packed)
         if damping > 0:
-            projected = self._project(b_P)
-            x = x + (b_P - projected) / damping
+            broadcast(self.comm, inside)
+            x = x + (b_P - self._primal(inside)[0]) / damping
         return x, info
 
-    def _project(self, b_P):
-        """b_P on the span of the rows. Collective."""
-        Ab = self._gather(self.A.matvec(b_P).unsqueeze(1))
-        packed = np.full(self.N + 5, np.nan)
-        if self.comm.rank == 0 and self.finite:
-            packed[:self.N] = (self.V @ (torch.where(self.kept, 1 / self.values, 0) * (self.V.T @ Ab.squeeze(1)))).cpu().numpy()
-            packed[self.N:] = 0
-        broadcast(self.comm, packed)
-        return self._primal(packed)[0]
+    def _cholesky(self, damping):
+        """Whether K + damping is positive definite to rounding; its factor is then in L. Rank 0 alone."""
+        if self.damping != damping:
+            self.damping, self.L = damping, None
+            if damping == 0:
+                return False
+            damped = self.K.clone()
+            damped.diagonal().add_(damping)
+            L, failed = torch.linalg.cholesky_ex(damped)
+            pivots = L.diagonal()
+            # A pivot at the level of rounding is a zero that rounding made positive.
+            if not failed and pivots.min() ** 2 > self.N * np.finfo(float).eps * pivots.max() ** 2:
+                self.L = L
+        return self.L is not None
 
-    def _spectrum(self, damping):
-        seen = self.values[self.kept].sqrt()
-        rank = int((self.kept & (self.values >= damping)).sum())
-        return [rank, float(seen[-1]) if len(seen) else 0.0, float(seen[0]) if len(seen) else 0.0]
+    def _eigen(self, b, f):
+        """V f(values) V^T b over the eigenvalues of K above the cutoff. Rank 0 alone."""
+        if self.spectrum is None:
+            values, V = torch.linalg.eigh(self.K)
+            self.spectrum = values, V, values > self.cutoff * values[-1]
+        values, V, kept = self.spectrum
+        return V @ (torch.where(kept, f(values), 0).unsqueeze(1) * (V.T @ b))
+
+    def _facts(self, damping):
+        """Effective rank, largest and smallest singular value, whether Cholesky failed. Rank 0 alone."""
+        if self.L is not None:
+            pivots = self.L.diagonal()
+            return [self.N, float(pivots.max()), float(pivots.min()), 0]
+        values, _, kept = self.spectrum
+        seen = values[kept].sqrt()
+        return [int((kept & (values >= damping)).sum()), float(seen[-1]) if len(seen) else 0.0, float(seen[0]) if len(seen) else 0.0,
+                float(damping > 0)]
 
     def _primal(self, packed):
         start = sum(self.counts[:self.comm.rank])
         y = self.A.tensor(packed[start:start + self.A.num_rows])
         x = total(self.comm, self.A.rmatvec(y).double().cpu().numpy())
-        rank = 0 if np.isnan(packed[self.N]) else int(packed[self.N])
-        info = SolveInfo(self.name, rank, *map(float, packed[self.N + 1:]))
-        return self.A.tensor(x), info
+        rank, sigma_max, sigma_min, failed, left, relative = packed[self.N:]
+        note = NOTE if failed == 1 else ""
+        return self.A.tensor(x), SolveInfo(self.name, 0 if np.isnan(rank) else int(rank), float(sigma_max), float(sigma_min),
+                                           float(left), float(relative), note)
+
+
+def _add_lower(K, block):
+    """K + block block^T, the lower triangle alone, by strips of columns."""
+    K = block.new_zeros(len(block), len(block)) if K is None else K
+    for start in range(0, len(block), STRIP):
+        part = slice(start, start + STRIP)
+        lower = K[start:, part].addmm_(block[start:], block[part].T)
+        lower[:STRIP].tril_()
+    return K

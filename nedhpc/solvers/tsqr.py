@@ -43,7 +43,7 @@ class Tsqr(Factorisation):
     name = "tsqr"
 
     def __init__(self, comm, A, b_N, rtol):
-        self.comm, self.num_parameters, self._tensor = comm, A.num_columns, A.tensor
+        self.comm, self.A, self.num_parameters, self._tensor = comm, A, A.num_columns, A.tensor
         R = merge(comm, local_triangle(A, b_N))
         if comm.rank == 0:
             P = self.num_parameters

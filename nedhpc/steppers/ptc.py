@@ -84,7 +84,7 @@ class Ptc:
         flow, rows = self.flow, system.rows
         delta, norm, info = flow.descent(system, 1 / dt)
         theta = system.theta_P + delta
-        E_K, r_N = flow.evaluate(theta)
+        E_K, r_N = flow.evaluate(theta, system.theta_P)
         best = Trial(theta, E_K, info)
         if r_N is None:
             return best
@@ -94,7 +94,7 @@ class Ptc:
             if not c_norm < norm:  # no contraction: the tangent space at theta says nothing about this far
                 break
             theta, norm = theta + c, c_norm
-            E_K, r_N = flow.evaluate(theta)
+            E_K, r_N = flow.evaluate(theta, system.theta_P)
             trial = Trial(theta, E_K, info)
             if trial.energy < best.energy:
                 best = trial

@@ -14,9 +14,11 @@ from petsc4py import PETSc
 from nedhpc.errors import NedError, UsageError
 from nedhpc.parallel import broadcast
 from nedhpc.steppers.base import StepInfo
+from nedhpc.steppers.first_order import BASELINES
 from nedhpc.steppers.ptc import Ptc
+from nedhpc.steppers.spring import Spring
 
-RULES = {"ptc": Ptc}
+RULES = {"ptc": Ptc, "spring": Spring, **BASELINES}
 """Step rules of our own; any other stepper is a TS type of PETSc."""
 
 _prefixes = itertools.count()
