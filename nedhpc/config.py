@@ -88,7 +88,7 @@ class PtcTable(Section):
 
 
 class Stepper(Section):
-    type: Literal["ptc", "euler", "rk", "ssp"] = "ptc"
+    type: Literal["ptc", "euler", "rk", "ssp", "beuler", "theta", "cn", "bdf", "arkimex", "rosw", "pseudo"] = "ptc"
     dt: Positive = 1.0
     """First (or fixed) time step; for ptc the first pseudo-time step."""
     petsc_options: str = ""

@@ -107,6 +107,33 @@ class Flow:
             factorisation = self.solver(self.comm, A, b_N, self.rtol)
         return Linearised(theta_P, rows, factorisation, R_M, float(E_K.sum()), E_K)
 
+    def implicit(self, theta_P, theta_dot_P):
+        """F = M(theta) theta_dot + g(theta), float64 numpy, the same on every rank."""
+        g_P, E_K = self.energy.gradient(theta_P, self.sample)
+        if self.metric == "euclidean":
+            M_theta_dot = theta_dot_P
+        else:
+            B = self._metric_rows(theta_P)
+            with self.phases("rows"):
+                g_P = g_P + B.rmatvec(B.matvec(theta_dot_P))
+            M_theta_dot = self.eps * theta_dot_P
+        F_P = self._sum(g_P) + M_theta_dot
+        self._check(F_P.sum().item(), "the residual of the implicit form")
+        return F_P
+
+    def jacobian(self, system, shift, x_P):
+        """(shift M + A^T A) x, the Gauss-Newton Jacobian of `implicit`."""
+        A = system.rows.A
+        with self.phases("solve"):
+            M_x = x_P if system.R_M is None else system.R_M.T @ (system.R_M @ x_P)
+            return shift * M_x + self._sum(A.rmatvec(A.matvec(x_P)))
+
+    def solve_jacobian(self, system, shift, b_P):
+        """(shift M + A^T A)^-1 b."""
+        with self.phases("solve"):
+            y, info = system.factorisation.solve_params(self._to_y(system, b_P), shift)
+            return self._to_theta(system, y), info
+
     def descent(self, system, damping):
         """delta with (A^T A + damping M) delta = -g, its norm in M, and info."""
         with self.phases("solve"):

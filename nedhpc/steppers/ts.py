@@ -1,4 +1,4 @@
-"""The flow under PETSc TS: its own explicit types on theta_dot = v(theta), and step rules as a TS of type python.
+"""The flow under PETSc TS: explicit types on theta_dot = v(theta), implicit ones on F = M theta_dot + g, step rules as type python.
 
 The TS vector has all P entries on rank 0, so that norms are the same arithmetic at any rank count and all ranks take one
 accept / reject decision. One ts.solve() does the run: PreStep draws the sample, PostStep reports and may stop.
@@ -18,6 +18,7 @@ from nedhpc.steppers.ptc import Ptc
 
 RULES = {"ptc": Ptc}
 """Step rules of our own; any other stepper is a TS type of PETSc."""
+EXPLICIT = ("euler", "rk", "ssp")
 
 _prefixes = itertools.count()
 
@@ -48,21 +49,24 @@ class TimeStepper:
         self.max_steps, self.max_time = max_steps, max_time
         kind = settings.type
         self.rule = RULES[kind](flow, getattr(settings, kind)) if kind in RULES else None
-        self.error = None
+        self.error = self.implicit = None
+        self.solve_info = (0, float("nan"))
 
     def __enter__(self):
         P = len(self.like)
         self.vec = PETSc.Vec().createMPI((P if self.comm.rank == 0 else 0, P), comm=self.comm)
         self.ts = ts = PETSc.TS().create(comm=self.comm)
         ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
-        if self.rule is None:
-            self.velocity_vec = self.vec.duplicate()
-            ts.setType(self.settings.type)
-            ts.setRHSFunction(self._velocity, self.velocity_vec)
-        else:
-            self.velocity_vec = None
+        self.work = self.vec.duplicate()
+        if self.rule is not None:
             ts.setType("python")
             ts.setPythonContext(self)
+        elif self.settings.type in EXPLICIT:
+            ts.setType(self.settings.type)
+            ts.setRHSFunction(self._velocity, self.work)
+        else:
+            ts.setType(self.settings.type)
+            self.implicit = ImplicitForm(self, ts)
         ts.setMaxSteps(self.max_steps)
         ts.setMaxTime(self.max_time if self.max_time is not None else 1e300)
         ts.setExactFinalTime(PETSc.TS.ExactFinalTime.MATCHSTEP if self.max_time is not None and self.rule is None
@@ -73,7 +77,7 @@ class TimeStepper:
     def __exit__(self, *exception):
         for name in self.option_names:
             PETSc.Options().delValue(name)
-        for thing in (self.ts, self.vec, self.velocity_vec):
+        for thing in (self.ts, self.vec, self.work, self.implicit and self.implicit.J):
             if thing is not None:
                 thing.destroy()
 
@@ -140,9 +144,11 @@ class TimeStepper:
             array[:] = theta_P.double().cpu().numpy()
 
     def _pre_step(self, ts):
-        self.before_step(ts.getStepNumber())
-        if self.rule is None:
+        redrawn = self.before_step(ts.getStepNumber())
+        self.last_time = ts.getTime()
+        if self.rule is None and (redrawn or self.settings.type != "bdf"):
             # First-same-as-last types reuse a stage: one of the old sample, or one that a resumed run has only to rounding.
+            # bdf lives on past states: it keeps them while the sample stays.
             ts.restartStep()
 
     def _post_step(self, ts):
@@ -154,8 +160,8 @@ class TimeStepper:
     def _velocity(self, ts, t, u, f):
         def evaluate():
             theta_dot, info = self.flow.velocity(self._load(u))
-            self.solve_info = (info.effective_rank, info.projection_error) if info else (0, float("nan"))
-            self.last_time = ts.getTime()
+            if info:
+                self.solve_info = (info.effective_rank, info.projection_error)
             self._store(f, theta_dot)
         self._guard(evaluate)()
 
@@ -170,6 +176,51 @@ class TimeStepper:
 
     def adaptStep(self, ts, t, u):
         return self.next_dt, True
+
+
+class ImplicitForm:
+    """F(t, theta, theta_dot) = 0 and its Jacobian shift M + A^T A on a TS, whose KSP is one solve of the distributed least squares.
+
+    The Jacobian leaves out d(M theta_dot)/dtheta and what Gauss-Newton leaves out, so SNES iterates. It is a Mat and a PC of type
+    python: with -ksp_type gmres the least squares becomes the preconditioner.
+    """
+
+    def __init__(self, stepper, ts):
+        self.stepper, self.flow = stepper, stepper.flow
+        ts.setIFunction(stepper._guard(self._function), stepper.work)
+        n = (stepper.vec.getLocalSize(), stepper.vec.getSize())
+        self.J = PETSc.Mat().createPython((n, n), self, comm=stepper.comm)
+        self.J.setUp()
+        ts.setIJacobian(stepper._guard(self._jacobian), self.J)
+        if ts.getType() == "arkimex":
+            ts.setARKIMEXFullyImplicit(True)
+        ts.setMaxSNESFailures(-1)  # the adaptor cuts dt instead
+        ksp = ts.getSNES().getKSP()
+        ksp.setType("preonly")
+        ksp.pc.setType("python")
+        ksp.pc.setPythonContext(self)
+
+    def _function(self, ts, t, u, u_dot, f):
+        stepper = self.stepper
+        stepper._store(f, self.flow.implicit(stepper._load(u), stepper._load(u_dot)))
+
+    def _jacobian(self, ts, t, u, u_dot, shift, J, P):
+        self.system, self.shift, self.factor = self.flow.linearise(self.stepper._load(u)), shift, 1.0
+        J.assemble()  # with -snes_mf_operator J is PETSc's difference of F, and our P its preconditioner
+
+    def scale(self, J, factor):
+        """arkimex scales its stages' Jacobians."""
+        self.factor *= factor
+
+    def mult(self, J, x, y):
+        stepper = self.stepper
+        stepper._store(y, self.factor * self.flow.jacobian(self.system, self.shift, stepper._load(x)))
+
+    def apply(self, pc, x, y):
+        stepper = self.stepper
+        solution, info = self.flow.solve_jacobian(self.system, self.shift, stepper._load(x))
+        stepper.solve_info = (info.effective_rank, info.projection_error)
+        stepper._store(y, solution / self.factor)
 
 
 def _last_line(error):
