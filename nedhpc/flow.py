@@ -5,6 +5,7 @@ energy's own scaled rows), `euclidean` M = I. Collectives: all methods of Flow a
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,9 +33,11 @@ class Linearised:
 class Flow:
     """The descent flow of `energy` in `metric`; set `.sample` before use and only between steps."""
 
-    def __init__(self, comm, energy, metric, metric_eps, solver, rtol):
+    def __init__(self, comm, energy, metric, metric_eps, solver, rtol, krylov):
         self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
         self.solver, self.rtol = SOLVERS[solver], rtol
+        if solver == "krylov":
+            self.solver = partial(self.solver, settings=krylov)
         self.sample = None
         self.phases = Phases()
         problem = energy.problem
@@ -108,28 +111,24 @@ class Flow:
         return Linearised(theta_P, rows, factorisation, R_M, float(E_K.sum()), E_K)
 
     def implicit(self, theta_P, theta_dot_P):
-        """F = M(theta) theta_dot + g(theta), float64 numpy, the same on every rank."""
-        g_P, E_K = self.energy.gradient(theta_P, self.sample)
+        """F = M(theta) theta_dot + g(theta), (P,), the same on every rank; not finite where the energy is not. Cost O(N P)."""
+        with self.phases("rows"):
+            g_P, _ = self.energy.gradient(theta_P, self.sample)
         if self.metric == "euclidean":
-            M_theta_dot = theta_dot_P
-        else:
-            B = self._metric_rows(theta_P)
-            with self.phases("rows"):
-                g_P = g_P + B.rmatvec(B.matvec(theta_dot_P))
-            M_theta_dot = self.eps * theta_dot_P
-        F_P = self._sum(g_P) + M_theta_dot
-        self._check(F_P.sum().item(), "the residual of the implicit form")
-        return F_P
+            return theta_dot_P + self._sum(g_P)
+        B = self._metric_rows(theta_P)
+        with self.phases("rows"):
+            return self.eps * theta_dot_P + self._sum(g_P + B.rmatvec(B.matvec(theta_dot_P)))
 
     def jacobian(self, system, shift, x_P):
-        """(shift M + A^T A) x, the Gauss-Newton Jacobian of `implicit`."""
+        """(shift M + A^T A) x, the Gauss-Newton Jacobian of `implicit`: it leaves out d(M theta_dot)/dtheta and r d2r/dtheta2."""
         A = system.rows.A
         with self.phases("solve"):
             M_x = x_P if system.R_M is None else system.R_M.T @ (system.R_M @ x_P)
             return shift * M_x + self._sum(A.rmatvec(A.matvec(x_P)))
 
     def solve_jacobian(self, system, shift, b_P):
-        """(shift M + A^T A)^-1 b."""
+        """(shift M + A^T A)^-1 b, and the solver's info."""
         with self.phases("solve"):
             y, info = system.factorisation.solve_params(self._to_y(system, b_P), shift)
             return self._to_theta(system, y), info
