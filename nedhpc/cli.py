@@ -197,10 +197,11 @@ def check(args):
     problem = catalogue.build(config.problem.model_dump())
     counts, network = point_counts(config, problem), make_network(config, problem)
     P, N = network.num_parameters + len(problem.coefficients), count_rows(problem, counts)
-    kind = solvers.choose(config.solver.type, N, P, args.ranks, config.flow.metric, config.solver.chunk)
-    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk)
+    kind = solvers.choose(config.solver.type, N, P, args.ranks, config.flow.metric, config.solver.chunk, config.solver.krylov.rank)
+    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk, config.solver.krylov.rank)
     local = -(-N // args.ranks)
-    flops = (N**2 * P + 9 * N**3 if kind == "dual" else 2 * local * P**2 + 22 * P**3)
+    flops = {"dual": N**2 * P + 9 * N**3, "krylov": 8 * local * P * (config.solver.krylov.rank + config.solver.krylov.max_iterations)}.get(
+        kind, 2 * local * P**2 + 22 * P**3)
     points = ", ".join(f"{name} {count}" for name, count in counts.items())
     print(f"config        {args.config}: valid\nparameters    {P}\npoints        {points}\nrows          {N}, at most {local} a rank\n"
           f"method        {config.flow.metric}/{config.stepper.type}/{kind}\nmemory        {bytes_needed / 2**20:.0f} MiB on rank 0\n"
