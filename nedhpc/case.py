@@ -63,7 +63,8 @@ def choose_solver(config, problem, counts, num_parameters, num_ranks):
     """The solver's name; "none" for first-order steppers, which solve no system."""
     if config.stepper.type in BASELINES:
         return "none"
-    return choose(config.solver.type, count_rows(problem, counts), num_parameters, num_ranks, config.flow.metric, config.solver.chunk)
+    return choose(config.solver.type, count_rows(problem, counts), num_parameters, num_ranks, config.flow.metric, config.solver.chunk,
+                  config.solver.krylov.rank)
 
 
 def method(config, solver):
@@ -90,7 +91,7 @@ class Case:
         self.dtype = getattr(torch, config.device.dtype)
         self.energy = Energy(problem, self.network, config.solver.chunk)
         self.solver = choose_solver(config, problem, self.counts, self.energy.num_parameters, comm.size)
-        self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol)
+        self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol, config.solver.krylov)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
                                         self.device, self.dtype)
         self._drawn = None

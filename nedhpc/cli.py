@@ -198,13 +198,14 @@ def check(args):
     problem = catalogue.build(config.problem.model_dump())
     counts, network = point_counts(config, problem), make_network(config, problem)
     P, N = network.num_parameters + len(problem.coefficients), count_rows(problem, counts)
-    kind = choose_solver(config, problem, counts, P, args.ranks)
+    kind, krylov = choose_solver(config, problem, counts, P, args.ranks), config.solver.krylov
     local = -(-N // args.ranks)
     if kind == "none":
         bytes_needed, flops = 24 * min(local, config.solver.chunk) * max(config.network.hidden, default=1), 6 * local * P
     else:
-        bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk)
-        flops = (N**2 * P + 9 * N**3 if kind == "dual" else 2 * local * P**2 + 22 * P**3)
+        bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk, krylov.rank)
+        flops = {"dual": N**2 * P + 9 * N**3, "krylov": 8 * local * P * (krylov.rank + krylov.max_iterations)}.get(
+            kind, 2 * local * P**2 + 22 * P**3)
     points = ", ".join(f"{name} {count}" for name, count in counts.items())
     print(f"config        {args.config}: valid\nparameters    {P}\npoints        {points}\nrows          {N}, at most {local} a rank\n"
           f"method        {method(config, kind)}\nmemory        {bytes_needed / 2**20:.0f} MiB on rank 0\n"

@@ -134,7 +134,8 @@ class LbfgsTable(Schedule):
 
 
 class Stepper(Section):
-    type: Literal["ptc", "euler", "rk", "ssp", "spring", "sgd", "adam", "lbfgs"] = "ptc"
+    type: Literal["ptc", "spring", "sgd", "adam", "lbfgs", "euler", "rk", "ssp", "beuler", "theta", "cn", "bdf", "arkimex", "rosw",
+                  "pseudo"] = "ptc"
     dt: Positive = 1.0
     """First (or fixed) time step; for ptc the first pseudo-time step; sgd, adam and lbfgs have their lr."""
     petsc_options: str = ""
@@ -146,12 +147,21 @@ class Stepper(Section):
     lbfgs: LbfgsTable = LbfgsTable()
 
 
+class KrylovTable(Section):
+    rank: Count = 100
+    """Columns of the preconditioner's low-rank approximation."""
+    rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+    """The iteration ends where the residual, or LSQR's |A^T r| beside |A| |r|, has fallen by this factor."""
+    max_iterations: Count = 200
+
+
 class Solver(Section):
-    type: Literal["auto", "tsqr", "gram", "dual"] = "auto"
+    type: Literal["auto", "tsqr", "gram", "dual", "krylov"] = "auto"
     rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-15
     """Singular values below rtol times the largest are cut off."""
     chunk: Count = 8192
     """Points whose jets and rows are in flight at once on a rank."""
+    krylov: KrylovTable = KrylovTable()
 
 
 class Run(Section):

@@ -5,6 +5,7 @@ energy's own scaled rows), `euclidean` M = I. Collectives: all methods of Flow a
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,9 +35,11 @@ class Linearised:
 class Flow:
     """The descent flow of `energy` in `metric`; set `.sample` before use and only between steps."""
 
-    def __init__(self, comm, energy, metric, metric_eps, solver, rtol):
+    def __init__(self, comm, energy, metric, metric_eps, solver, rtol, krylov):
         self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
         self.solver, self.rtol = SOLVERS.get(solver), rtol
+        if solver == "krylov":
+            self.solver = partial(self.solver, settings=krylov)
         self.sample = None
         self.phases = Phases()
         problem = energy.problem
@@ -109,6 +112,29 @@ class Flow:
         with self.phases("solve"):
             factorisation = self.solver(self.comm, A, b_N, self.rtol)
         return Linearised(theta_P, rows, factorisation, R_M, float(E_K.sum()), E_K, A_start)
+
+    def implicit(self, theta_P, theta_dot_P):
+        """F = M(theta) theta_dot + g(theta), (P,), the same on every rank; not finite where the energy is not. Cost O(N P)."""
+        with self.phases("rows"):
+            g_P, _ = self.energy.gradient(theta_P, self.sample)
+        if self.metric == "euclidean":
+            return theta_dot_P + self._sum(g_P)
+        B = self._metric_rows(theta_P)
+        with self.phases("rows"):
+            return self.eps * theta_dot_P + self._sum(g_P + B.rmatvec(B.matvec(theta_dot_P)))
+
+    def jacobian(self, system, shift, x_P):
+        """(shift M + A^T A) x, the Gauss-Newton Jacobian of `implicit`: it leaves out d(M theta_dot)/dtheta and r d2r/dtheta2."""
+        A = system.rows.A
+        with self.phases("solve"):
+            M_x = x_P if system.R_M is None else system.R_M.T @ (system.R_M @ x_P)
+            return shift * M_x + self._sum(A.rmatvec(A.matvec(x_P)))
+
+    def solve_jacobian(self, system, shift, b_P):
+        """(shift M + A^T A)^-1 b, and the solver's info."""
+        with self.phases("solve"):
+            y, info = system.factorisation.solve_params(self._to_y(system, b_P), shift)
+            return self._to_theta(system, y), info
 
     def descent(self, system, damping):
         """delta with (A^T A + damping M) delta = -g (- A^T A start), its norm in M, and info."""

@@ -95,7 +95,7 @@ def local_rank(comm):
 
 
 def choose_device(comm, kind, threads):
-    """The rank's torch device, and torch's thread count set to `threads` or cores / ranks of the node. Collective on comm.
+    """The rank's torch device, and torch's thread count set to `threads`, OMP_NUM_THREADS, or cores / ranks of the node. Collective on comm.
 
     CUDA devices go round by local rank, which is right whether a rank sees one GPU or all of the node's.
     """
@@ -103,7 +103,7 @@ def choose_device(comm, kind, threads):
     cores = len(os.sched_getaffinity(0))
     # A bound rank sees only its own cores; an unbound one sees the node's and takes its share.
     share = max(1, cores // size) if cores >= size and cores == os.cpu_count() else cores
-    torch.set_num_threads(threads or max(1, share))
+    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, share))
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("device.type = 'cuda': torch sees no CUDA device here; use 'auto' or 'cpu', or a CUDA build of torch")
     if kind == "cuda" or (kind == "auto" and torch.cuda.is_available()):

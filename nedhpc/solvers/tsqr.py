@@ -53,7 +53,8 @@ class Tsqr(Factorisation):
             safe = self.R if self.finite else torch.zeros_like(self.R)
             self.U, s, self.Vh = torch.linalg.svd(safe, full_matrices=False)
             self.s = s
-            self.kept = s > rtol * s[0] if len(s) else s > 0
+            self.cutoff = rtol * float(s[0]) if len(s) else 0.0
+            self.kept = s > self.cutoff
             if b_N is not None:
                 self.c = R[:P, P]
                 self.rho2 = float(R[P, P] ** 2) if len(R) > P else 0.0
@@ -81,8 +82,10 @@ class Tsqr(Factorisation):
         return self._share(x, info)
 
     def _normal(self, b, damping):
-        s = self.s
-        return self.Vh.T @ (torch.where(self.kept, 1 / (s * s + damping), 0) * (self.Vh @ b))
+        """(A^T A + damping)^+ b; a damping above the cutoff also divides the part of b outside the kept span."""
+        s, y = self.s, self.Vh @ b
+        x = self.Vh.T @ (torch.where(self.kept, 1 / (s * s + damping), 0) * y)
+        return x if damping <= self.cutoff**2 else x + (b - self.Vh.T @ torch.where(self.kept, y, 0)) / damping
 
     def _info(self, damping, residual, projection_error):
         s = self.s
