@@ -25,8 +25,8 @@ def point_counts(config, problem):
             if given is not None and given > most:
                 errors.append(f"sampling.data = {given}: the data set has {most} rows to train on")
             counts[on] = given or most
-        elif on == "boundary" and problem.domain.dim == 1:
-            counts[on] = 2  # the two ends
+        elif problem.domain.face_dim(on) == 0:
+            counts[on] = len(problem.domain.faces(on))  # the two ends
         elif given is None:
             errors.append(f"sampling.{on}: missing; the problem has terms on {on!r} and needs its number of points")
         else:

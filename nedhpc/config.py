@@ -57,6 +57,7 @@ class Network(Section):
 class Sampling(Section):
     interior: Count | None = None
     boundary: Count | None = None
+    initial: Count | None = None
     data: Count | None = None
     """Rows of a draw; all of the data set if not given."""
     rule: Literal["uniform", "sobol", "grid"] = "sobol"

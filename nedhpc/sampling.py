@@ -14,7 +14,7 @@ from scipy.stats import qmc
 
 from nedhpc.errors import UsageError
 
-SETS = ("interior", "boundary", "data")
+SETS = ("interior", "boundary", "data", "initial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ def generator(seed, on, number):
 
 def domain_points(domain, on, rule, seed, number, count, start, stop):
     """Points start..stop of the `count` points of one draw, (stop - start, d) float64."""
-    if on == "boundary" and domain.dim == 1:
-        return domain.place_on_face(np.arange(start, stop) % 2, np.empty((stop - start, 0)))
+    if domain.face_dim(on) == 0:
+        return domain.place_on_face(on, np.arange(start, stop), np.empty((stop - start, 0)))
     if rule == "grid":
         return grid(domain, on, count, start, stop)
     if rule == "sobol":
@@ -86,15 +86,11 @@ def uniform(seed, on, number, dim, start, stop):
 
 
 def grid(domain, on, count, start, stop):
-    """Midpoints of a tensor grid: of n^d cells inside, of n^(d-1) cells on each face."""
+    """Midpoints of a tensor grid of n^k cells on each face of dimension k (the interior is one face)."""
+    faces, dim = len(domain.faces(on)), domain.face_dim(on)
+    n, per_face = grid_side(count, dim, faces, on), count // faces
     index = np.arange(start, stop)
-    if on == "interior":
-        n = grid_side(count, domain.dim, 1, on)
-        return domain.place(on, _midpoints(index, n, domain.dim))
-    faces = 2 * domain.dim
-    n = grid_side(count, domain.dim - 1, faces, on)
-    per_face = count // faces
-    return domain.place_on_face(index // per_face, _midpoints(index % per_face, n, domain.dim - 1))
+    return domain.place_on_face(on, index // per_face, _midpoints(index % per_face, n, dim))
 
 
 def _midpoints(index, n, dim):

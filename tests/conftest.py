@@ -41,7 +41,7 @@ def comm():
 
 def make_config(**tables):
     base = {"problem": {"name": "poisson", "dim": 1}, "network": {"hidden": [8]}, "sampling": {"interior": 40, "rule": "grid"},
-            "checkpoint": {"every_seconds": 1e6}}
+            "checkpoint": {"every_seconds": 1e6}, "device": {"threads": 1}}
     for name, table in tables.items():
         base[name] = base.get(name, {}) | table if name != "problem" else table
     return config.validate(base)
