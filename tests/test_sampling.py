@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import qmc
 
 from conftest import make_config
 from nedhpc import problems, sampling
@@ -71,6 +72,19 @@ def test_evaluation_set_is_large_and_fixed():
 def test_config_rejects_redraws_of_a_grid():
     with pytest.raises(UsageError, match="resample_every"):
         make_config(sampling={"rule": "grid", "resample_every": 1})
+
+
+def test_sobol_redraws_are_even_and_independent():
+    """Every draw is as even as a Sobol set, and the draws' quadrature errors are independent: their mean falls like 1 / sqrt(draws)."""
+    def interior(rule, number):
+        return draws(rule, 1, number, {"interior": 256})["interior"].numpy()
+
+    sobol, uniform = ([interior(rule, number) for number in range(64)] for rule in ("sobol", "uniform"))
+    assert max(map(qmc.discrepancy, sobol)) < 0.2 * min(map(qmc.discrepancy, uniform))
+    assert len({x.tobytes() for x in sobol}) == 64
+    errors = np.array([np.exp(x.sum(1)).mean() - (np.e - 1) ** 2 for x in sobol])
+    assert abs(errors.mean()) < 4 * errors.std() / 8
+    assert abs(np.corrcoef(errors[:-1], errors[1:])[0, 1]) < 4 / np.sqrt(63)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
