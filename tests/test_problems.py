@@ -163,7 +163,7 @@ def test_bad_classes_are_refused(own, tmp_path):
     assert len(error.value.problems) == 3
 
 
-@pytest.mark.parametrize("solution, dim", [("auto", 1), ("auto", 2), ("auto", 3), ("auto", 5), ("bilinear", 4), ("square", 3), ("peak", 2)])
+@pytest.mark.parametrize("solution, dim", [("auto", 1), ("auto", 2), ("auto", 3), ("auto", 5), ("bilinear", 4), ("square", 3), ("peak", 2), ("layer", 2)])
 def test_poisson_right_hand_side(solution, dim):
     problem = problems.build({"name": "poisson", "dim": dim, "solution": solution, "width": 0.3})
     x = torch.rand(5, dim)

@@ -13,10 +13,11 @@ class Poisson(Problem):
     """-lap u = f in (0, 1)^dim, u = u* on the boundary.
 
     solution: `sin_product` u* = prod sin(frequency pi x_i), `cos_sum` u* = sum cos(frequency pi x_i), `bilinear` u* = sum
-    x_{2i-1} x_{2i} (harmonic), `square` u* = |x|^2, `peak` u* = exp(-|x - c|^2 / (2 width^2)), c the centre of the cube.
+    x_{2i-1} x_{2i} (harmonic), `square` u* = |x|^2, `peak` u* = exp(-|x - c|^2 / (2 width^2)), c the centre of the cube, `layer`
+    u* = tanh(sum (x_i - 1/2) / width).
     """
 
-    def __init__(self, *, dim: int = 2, solution: Literal["auto", "sin_product", "cos_sum", "bilinear", "square", "peak"] = "auto",
+    def __init__(self, *, dim: int = 2, solution: Literal["auto", "sin_product", "cos_sum", "bilinear", "square", "peak", "layer"] = "auto",
                  frequency: int = 1, width: float = 0.05, boundary_weight: float = 1.0):
         self.domain = Box([0.0] * dim, [1.0] * dim)
         self.solution = solution if solution != "auto" else "sin_product" if dim <= 3 else "cos_sum"
@@ -40,6 +41,8 @@ class Poisson(Problem):
                 return (x * x).sum(1)
             case "peak":
                 return torch.exp(-self._square_distance(x) / 2)
+            case "layer":
+                return torch.tanh((x - 0.5).sum(1) / self.width)
 
     def f(self, x):
         """-lap u*."""
@@ -54,6 +57,9 @@ class Poisson(Problem):
                 return torch.full_like(x[:, 0], -2.0 * self.dim)
             case "peak":
                 return (self.dim - self._square_distance(x)) / self.width**2 * self.exact(x)
+            case "layer":
+                u = self.exact(x)
+                return 2 * self.dim / self.width**2 * u * (1 - u * u)
 
     def _square_distance(self, x):
         """|x - c|^2 in units of the width."""
