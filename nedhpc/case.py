@@ -4,7 +4,7 @@
 import numpy as np
 import torch
 
-from nedhpc import jets, problems, sampling
+from nedhpc import adaptive, jets, problems, sampling
 from nedhpc.energy import Energy
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.flow import Flow
@@ -15,6 +15,8 @@ from nedhpc.solvers import choose
 from nedhpc.steppers.first_order import BASELINES
 
 EVALUATION_CHUNK = 16384
+ADAPTED = "interior"
+"""The point set that rule `residual` chooses; the others stay Sobol sets."""
 
 
 def point_counts(config, problem):
@@ -27,8 +29,8 @@ def point_counts(config, problem):
             if given is not None and given > most:
                 errors.append(f"sampling.data = {given}: the data set has {most} rows to train on")
             counts[on] = given or most
-        elif on == "boundary" and problem.domain.dim == 1:
-            counts[on] = 2  # the two ends
+        elif problem.domain.face_dim(on) == 0:
+            counts[on] = len(problem.domain.faces(on))  # the two ends
         elif given is None:
             errors.append(f"sampling.{on}: missing; the problem has terms on {on!r} and needs its number of points")
         else:
@@ -38,6 +40,10 @@ def point_counts(config, problem):
                     sampling.grid(problem.domain, on, given, 0, 0)
                 except UsageError as error:
                     errors.append(str(error))
+    if config.sampling.rule == "residual":
+        inside = [term for term in problem.terms if term.on == ADAPTED]
+        if not inside or not all(isinstance(term, problems.Residual) for term in inside):
+            errors.append(f"sampling.rule = 'residual': needs nedhpc.Residual terms on {ADAPTED!r}, and none of another kind there; use 'sobol'")
     if errors:
         raise ConfigError(errors)
     return counts
@@ -94,17 +100,32 @@ class Case:
         self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol, config.solver.krylov)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
                                         self.device, self.dtype)
-        self._drawn = None
+        self._drawn, self.selection = None, {}
         self._evaluation = self._evaluation_set()
         self._training = None if problem.data is None else self._share(problem.data.x_ND, problem.data.y_NM)
 
-    def draw(self, number):
-        """Put draw `number` in the flow; False if it was there already. Local."""
+    def draw(self, number, parameters=None):
+        """Put draw `number` in the flow; False if it was there already. Collective with rule `residual`, else local.
+
+        That rule chooses by the residual at `parameters`; draw 0, which has none to go by, is a Sobol set.
+        """
         if number == self._drawn:
             return False
         with self.flow.phases("sample"):
-            self._drawn, self.flow.sample = number, self.sampler.draw(number)
+            selection = {}
+            if self.config.sampling.rule == "residual" and number:
+                chosen = adaptive.choose(self.comm, self.energy, parameters, self.sampler, ADAPTED, number, self.config.sampling.residual)
+                selection = {"draw": number, ADAPTED: chosen}
+            self._put(number, selection)
         return True
+
+    def restore(self, selection):
+        """Put the draw that a checkpoint's State.selection holds back in the flow. Local."""
+        if selection:
+            self._put(int(selection["draw"]), selection)
+
+    def _put(self, number, selection):
+        self._drawn, self.selection, self.flow.sample = number, selection, self.sampler.draw(number, selection)
 
     def draw_number(self, step):
         every = self.config.sampling.resample_every

@@ -33,6 +33,8 @@ class State:
     draw: int = 0
     """Number of the sample's draw."""
     wall_time: float = 0.0
+    selection: dict = field(default_factory=dict)
+    """What rule `residual` chose last: its `draw`, and the pool's indices by point set."""
 
 
 @contextmanager
@@ -72,6 +74,8 @@ def write(run_dir, state, config_toml, history, user_files, layout, sampling, pr
             for name, value in table.items():
                 created[name] = value
         file["sampling/draw"] = state.draw
+        for name, value in state.selection.items():
+            file[f"sampling/selection/{name}"] = value
         file.attrs["complete"] = True
     for old in paths(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
@@ -96,7 +100,8 @@ def read(path):
                 raise NotAStateError(f"{path} is incomplete")
             clock = _table(file["state/clock"])
             state = State(file["state/theta"][:], _table(file["state/coefficients"]), int(clock["step"]), float(clock["time"]),
-                          float(clock["dt"]), _table(file["stepper"]), int(file["sampling/draw"][()]), float(clock["wall_time"]))
+                          float(clock["dt"]), _table(file["stepper"]), int(file["sampling/draw"][()]), float(clock["wall_time"]),
+                          _table(file["sampling/selection"]) if "selection" in file["sampling"] else {})
             about = {"config": file["config"].asstr()[()], "history": list(file["config_history"].asstr()[:]),
                      "layout": list(file["state/theta"].attrs["layout"]), "provenance": _table(file["provenance"]),
                      "stats": _table(file["stats"]), "user_files": _table(file["user_files"])}

@@ -54,19 +54,33 @@ class Network(Section):
     init_scale: Positive = 1.0
 
 
+class ResidualTable(Section):
+    """Rule `residual`: a point of the pool is drawn with weight |r|^power / mean |r|^power + floor."""
+
+    power: Positive = 1.0
+    floor: Annotated[float, Field(ge=0)] = 1.0
+    pool: Annotated[int, Field(ge=2)] = 10
+    """Points to choose from, for each point chosen."""
+
+
 class Sampling(Section):
     interior: Count | None = None
     boundary: Count | None = None
+    initial: Count | None = None
     data: Count | None = None
     """Rows of a draw; all of the data set if not given."""
-    rule: Literal["uniform", "sobol", "grid"] = "sobol"
+    rule: Literal["uniform", "sobol", "grid", "residual"] = "sobol"
+    """`residual` chooses the interior's points where the residual is large."""
     resample_every: Annotated[int, Field(ge=0)] = 0
     """Steps between draws; 0: never."""
+    residual: ResidualTable = ResidualTable()
 
     @model_validator(mode="after")
     def _grid_is_fixed(self):
         if self.rule == "grid" and self.resample_every and self.data is None:
             raise ValueError("resample_every > 0 does nothing with rule = 'grid', whose points are fixed; use 'uniform' or 'sobol'")
+        if self.rule == "residual" and not self.resample_every:
+            raise ValueError("rule = 'residual' chooses anew at each draw and needs resample_every > 0, e.g. 20")
         return self
 
 

@@ -127,6 +127,12 @@ class Energy:
             g_P += Chunk(k, lin, []).pull(_scaled(w, _gradient(density, j, c)))
         return g_P, E_K
 
+    def residual_size(self, theta_P, on, x_ND):
+        """sqrt(sum_k weight_k |r_k|^2) (N,) over the Residual terms on a point set, at any of its points."""
+        terms = [(term, layout) for term, layout in zip(self.problem.terms, self.layouts) if term.on == on]
+        return torch.cat([sum(term.weight * self._local(term, layout, theta_P, x, None).square().sum(1) for term, layout in terms).sqrt()
+                          for x in x_ND.split(self.chunk)])
+
     def metric_rows(self, theta_P, sample, layouts):
         """Tangent of sqrt(w) times the parameter Jacobian of each jet channel in `layouts`, {point set: JetLayout}."""
         def chunks():

@@ -34,15 +34,23 @@ def evolve(config, run_dir, comm, resume=None):
     case = Case(comm, config)
     state, history = resume or (first_state(case), [])
     prepare(comm, run_dir, config)
-    case.draw(case.draw_number(state.step))
+    theta = case.parameters(state)
+    case.restore(state.selection)
+    case.draw(case.draw_number(state.step), theta)
     series = Series.open(Path(run_dir) / "series.h5", state.step) if resume else Series(Path(run_dir) / "series.h5")
     monitor = Monitor(comm, config, case, run_dir, series, [*history, config.toml()], provenance.collect(comm, case.device), state, started)
 
-    def after_step(parameters, step, time, dt, info):
-        theta_P, coefficients = case.split(parameters)
-        return monitor.after_step(State(theta_P, coefficients, step, time, dt, stepper.state(), case.draw_number(step)), info)
+    def before_step(step):
+        case.draw(case.draw_number(step), theta)
 
-    with TimeStepper(comm, case.flow, config.stepper, case.parameters(state), config.run.max_steps, config.run.max_time) as stepper:
+    def after_step(parameters, step, time, dt, info):
+        nonlocal theta
+        theta = parameters
+        theta_P, coefficients = case.split(parameters)
+        return monitor.after_step(State(theta_P, coefficients, step, time, dt, stepper.state(), case.draw_number(step),
+                                        selection=case.selection), info)
+
+    with TimeStepper(comm, case.flow, config.stepper, theta, config.run.max_steps, config.run.max_time) as stepper:
         try:
             if resume:
                 monitor.measure(state, StepInfo(dt=0.0))
@@ -51,8 +59,7 @@ def evolve(config, run_dir, comm, resume=None):
                 monitor.save(state)
             reached = monitor.relative_l2 is not None and monitor.relative_l2 <= config.run.target_relative_l2
             if not reached and state.step < config.run.max_steps:
-                stepper.solve(case.parameters(state), state.step, state.time, state.dt, state.stepper,
-                              lambda step: case.draw(case.draw_number(step)), after_step)
+                stepper.solve(case.parameters(state), state.step, state.time, state.dt, state.stepper, before_step, after_step)
             if monitor.status == "running":
                 monitor.status = "converged" if reached else "max_steps"
         except NedError as error:

@@ -43,7 +43,7 @@ class Flow:
         self.sample = None
         self.phases = Phases()
         problem = energy.problem
-        sets = dict.fromkeys(term.on for term in problem.terms if term.on != "boundary")
+        sets = dict.fromkeys(term.on for term in problem.terms if term.on in ("interior", "data"))
         names = tuple(problem.outputs) + (tuple(f"grad_{u}" for u in problem.outputs) if metric == "h1" else ())
         self.metric_layouts = {on: jets.parse(names, problem.outputs, problem.coordinates) for on in sets}
         self.rows_are_metric = metric == "energy" or metric == "l2" and is_misfit(energy)
@@ -201,7 +201,7 @@ def is_misfit(energy):
     if not energy.is_least_squares or problem.coefficients:
         return False
     for term, layout in zip(problem.terms, energy.layouts):
-        if term.on == "boundary" or term.weight != 1 or layout.num_channels != 1:
+        if term.on not in ("interior", "data") or term.weight != 1 or layout.num_channels != 1:
             return False
         outputs = len(problem.outputs)
         x = torch.as_tensor(problem.domain.place("interior", np.random.default_rng(0).random((8, problem.domain.dim))))

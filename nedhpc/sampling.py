@@ -1,6 +1,7 @@
 """Points and quadrature weights: global, counter-based, split over ranks in contiguous blocks.
 
-A point is a function of (seed, point set, draw, global index) alone, so the sample does not depend on the number of ranks.
+A point is a function of (seed, point set, draw, global index) alone, so the sample does not depend on the number of ranks. Rule
+`sobol` scrambles its sequence afresh for each draw; rule `residual` takes chosen indices of such a sequence (adaptive.py).
 Weights are |Omega| / N on a domain's point sets and 1 / N on data. Local: no function here communicates.
 """
 
@@ -14,7 +15,7 @@ from scipy.stats import qmc
 
 from nedhpc.errors import UsageError
 
-SETS = ("interior", "boundary", "data")
+SETS = ("interior", "boundary", "data", "initial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,15 @@ class Sampler:
         self.rank, self.size, self.problem, self.counts = rank, size, problem, counts
         self.rule, self.seed, self.device, self.dtype = rule, seed, device, dtype
 
-    def draw(self, number):
-        """{point set: Points} of draw `number` (0, 1, ...)."""
-        return {on: self._points(on, number) for on in self.counts}
+    def draw(self, number, chosen=None):
+        """{point set: Points} of draw `number` (0, 1, ...); `chosen` is {point set: sorted indices of the pool's points}."""
+        return {on: self._points(on, number, (chosen or {}).get(on)) for on in self.counts}
 
-    def _points(self, on, number):
+    def pool(self, on, number, start, stop):
+        """Points start..stop (n, d) of the pool that rule `residual` chooses from."""
+        return self._tensor(domain_points(self.problem.domain, on, "sobol", self.seed, number, None, start, stop))
+
+    def _points(self, on, number, chosen):
         count = self.counts[on]
         start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
         if on == "data":
@@ -49,22 +54,28 @@ class Sampler:
             else:
                 chosen = slice(start, stop)
             return Points(self._tensor(data.x_ND[chosen]), 1 / count, self._tensor(data.y_NM[chosen]))
-        x_ND = domain_points(self.problem.domain, on, self.rule, self.seed, number, count, start, stop)
-        return Points(self._tensor(x_ND), self.problem.domain.measure(on) / count, None)
+        if chosen is None:
+            rule = "sobol" if self.rule == "residual" else self.rule
+            x_ND = self._tensor(domain_points(self.problem.domain, on, rule, self.seed, number, count, start, stop))
+        else:
+            mine = chosen[start:stop]
+            first, last = (mine[0], mine[-1] + 1) if len(mine) else (0, 0)
+            x_ND = self.pool(on, number, int(first), int(last))[mine - first]
+        return Points(x_ND, self.problem.domain.measure(on) / count, None)
 
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
 
 
-def generator(seed, on, number):
-    """A Philox stream for one point set and draw."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, SETS.index(on), number])))
+def generator(seed, on, number, *stream):
+    """A Philox stream for one point set and draw; `stream` sets other uses apart from the points."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, SETS.index(on), number, *stream])))
 
 
 def domain_points(domain, on, rule, seed, number, count, start, stop):
     """Points start..stop of the `count` points of one draw, (stop - start, d) float64."""
-    if on == "boundary" and domain.dim == 1:
-        return domain.place_on_face(np.arange(start, stop) % 2, np.empty((stop - start, 0)))
+    if domain.face_dim(on) == 0:
+        return domain.place_on_face(on, np.arange(start, stop), np.empty((stop - start, 0)))
     if rule == "grid":
         return grid(domain, on, count, start, stop)
     if rule == "sobol":
@@ -74,27 +85,29 @@ def domain_points(domain, on, rule, seed, number, count, start, stop):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The balance properties")  # any count of points is a person's to choose
             return domain.place(on, engine.random(stop - start))
-    return domain.place(on, uniform(seed, on, number, domain.unit_dim(on), start, stop))
+    return domain.place(on, uniform(generator(seed, on, number), domain.unit_dim(on), start, stop))
 
 
-def uniform(seed, on, number, dim, start, stop):
-    """Uniform points start..stop of a Philox stream: each point owns whole counter blocks of four numbers."""
+def gumbel(seed, on, number, start, stop):
+    """Standard Gumbel numbers start..stop of a stream of their own, by inverse CDF."""
+    u = uniform(generator(seed, on, number, 1), 1, start, stop)[:, 0]
+    return -np.log(-np.log(np.maximum(u, np.finfo(float).tiny)))
+
+
+def uniform(stream, dim, start, stop):
+    """Uniform points start..stop of a fresh Philox stream: each point owns whole counter blocks of four numbers."""
     blocks = ceil(dim / 4)
-    bits = generator(seed, on, number).bit_generator
+    bits = stream.bit_generator
     bits.advance(start * blocks)
     return np.random.Generator(bits).random((stop - start, 4 * blocks))[:, :dim]
 
 
 def grid(domain, on, count, start, stop):
-    """Midpoints of a tensor grid: of n^d cells inside, of n^(d-1) cells on each face."""
+    """Midpoints of a tensor grid of n^k cells on each face of dimension k (the interior is one face)."""
+    faces, dim = len(domain.faces(on)), domain.face_dim(on)
+    n, per_face = grid_side(count, dim, faces, on), count // faces
     index = np.arange(start, stop)
-    if on == "interior":
-        n = grid_side(count, domain.dim, 1, on)
-        return domain.place(on, _midpoints(index, n, domain.dim))
-    faces = 2 * domain.dim
-    n = grid_side(count, domain.dim - 1, faces, on)
-    per_face = count // faces
-    return domain.place_on_face(index // per_face, _midpoints(index % per_face, n, domain.dim - 1))
+    return domain.place_on_face(on, index // per_face, _midpoints(index % per_face, n, dim))
 
 
 def _midpoints(index, n, dim):

@@ -1,6 +1,7 @@
 """Problems of one's own: classes, data files, coefficients, densities, torch modules."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -162,9 +163,62 @@ def test_bad_classes_are_refused(own, tmp_path):
     assert len(error.value.problems) == 3
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 5])
-def test_poisson_right_hand_side(dim):
-    problem = problems.build({"name": "poisson", "dim": dim})
+@pytest.mark.parametrize("solution, dim", [("auto", 1), ("auto", 2), ("auto", 3), ("auto", 5), ("bilinear", 4), ("square", 3), ("peak", 2), ("layer", 2)])
+def test_poisson_right_hand_side(solution, dim):
+    problem = problems.build({"name": "poisson", "dim": dim, "solution": solution, "width": 0.3})
     x = torch.rand(5, dim)
     laplacian = torch.stack([torch.func.hessian(lambda y: problem.exact(y[None])[0])(p).trace() for p in x])
     torch.testing.assert_close(-laplacian, problem.f(x), rtol=1e-10, atol=1e-10)
+
+
+def exact_jets(problem, x):
+    """The jets of a problem's exact solution at x."""
+    u = lambda p: problem.exact(p[None])[0]
+    gradient = torch.stack([torch.func.grad(u)(p) for p in x])
+    second = torch.stack([torch.func.hessian(u)(p).diagonal() for p in x])
+    is_time = len(problem.coordinates) - (problem.coordinates[-1] == "t")
+    return SimpleNamespace(u=problem.exact(x), u_t=gradient[:, -1], lap_u=second[:, :is_time].sum(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"nu": 0.4, "end": 2.0}, {"dim": 3}])
+def test_heat_residuals_vanish_at_the_solution(options):
+    problem = problems.build({"name": "heat", **options})
+    for term in problem.terms:
+        x = torch.as_tensor(problem.domain.place(term.on, np.random.default_rng(0).random((20, problem.domain.unit_dim(term.on)))))
+        assert getattr(problem, term.name)(x, exact_jets(problem, x), None).abs().max() < 1e-12
+        moved = exact_jets(problem, x)
+        moved.u, moved.u_t = moved.u + 1, moved.u_t + 1
+        assert getattr(problem, term.name)(x, moved, None).abs().min() > 0.5
+
+
+def test_heat_is_solved(tmp_path):
+    facts, _ = solve(tmp_path, 150, problem={"name": "heat"}, network={"hidden": [16]}, sampling={"interior": 225, "boundary": 40, "initial": 20})
+    assert facts["relative_l2"] < 1e-3
+
+
+def test_heat_jets_leave_time_out_of_the_laplacian():
+    case = Case(COMM, make_config(problem={"name": "heat", "dim": 2}, sampling={"interior": 27, "boundary": 16, "initial": 9, "rule": "uniform"}))
+    theta, x = torch.as_tensor(case.network.initial(0)), torch.rand(4, 3)
+    u = lambda p: case.u(theta, p[None])[0, 0]
+    nu_lap = 0.25 * torch.stack([torch.func.hessian(u)(p).diagonal()[:2].sum() for p in x])
+    u_t = torch.stack([torch.func.grad(u)(p)[2] for p in x])
+    layout = case.energy.layouts[0]
+    residual = case.problem.pde(x, layout.view(case.network.jets(theta, x, layout)), None)
+    torch.testing.assert_close(residual, u_t - nu_lap, rtol=1e-10, atol=1e-12)
+
+
+def test_borehole():
+    """The range of the function over its inputs, as published for it, and its direction in each."""
+    problem = problems.build({"name": "regression", "function": "borehole", "dim": 8, "num_points": 10})
+    sign = torch.tensor([1.0, -1, 1, 1, 1, -1, -1, 1])
+    low, high = problem.exact(torch.stack([-sign, sign]))
+    assert abs(high - 3.0958) < 1e-3 and abs(low - 0.0782) < 1e-3
+    with pytest.raises(UsageError, match="8 inputs"):
+        problems.build({"name": "regression", "function": "borehole", "dim": 3})
+
+
+def test_bad_poisson_options_are_refused():
+    for options, part in (({"dim": 3, "solution": "bilinear"}, "even number"), ({"solution": "peak", "width": 0.0}, "width"),
+                          ({"solution": "cosine"}, "solution")):
+        with pytest.raises(UsageError, match=part):
+            problems.build({"name": "poisson", **options})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import qmc
 
 from conftest import make_config
 from nedhpc import problems, sampling
@@ -71,3 +72,41 @@ def test_evaluation_set_is_large_and_fixed():
 def test_config_rejects_redraws_of_a_grid():
     with pytest.raises(UsageError, match="resample_every"):
         make_config(sampling={"rule": "grid", "resample_every": 1})
+
+
+def test_sobol_redraws_are_even_and_independent():
+    """Every draw is as even as a Sobol set, and the draws' quadrature errors are independent: their mean falls like 1 / sqrt(draws)."""
+    def interior(rule, number):
+        return draws(rule, 1, number, {"interior": 256})["interior"].numpy()
+
+    sobol, uniform = ([interior(rule, number) for number in range(64)] for rule in ("sobol", "uniform"))
+    assert max(map(qmc.discrepancy, sobol)) < 0.2 * min(map(qmc.discrepancy, uniform))
+    assert len({x.tobytes() for x in sobol}) == 64
+    errors = np.array([np.exp(x.sum(1)).mean() - (np.e - 1) ** 2 for x in sobol])
+    assert abs(errors.mean()) < 4 * errors.std() / 8
+    assert abs(np.corrcoef(errors[:-1], errors[1:])[0, 1]) < 4 / np.sqrt(63)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_space_time_point_sets(dim):
+    domain = problems.SpaceTime([0.0] * dim, [2.0] * dim, end=3.0, start=1.0)
+    assert domain.coordinates == (*("x", "y", "z")[:dim], "t")
+    assert domain.measure("interior") == 2 * 2**dim and domain.measure("initial") == 2**dim
+    assert domain.measure("boundary") == 2 * (2 if dim == 1 else 2 * dim * 2 ** (dim - 1))
+    rng = np.random.default_rng(0)
+    sets = {on: domain.place(on, rng.random((300, domain.unit_dim(on)))) for on in domain.point_sets}
+    for x in sets.values():
+        assert (x[:, :-1] >= 0).all() and (x[:, :-1] <= 2).all() and (x[:, -1] >= 1).all() and (x[:, -1] <= 3).all()
+    assert (sets["initial"][:, -1] == 1).all() and np.ptp(sets["initial"][:, 0]) > 1.8
+    walls = sets["boundary"][:, :-1]
+    assert (((walls == 0) | (walls == 2)).sum(1) == 1).all() and len(np.unique(sets["boundary"][:, -1])) == 300
+    assert all((walls[:, axis] == side).any() for axis in range(dim) for side in (0, 2))
+
+
+def test_space_time_grid():
+    problem = problems.build({"name": "heat"})
+    points = sampling.Sampler(0, 1, problem, {"interior": 25, "boundary": 20, "initial": 7}, "grid", 0, "cpu", torch.float64).draw(0)
+    assert torch.equal(points["initial"].x_ND, torch.stack([(torch.arange(7) + 0.5) / 7, torch.zeros(7)], 1))
+    walls = points["boundary"].x_ND
+    assert torch.equal(walls[:10, 1], walls[10:, 1]) and (walls[:10, 0] == 0).all() and (walls[10:, 0] == 1).all()
+    assert all(abs(p.weight * len(p.x_ND) - measure) < 1e-14 for p, measure in zip(points.values(), (1, 2, 1)))

@@ -10,12 +10,13 @@ from pathlib import Path
 import pydantic
 
 from nedhpc.errors import ConfigError, UsageError
-from nedhpc.problems.base import Box, CrossEntropy, DataSet, Density, Problem, Residual
+from nedhpc.problems.base import Box, CrossEntropy, DataSet, Density, Problem, Residual, SpaceTime
 from nedhpc.problems.digits import Digits
+from nedhpc.problems.heat import Heat
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 
-CATALOGUE = {"poisson": Poisson, "regression": Regression, "digits": Digits}
+CATALOGUE = {"poisson": Poisson, "heat": Heat, "regression": Regression, "digits": Digits}
 
 
 def build(table):
@@ -53,14 +54,15 @@ def build(table):
 def check(problem, name):
     """A person's own class may lack what a run needs: say it before the run."""
     errors = []
-    if not isinstance(getattr(problem, "domain", None), Box):
-        errors.append(f"{name}: set `domain = nedhpc.Box(low, high)`")
+    domain = getattr(problem, "domain", None)
+    if not isinstance(domain, Box):
+        errors.append(f"{name}: set `domain = nedhpc.Box(low, high)` or `nedhpc.SpaceTime(low, high, end)`")
     if not problem.terms:
         errors.append(f"{name}: `terms` is empty; list at least one nedhpc.Residual, nedhpc.Density or nedhpc.CrossEntropy")
     for term in problem.terms:
         if not callable(getattr(problem, term.name, None)):
             errors.append(f"{name}: term {term.name!r} needs a method `def {term.name}(self, x, j, c)`")
-        sets = (*Box.point_sets, "data")
+        sets = (*getattr(domain, "point_sets", Box.point_sets), "data")
         if term.on not in sets:
             errors.append(f"{name}: term {term.name!r} is on {term.on!r}; allowed: {', '.join(sets)}")
         if term.on == "data" and problem.data is None:
@@ -115,4 +117,5 @@ def check_unchanged(config, known, named=()):
                              f"name it with --set {key}=FILE.py:CLASS")
 
 
-__all__ = ["CATALOGUE", "Box", "CrossEntropy", "DataSet", "Density", "Problem", "Residual", "build", "check_unchanged", "digests", "load_class"]
+__all__ = ["CATALOGUE", "Box", "CrossEntropy", "DataSet", "Density", "Problem", "Residual", "SpaceTime", "build", "check_unchanged", "digests",
+           "load_class"]

@@ -51,42 +51,90 @@ class CrossEntropy:
 
 
 class Box:
-    """The box [low_1, high_1] x ... x [low_d, high_d]; its point sets are "interior" and "boundary"."""
+    """The box [low_1, high_1] x ... x [low_d, high_d]; its point sets are "interior" and "boundary".
+
+    A point set is a list of faces, each a box [low, high] of its own in which some coordinates are fixed.
+    """
 
     point_sets = ("interior", "boundary")
 
     def __init__(self, low, high):
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
         if self.low.ndim != 1 or self.low.shape != self.high.shape or not (self.low < self.high).all():
-            raise UsageError(f"Box({low}, {high}): needs two lists of equal length with low < high in each coordinate")
+            raise UsageError(f"{type(self).__name__}: needs low < high in each coordinate; it got low = {low}, high = {high}")
         self.dim = len(self.low)
-        self._faces = np.prod(self.high - self.low) / (self.high - self.low) if self.dim > 1 else np.ones(1)
+
+    @property
+    def coordinates(self):
+        """Names of the coordinates, as jets use them."""
+        return space_coordinates(self.dim)
+
+    def faces(self, on):
+        """[(low, high)] of the faces of a point set."""
+        return [(self.low, self.high)] if on == "interior" else self._walls(range(self.dim))
+
+    def _walls(self, axes):
+        """The faces x_i = low_i and x_i = high_i of the given axes."""
+        return [(np.where(np.arange(self.dim) == axis, side, self.low), np.where(np.arange(self.dim) == axis, side, self.high))
+                for axis in axes for side in (self.low[axis], self.high[axis])]
+
+    def face_dim(self, on):
+        """Dimension of the faces of a point set."""
+        low, high = self.faces(on)[0]
+        return int((low < high).sum())
+
+    def _areas(self, on):
+        """Area of each face; a point counts one."""
+        return np.array([np.prod((high - low)[low < high]) for low, high in self.faces(on)])
 
     def measure(self, on):
         """|Omega| of a point set: volume, or surface (in one dimension the two ends count one each)."""
-        return float(np.prod(self.high - self.low)) if on == "interior" else float(2 * self._faces.sum())
+        return float(self._areas(on).sum())
 
     def unit_dim(self, on):
         """Dimension of the unit cube that `place` maps onto the point set."""
-        return self.dim
+        return self.face_dim(on) + (len(self.faces(on)) > 1)
 
     def place(self, on, unit_NK):
-        """Points of the set for points of the unit cube; on the boundary the first coordinate picks the face by area."""
-        if on == "interior":
-            return self.low + unit_NK * (self.high - self.low)
-        edges = np.cumsum(np.repeat(self._faces, 2)) / (2 * self._faces.sum())
-        face = np.minimum(np.searchsorted(edges, unit_NK[:, 0], side="right"), 2 * self.dim - 1)
-        return self.place_on_face(face, unit_NK[:, 1:])
+        """Points of the set for points of the unit cube; of several faces the first coordinate picks one by area."""
+        areas = self._areas(on)
+        if len(areas) == 1:
+            return self.place_on_face(on, np.zeros(len(unit_NK), int), unit_NK)
+        face = np.minimum(np.searchsorted(np.cumsum(areas) / areas.sum(), unit_NK[:, 0], side="right"), len(areas) - 1)
+        return self.place_on_face(on, face, unit_NK[:, 1:])
 
-    def place_on_face(self, face_N, unit_NK):
-        """Points on faces 2 i (x_i = low_i) and 2 i + 1 (x_i = high_i)."""
+    def place_on_face(self, on, face_N, unit_NK):
+        """Points on the faces of the given numbers."""
         x_ND = np.empty((len(face_N), self.dim))
-        for face in range(2 * self.dim):
-            here, axis = face_N == face, face // 2
-            rest = [k for k in range(self.dim) if k != axis]
-            x_ND[np.ix_(here, rest)] = self.low[rest] + unit_NK[here] * (self.high - self.low)[rest]
-            x_ND[here, axis] = (self.low, self.high)[face % 2][axis]
+        for face, (low, high) in enumerate(self.faces(on)):
+            here, free = face_N == face, low < high
+            x_ND[here] = low
+            x_ND[np.ix_(here, free)] += unit_NK[here] * (high - low)[free]
         return x_ND
+
+
+class SpaceTime(Box):
+    """The box [low, high] of space for times [start, end]; the last coordinate is named t.
+
+    Its point sets are "interior", "boundary" (the walls of space at all times) and "initial" (t = start).
+    """
+
+    point_sets = ("interior", "boundary", "initial")
+
+    def __init__(self, low, high, end, start=0.0):
+        super().__init__([*low, start], [*high, end])
+
+    @property
+    def coordinates(self):
+        return (*space_coordinates(self.dim - 1), "t")
+
+    def faces(self, on):
+        walls = self._walls(range(self.dim))
+        return {"interior": [(self.low, self.high)], "boundary": walls[:-2], "initial": walls[-2:-1]}[on]
+
+
+def space_coordinates(dim):
+    return ("x", "y", "z")[:dim] if dim <= 3 else tuple(f"x{i + 1}" for i in range(dim))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +161,7 @@ class Problem:
     @property
     def coordinates(self):
         """Names of the coordinates, as jets use them."""
-        dim = self.domain.dim
-        return ("x", "y", "z")[:dim] if dim <= 3 else tuple(f"x{i + 1}" for i in range(dim))
+        return self.domain.coordinates
 
     def exact(self, x):
         """The solution at x (N, d) as (N,) or (N, m) where it is known."""

@@ -11,13 +11,28 @@ from scipy.stats import qmc
 from nedhpc.errors import UsageError
 from nedhpc.problems.base import Box, DataSet, Problem, Residual
 
+BOREHOLE = (("radius", 0.05, 0.15), ("radius of influence", 100, 50_000), ("upper transmissivity", 63_070, 115_600),
+            ("upper head", 990, 1110), ("lower transmissivity", 63.1, 116), ("lower head", 700, 820), ("length", 1120, 1680),
+            ("conductivity", 9855, 12_045))
+"""The eight inputs of the borehole function, with their ranges."""
+
+
+def borehole(x):
+    """Flow through a borehole in 100 m^3 a year, inputs scaled to [-1, 1] (Harper and Gupta 1983; Surjanovic and Bingham's
+    virtual library of simulation experiments)."""
+    r_w, r, T_u, H_u, T_l, H_l, L, K_w = (low + (high - low) * (x[:, i] + 1) / 2 for i, (_, low, high) in enumerate(BOREHOLE))
+    log = torch.log(r / r_w)
+    return 0.02 * pi * T_u * (H_u - H_l) / (log * (1 + 2 * L * T_u / (log * r_w**2 * K_w) + T_u / T_l))
+
+
 FUNCTIONS = {
     "sinc": lambda x: torch.sinc(10 * x[:, 0]),
     "sine": lambda x: torch.sin(20 * pi * x[:, 0]),
     "step": lambda x: torch.sign(x[:, 0]),
     "gaussian": lambda x: torch.exp(-(x * x).sum(1)),
+    "borehole": borehole,
 }
-"""Targets on [-1, 1]^dim; `sinc` is sin(10 pi x) / (10 pi x)."""
+"""Targets on [-1, 1]^dim; `sinc` is sin(10 pi x) / (10 pi x); `borehole` has dim = 8."""
 
 
 class Regression(Problem):
@@ -35,6 +50,8 @@ class Regression(Problem):
         if function:
             if function not in FUNCTIONS:
                 raise UsageError(f"problem.function = {function!r} is unknown; allowed: {', '.join(FUNCTIONS)}")
+            if function == "borehole" and dim != len(BOREHOLE):
+                raise UsageError(f"problem.dim = {dim}: function = 'borehole' has {len(BOREHOLE)} inputs")
             self.function = FUNCTIONS[function]
             self.domain = Box([-1.0] * dim, [1.0] * dim)
             engine = qmc.Sobol(dim, scramble=True, rng=split_seed)

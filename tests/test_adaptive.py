@@ -1,0 +1,133 @@
+"""Points where the residual is large: the right probabilities, the same choice at any number of ranks, kept through a resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+
+from conftest import make_case, make_config
+from nedhpc import adaptive, checkpoint
+from nedhpc.case import Case
+from nedhpc.config import override, tomllib, validate
+from nedhpc.errors import NonFiniteError, UsageError
+from nedhpc.evolve import evolve as run, load_resume
+from nedhpc.parallel import block
+from nedhpc.sampling import gumbel
+
+pytestmark = pytest.mark.mpi
+PEAK = {"name": "poisson", "dim": 2, "solution": "peak", "width": 0.1}
+
+
+def sampled(every=3, **residual):
+    return {"interior": 60, "boundary": 20, "rule": "residual", "resample_every": every, "residual": residual}
+
+
+@pytest.fixture
+def folder(comm, tmp_path_factory):
+    return Path(comm.bcast(str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else None, 0))
+
+
+@pytest.mark.parametrize("count", [0, 1, 17, 40])
+@pytest.mark.parametrize("kind", ["distinct", "equal", "few values", "infinite"])
+def test_largest_keys(comm, count, kind):
+    keys = np.random.default_rng(3).normal(size=40)
+    keys = {"distinct": keys, "equal": np.zeros(40), "few values": np.round(keys), "infinite": np.where(keys < 0.5, -np.inf, keys)}[kind]
+    start, stop = block(40, comm.rank, comm.size)
+    mask = np.concatenate(comm.allgather(adaptive.largest(comm, keys[start:stop], count)))
+    assert mask.sum() == count
+    expected = np.argsort(-keys, kind="stable")[:count]  # of equal keys the first
+    assert np.array_equal(np.flatnonzero(mask), np.sort(expected))
+
+
+def test_integer_order_of_keys():
+    keys = np.array([-np.inf, -1e300, -2.0, -1.0, -1e-310, 0.0, 1e-310, 1.0, 1.5, 1e300, np.inf])
+    assert (np.diff(adaptive.ordered(keys).astype(object)) > 0).all()
+
+
+def test_keys_draw_with_the_given_probabilities():
+    """The largest key falls on point i with probability p_i / sum p; the next of the rest likewise."""
+    p, num_draws = np.array([0.05, 0.1, 0.15, 0.7]), 4000
+    order = np.array([np.argsort(-(np.log(p) + gumbel(1, "interior", number, 0, 4))) for number in range(num_draws)])
+    first = np.bincount(order[:, 0], minlength=4) / num_draws
+    assert (np.abs(first - p) < 4.5 * np.sqrt(p * (1 - p) / num_draws)).all()
+    after_3 = order[order[:, 0] == 3, 1]
+    q = p[:3] / p[:3].sum()
+    second = np.bincount(after_3, minlength=3) / len(after_3)
+    assert (np.abs(second - q) < 4.5 * np.sqrt(q * (1 - q) / len(after_3))).all()
+
+
+def test_noise_is_a_function_of_the_index():
+    whole = gumbel(7, "interior", 2, 0, 50)
+    assert np.array_equal(whole[13:31], gumbel(7, "interior", 2, 13, 31)) and not np.array_equal(whole, gumbel(7, "interior", 3, 0, 50))
+
+
+def test_ranks_choose_alike(comm):
+    """The same indices as one rank alone finds, distinct, and each rank holds its block of them."""
+    cases = [Case(c, make_config(problem=PEAK, sampling=sampled())) for c in (comm, MPI.COMM_SELF)]
+    theta = torch.as_tensor(cases[0].network.initial(0))
+    for case in cases:
+        case.draw(1, theta)
+    together, alone = (case.selection["interior"] for case in cases)
+    assert np.array_equal(together, alone) and len(np.unique(together)) == 60 and together.max() < 600
+    shares = comm.allgather(cases[0].flow.sample["interior"].x_ND.numpy())
+    assert np.array_equal(np.concatenate(shares), cases[1].flow.sample["interior"].x_ND.numpy())
+    assert abs(len(shares[comm.rank]) - 60 / comm.size) <= 1
+
+
+def test_large_residuals_are_preferred_and_power_sharpens(comm):
+    def mean_size(**residual):
+        case = Case(comm, make_config(problem=PEAK, sampling=sampled(**residual)))
+        theta = torch.as_tensor(case.network.initial(0))
+        case.draw(1, theta)
+        x = case.sampler.pool("interior", 1, 0, 600)
+        size = case.energy.residual_size(theta, "interior", x).numpy()
+        return size[case.selection["interior"]].mean() / size.mean()
+
+    flat, plain, sharp = mean_size(floor=1e6), mean_size(), mean_size(power=2.0, floor=0.0)
+    assert flat < 1.5 and plain > 2 * flat and sharp > 1.2 * plain
+
+
+def test_draw_0_is_a_sobol_set(comm):
+    a, b = (make_case(comm, problem=PEAK, sampling=table) for table in (sampled(), sampled() | {"rule": "sobol"}))
+    assert torch.equal(a.flow.sample["interior"].x_ND, b.flow.sample["interior"].x_ND) and not a.selection
+
+
+@pytest.mark.parametrize("stop", [6, 7])
+def test_resume_equals_no_interruption(comm, folder, stop):
+    """Interrupted at a redraw and between two."""
+    def settings(steps):
+        return make_config(problem=PEAK, sampling=sampled(), network={"hidden": [8]}, run={"max_steps": steps})
+
+    _, whole = run(settings(11), folder / "whole", comm)
+    run(settings(stop), folder / "parts", comm)
+    state, about, _ = load_resume(comm, folder / "parts")
+    assert state.step == stop and int(state.selection["draw"]) == (stop - 1) // 3 and len(state.selection["interior"]) == 60
+    config = validate(override(tomllib.loads(about["config"]), ["run.max_steps=11"]))
+    case = Case(comm, config)
+    case.restore(state.selection)
+    _, resumed = run(config, folder / "parts", comm, (state, about["history"]))
+    assert np.array_equal(whole.theta_P, resumed.theta_P) and np.array_equal(whole.selection["interior"], resumed.selection["interior"])
+    if comm.rank == 0:
+        _, saved, _, _ = checkpoint.newest(folder / "whole")
+        assert np.array_equal(saved.selection["interior"], whole.selection["interior"])
+
+
+def test_a_residual_that_is_not_finite_is_an_error_on_all_ranks(comm):
+    case = make_case(comm, problem=PEAK, sampling=sampled())
+    theta = torch.as_tensor(case.network.initial(0))
+    if comm.rank == comm.size - 1:  # one rank's share alone
+        case.problem.pde = lambda x, j, c: j.lap_u * float("nan")
+    with pytest.raises(NonFiniteError, match="sampling pool"):
+        case.draw(1, theta)
+
+
+def test_settings_that_mean_nothing_are_refused():
+    with pytest.raises(UsageError, match="resample_every > 0"):
+        make_config(sampling={"rule": "residual"})
+    from nedhpc.case import point_counts
+    from nedhpc.problems import build
+    config = make_config(problem={"name": "regression", "function": "sinc"}, sampling={"rule": "residual", "resample_every": 5})
+    with pytest.raises(UsageError, match="on 'interior'"):
+        point_counts(config, build(config.problem.model_dump()))
