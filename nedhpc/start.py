@@ -11,9 +11,11 @@ from nedhpc.solvers.tsqr import Tsqr
 
 log = logging.getLogger("nedhpc")
 
-SCALES = np.geomspace(0.1, 30, 16)
+SCALES = np.geomspace(0.1, 300, 9)
 """Scales of the first layer that are tried, in units of 1 / (mean width of the domain)."""
-RTOL = 1e-13
+REFINEMENTS = 4
+"""Times that the best scale's neighbours move half as near."""
+RTOL = 1e-15
 MAX_ITERATIONS = 10
 
 
@@ -41,7 +43,7 @@ def last_layer(flow, network, problem, seed, like):
 
     best = min(SCALES, key=score)
     ratio = SCALES[1] / SCALES[0]
-    for _ in range(3):
+    for _ in range(REFINEMENTS):
         ratio **= 0.5
         best = min((best / ratio, best, best * ratio), key=score)
     log.info("last-layer start: first-layer scale %.3g, energy %.3g", best / width, tried[best][2])
