@@ -99,12 +99,12 @@ def folder(comm, tmp_path_factory):
 
 @pytest.mark.parametrize("metric, solver", [("euclidean", "tsqr"), ("euclidean", "dual"), ("energy", "tsqr"), ("l2", "tsqr")])
 def test_ptc_classifies(comm, folder, metric, solver):
-    config = make_config(problem={"name": "digits"}, network={"hidden": [6]}, sampling={"data": 60, "rule": "uniform", "resample_every": 1},
+    config = make_config(problem={"name": "digits"}, network={"hidden": [6]}, sampling={"data": 120, "rule": "uniform"},
                          flow={"metric": metric, "metric_eps": 1e-3}, solver={"type": solver}, run={"max_steps": 8}, output={"every_steps": 4})
     _, state = evolve(config, folder / "run", comm)
     _, alone = evolve(config, folder / f"alone{comm.rank}", MPI.COMM_SELF)
     facts = info(folder / f"alone{comm.rank}")
-    assert facts["relative_l2"] is None and facts["metrics"]["accuracy"] > 0.5
+    assert facts["relative_l2"] is None and facts["metrics"]["accuracy"] > 0.3 and facts["energy"] < 0.1
     if comm.rank == 0:
         together = info(folder / "run")
         assert together["metrics"].keys() == {"accuracy", "train_accuracy"}

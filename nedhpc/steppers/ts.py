@@ -118,7 +118,7 @@ class TimeStepper:
         self.states, self.past, self.info = [(theta_P, time, dt)], [], None
         if stepper_state.get("type") == self.settings.type:
             if self.rule is not None:
-                self.rule.load(stepper_state)
+                self.rule.load({name: value for name, value in stepper_state.items() if name != "type"})
             elif "theta" in stepper_state:
                 past = zip(torch.as_tensor(stepper_state["theta"], dtype=self.like.dtype, device=self.like.device),
                            map(float, stepper_state["time"]), map(float, stepper_state["dt"]))
