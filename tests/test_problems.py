@@ -84,7 +84,7 @@ def test_density_rows_are_the_hessian(own):
     theta = torch.as_tensor(case.network.initial(0))
     rows = case.energy.rows(theta, case.flow.sample)
     last = case.network.last_layer
-    hessian = torch.autograd.functional.hessian(lambda w: case.energy.values(torch.cat([theta[:last.start], w]), case.flow.sample).sum(), theta[last])
+    hessian = torch.autograd.functional.hessian(lambda w: case.energy.evaluate(torch.cat([theta[:last.start], w]), case.flow.sample)[0].sum(), theta[last])
     gram = rows.A.A_NP.T @ rows.A.A_NP
     torch.testing.assert_close(gram[last, last], hessian, rtol=1e-8, atol=1e-7)
     torch.testing.assert_close(rows.g_P, case.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9)
