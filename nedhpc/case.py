@@ -114,8 +114,8 @@ class Case:
         with self.flow.phases("sample"):
             selection = {}
             if self.config.sampling.rule == "residual" and number:
-                chosen = adaptive.choose(self.comm, self.energy, parameters, self.sampler, ADAPTED, number, self.config.sampling.residual)
-                selection = {"draw": number, ADAPTED: chosen}
+                index, weight = adaptive.choose(self.comm, self.energy, parameters, self.sampler, ADAPTED, number, self.config.sampling.residual)
+                selection = {"draw": number, "index": index, "weight": weight}
             self._put(number, selection)
         return True
 
@@ -125,7 +125,8 @@ class Case:
             self._put(int(selection["draw"]), selection)
 
     def _put(self, number, selection):
-        self._drawn, self.selection, self.flow.sample = number, selection, self.sampler.draw(number, selection)
+        self._drawn, self.selection = number, selection
+        self.flow.sample = self.sampler.draw(number, {ADAPTED: (selection["index"], selection["weight"])} if selection else None)
 
     def draw_number(self, step):
         every = self.config.sampling.resample_every

@@ -34,7 +34,7 @@ class State:
     """Number of the sample's draw."""
     wall_time: float = 0.0
     selection: dict = field(default_factory=dict)
-    """What rule `residual` chose last: its `draw`, and the pool's indices by point set."""
+    """What rule `residual` chose last: its `draw`, and the points' `index` in the pool and `weight`."""
 
 
 @contextmanager

@@ -55,10 +55,10 @@ class Network(Section):
 
 
 class ResidualTable(Section):
-    """Rule `residual`: a point of the pool is drawn with weight |r|^power / mean |r|^power + floor."""
+    """Rule `residual`: a point of the pool is chosen in proportion to |r|^power / mean |r|^power + floor."""
 
     power: Positive = 1.0
-    floor: Annotated[float, Field(ge=0)] = 1.0
+    floor: Positive = 1.0
     pool: Annotated[int, Field(ge=2)] = 10
     """Points to choose from, for each point chosen."""
 

@@ -8,7 +8,6 @@ Local: nothing here communicates.
 """
 
 from dataclasses import dataclass
-from math import sqrt
 from types import SimpleNamespace
 
 import torch
@@ -51,7 +50,7 @@ class Energy:
             for start in range(0, max(1, len(points.x_ND)), self.chunk):
                 part = slice(start, start + self.chunk)
                 y = None if points.y_NM is None else points.y_NM[part]
-                yield k, term, layout, points.x_ND[part], y, points.weight * term.weight
+                yield k, term, layout, points.x_ND[part], y, points.weight_N[part] * term.weight
 
     def _call(self, term, x_ND, view, c_NK, y_NM):
         """The user's function as (N, k)."""
@@ -73,13 +72,13 @@ class Energy:
         r_N = []
         for k, term, layout, x, y, w in self._chunks(sample):
             value = self._local(term, layout, theta_P, x, y)
-            E_K[k] = E_K[k] + w * _density(term, value, y).sum()
+            E_K[k] = E_K[k] + w.double() @ _density(term, value, y)
             if isinstance(term, CrossEntropy):
                 with torch.no_grad():
                     base = value.detach() if base_P is None else self._local(term, layout, base_P, x, y)
                     L, r = _softmax_rows(base, y)
                 value = r + torch.einsum("nij,nj->ni", L, value - base)
-            r_N.append(sqrt(w) * value.T.reshape(-1))
+            r_N.append((w.sqrt() * value.T).reshape(-1))
         return torch.stack(E_K), torch.cat(r_N) if self.has_row_residual else None
 
     def _local(self, term, layout, theta_P, x, y):
@@ -110,11 +109,11 @@ class Energy:
                     with torch.enable_grad():
                         value = torch.einsum("nij,nj->ni", L, value)
                 seeds = [_gradient(value[:, i], j, c) for i in range(value.shape[1])]
-                r = [sqrt(w) * component for component in residual.unbind(1)]
+                r = [w.sqrt() * component for component in residual.unbind(1)]
                 if not self.has_row_residual:
                     g_seed = _scaled(w, _gradient(density, j, c))
-            E = w * density.detach().sum()
-            yield Chunk(k, lin, [_scaled(sqrt(w), seed) for seed in seeds], r, E, g_seed)
+            E = w.double() @ density.detach()
+            yield Chunk(k, lin, [_scaled(w.sqrt(), seed) for seed in seeds], r, E, g_seed)
 
     def gradient(self, theta_P, sample):
         """(g_P, E_K) without rows: one reverse sweep. Cost O(N P), memory of a chunk."""
@@ -123,7 +122,7 @@ class Energy:
         for k, term, layout, x, y, w in self._chunks(sample):
             lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
             density = _density(term, value, y)
-            E_K[k] += w * density.detach().sum()
+            E_K[k] += w.double() @ density.detach()
             g_P += Chunk(k, lin, []).pull(_scaled(w, _gradient(density, j, c)))
         return g_P, E_K
 
@@ -145,7 +144,7 @@ class Energy:
                     for channel in range(layout.num_channels):
                         for output in range(lin.j_NCM.shape[2]):
                             j_seed = torch.zeros_like(lin.j_NCM)
-                            j_seed[:, channel, output] = sqrt(points.weight)
+                            j_seed[:, channel, output] = points.weight_N[start:start + self.chunk].sqrt()
                             seeds.append((j_seed, c_seed))
                     yield Chunk(0, lin, seeds)
 
@@ -184,8 +183,8 @@ def _softmax_rows(z, y):
     return s.unsqueeze(2) * rows, (p * (1 - y) - y * q) / s
 
 
-def _scaled(factor, seed):
-    return tuple(factor * part for part in seed)
+def _scaled(factor_N, seed):
+    return tuple(factor_N.view(-1, *[1] * (part.ndim - 1)) * part for part in seed)
 
 
 def _gradient(value_N, j, c, create_graph=False):

@@ -2,7 +2,7 @@
 
 A point is a function of (seed, point set, draw, global index) alone, so the sample does not depend on the number of ranks. Rule
 `sobol` scrambles its sequence afresh for each draw; rule `residual` takes chosen indices of such a sequence (adaptive.py).
-Weights are |Omega| / N on a domain's point sets and 1 / N on data. Local: no function here communicates.
+Weights are |Omega| / N on a domain's point sets and 1 / N on data, unless the points were chosen. Local: no function here communicates.
 """
 
 import warnings
@@ -23,8 +23,8 @@ class Points:
     """This rank's share of one point set."""
 
     x_ND: torch.Tensor
-    weight: float
-    """Quadrature weight of each point."""
+    weight_N: torch.Tensor
+    """Quadrature weights."""
     y_NM: torch.Tensor | None
     """Targets, on "data" only."""
 
@@ -37,7 +37,7 @@ class Sampler:
         self.rule, self.seed, self.device, self.dtype = rule, seed, device, dtype
 
     def draw(self, number, chosen=None):
-        """{point set: Points} of draw `number` (0, 1, ...); `chosen` is {point set: sorted indices of the pool's points}."""
+        """{point set: Points} of draw `number` (0, 1, ...); `chosen` is {point set: (sorted indices in the pool, their weights)}."""
         return {on: self._points(on, number, (chosen or {}).get(on)) for on in self.counts}
 
     def pool(self, on, number, start, stop):
@@ -53,15 +53,16 @@ class Sampler:
                 chosen = generator(self.seed, on, number).permutation(len(data.x_ND))[:count][start:stop]
             else:
                 chosen = slice(start, stop)
-            return Points(self._tensor(data.x_ND[chosen]), 1 / count, self._tensor(data.y_NM[chosen]))
+            return Points(self._tensor(data.x_ND[chosen]), self._tensor(np.full(stop - start, 1 / count)), self._tensor(data.y_NM[chosen]))
         if chosen is None:
             rule = "sobol" if self.rule == "residual" else self.rule
             x_ND = self._tensor(domain_points(self.problem.domain, on, rule, self.seed, number, count, start, stop))
+            weight_N = np.full(stop - start, self.problem.domain.measure(on) / count)
         else:
-            mine = chosen[start:stop]
+            mine, weight_N = (part[start:stop] for part in chosen)
             first, last = (mine[0], mine[-1] + 1) if len(mine) else (0, 0)
             x_ND = self.pool(on, number, int(first), int(last))[mine - first]
-        return Points(x_ND, self.problem.domain.measure(on) / count, None)
+        return Points(x_ND, self._tensor(weight_N), None)
 
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)

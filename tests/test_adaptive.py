@@ -35,7 +35,7 @@ def test_largest_keys(comm, count, kind):
     keys = np.random.default_rng(3).normal(size=40)
     keys = {"distinct": keys, "equal": np.zeros(40), "few values": np.round(keys), "infinite": np.where(keys < 0.5, -np.inf, keys)}[kind]
     start, stop = block(40, comm.rank, comm.size)
-    mask = np.concatenate(comm.allgather(adaptive.largest(comm, keys[start:stop], count)))
+    mask = np.concatenate(comm.allgather(adaptive.largest(comm, adaptive.ordered(keys)[start:stop], count)))
     assert mask.sum() == count
     expected = np.argsort(-keys, kind="stable")[:count]  # of equal keys the first
     assert np.array_equal(np.flatnonzero(mask), np.sort(expected))
@@ -43,7 +43,8 @@ def test_largest_keys(comm, count, kind):
 
 def test_integer_order_of_keys():
     keys = np.array([-np.inf, -1e300, -2.0, -1.0, -1e-310, 0.0, 1e-310, 1.0, 1.5, 1e300, np.inf])
-    assert (np.diff(adaptive.ordered(keys).astype(object)) > 0).all()
+    integers = adaptive.ordered(keys)
+    assert (np.diff(integers.astype(object)) > 0).all() and [adaptive.key_of(i) for i in integers] == list(keys)
 
 
 def test_keys_draw_with_the_given_probabilities():
@@ -69,7 +70,8 @@ def test_ranks_choose_alike(comm):
     theta = torch.as_tensor(cases[0].network.initial(0))
     for case in cases:
         case.draw(1, theta)
-    together, alone = (case.selection["interior"] for case in cases)
+    together, alone = (case.selection["index"] for case in cases)
+    np.testing.assert_allclose(cases[0].selection["weight"], cases[1].selection["weight"], rtol=1e-12)
     assert np.array_equal(together, alone) and len(np.unique(together)) == 60 and together.max() < 600
     shares = comm.allgather(cases[0].flow.sample["interior"].x_ND.numpy())
     assert np.array_equal(np.concatenate(shares), cases[1].flow.sample["interior"].x_ND.numpy())
@@ -83,10 +85,28 @@ def test_large_residuals_are_preferred_and_power_sharpens(comm):
         case.draw(1, theta)
         x = case.sampler.pool("interior", 1, 0, 600)
         size = case.energy.residual_size(theta, "interior", x).numpy()
-        return size[case.selection["interior"]].mean() / size.mean()
+        return size[case.selection["index"]].mean() / size.mean()
 
-    flat, plain, sharp = mean_size(floor=1e6), mean_size(), mean_size(power=2.0, floor=0.0)
+    flat, plain, sharp = mean_size(floor=1e6), mean_size(), mean_size(power=2.0, floor=1e-3)
     assert flat < 1.5 and plain > 2 * flat and sharp > 1.2 * plain
+
+
+def test_weights_leave_the_energy_unbiased(comm):
+    """The mean over draws is the pool's own quadrature, within its standard error; equal weights would be far off."""
+    case = Case(comm, make_config(problem=PEAK, sampling=sampled()))
+    theta = torch.as_tensor(case.network.initial(0))
+    chosen, equal, exact = [], [], []
+    for number in range(1, 200):
+        case.draw(number, theta)
+        x = case.sampler.pool("interior", number, 0, 600)
+        square = case.energy.residual_size(theta, "interior", x).numpy() ** 2
+        index, weight = case.selection["index"], case.selection["weight"]
+        chosen.append(weight @ square[index])
+        equal.append(square[index].mean())
+        exact.append(square.mean())
+    error = np.array(chosen) - exact
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error)) and np.mean(equal) > 2 * np.mean(exact)
+    assert error.std() < 0.5 * np.mean(exact)
 
 
 def test_draw_0_is_a_sobol_set(comm):
@@ -103,15 +123,15 @@ def test_resume_equals_no_interruption(comm, folder, stop):
     _, whole = run(settings(11), folder / "whole", comm)
     run(settings(stop), folder / "parts", comm)
     state, about, _ = load_resume(comm, folder / "parts")
-    assert state.step == stop and int(state.selection["draw"]) == (stop - 1) // 3 and len(state.selection["interior"]) == 60
+    assert state.step == stop and int(state.selection["draw"]) == (stop - 1) // 3 and len(state.selection["index"]) == 60
     config = validate(override(tomllib.loads(about["config"]), ["run.max_steps=11"]))
     case = Case(comm, config)
     case.restore(state.selection)
     _, resumed = run(config, folder / "parts", comm, (state, about["history"]))
-    assert np.array_equal(whole.theta_P, resumed.theta_P) and np.array_equal(whole.selection["interior"], resumed.selection["interior"])
+    assert np.array_equal(whole.theta_P, resumed.theta_P) and all(np.array_equal(whole.selection[k], resumed.selection[k]) for k in whole.selection)
     if comm.rank == 0:
         _, saved, _, _ = checkpoint.newest(folder / "whole")
-        assert np.array_equal(saved.selection["interior"], whole.selection["interior"])
+        assert np.array_equal(saved.selection["weight"], whole.selection["weight"])
 
 
 def test_a_residual_that_is_not_finite_is_an_error_on_all_ranks(comm):
