@@ -151,10 +151,20 @@ class Flow:
         """|v| in M."""
         return float((v_P if system.R_M is None else system.R_M @ v_P).norm())
 
-    def correction(self, system, excess_N, damping):
-        """c = -(A^T A + damping M)^+ A^T excess, and |c| in M: what takes back a residual beyond its linear prediction."""
+    def line(self, system, delta_P):
+        """What `correction` compares with: the residual r + A delta on the tangent space, of a density the gradient g + A^T A delta."""
+        rows = system.rows
+        A_delta = rows.A.matvec(delta_P)
+        return self._sum(rows.g_P + rows.A.rmatvec(A_delta)) if rows.r_N is None else rows.r_N + A_delta
+
+    def correction(self, system, theta_P, r_N, line, damping):
+        """c = -(A^T A + damping M)^+ A^T (r(theta) - line), and |c| in M: what brings the step to theta back to the line."""
+        g_P = self.gradient(theta_P)[0] if r_N is None else None
         with self.phases("solve"):
-            y, _ = system.factorisation.solve_pulled(-excess_N, damping)
+            if r_N is None:
+                y, _ = system.factorisation.solve_params(self._to_y(system, line - g_P), damping)
+            else:
+                y, _ = system.factorisation.solve_pulled(line - r_N, damping)
             return self._to_theta(system, y), float(y.norm())
 
     def _rows(self, theta_P):

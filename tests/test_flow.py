@@ -145,10 +145,10 @@ def test_corrections_follow_the_curved_path(comm, corrections):
     delta = case.flow.descent(system, 1e-12)[0] / 20
 
     def excess(s):
-        moved, linear = theta + s * delta, system.rows.r_N + s * system.rows.A.matvec(delta)
+        moved, line = theta + s * delta, case.flow.line(system, s * delta)
         for _ in range(corrections):
-            moved = moved + case.flow.correction(system, case.flow.evaluate(moved)[1] - linear, 1e-12)[0]
-        return comm.allreduce(float((case.flow.evaluate(moved)[1] - linear).square().sum())) ** 0.5
+            moved = moved + case.flow.correction(system, moved, case.flow.evaluate(moved)[1], line, 1e-12)[0]
+        return comm.allreduce(float((case.flow.evaluate(moved)[1] - line).square().sum())) ** 0.5
     order = np.log2(excess(1) / excess(0.5))
     assert abs(order - (corrections + 2)) < 0.4, order
 

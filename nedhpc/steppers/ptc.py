@@ -3,8 +3,9 @@
 (A^T A + M / dt) delta = -g is the step on the tangent space; its residual would be r + A delta. The network leaves that line, and
 simplified Newton steps with the same factorisation bring it back:
 
-    theta_0 = theta + delta,   theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A delta).
+    theta_0 = theta + delta,   theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A delta)
 
+(for a density, which has no r, with g(theta_k) - g - A^T A delta in the place of A^T (...)).
 The first of them is the geodesic acceleration of Transtrum and Sethna (arXiv:1201.5885) with a full-step difference; the further ones
 follow the curved path to higher order for one residual each. dt, searched by powers of `factor` around the last one on the step's
 sample, is the longest whose energy is near the least; dt -> 0 follows the flow, dt -> inf is Gauss-Newton (Kelley and Keyes, SIAM
@@ -30,6 +31,8 @@ class Trial:
     theta_P: torch.Tensor
     E_K: np.ndarray
     info: SolveInfo
+    curved: bool = False
+    """Corrections did not bring the step back to its line."""
 
     @property
     def energy(self):
@@ -60,14 +63,17 @@ class Ptc:
                 trials[k] = self._trial(system, dt * factor**k)
             return trials[k].energy
 
-        best, most, slack = 0, self.settings.max_trials, self.settings.slack
+        best, most = 0, self.settings.max_trials
+        slack = self.settings.slack if self.flow.energy.has_row_residual else 1.0  # a ratio of energies needs them above zero
         if energy(0) < system.energy:
             # Of steps that are nearly as good the longest: it gains more later.
-            while best < most and energy(best + 1) < min(system.energy, slack * min(trial.energy for trial in trials.values())):
+            while (best < most and energy(best + 1) < system.energy
+                   and energy(best + 1) <= slack * min(trial.energy for trial in trials.values())):
                 best += 1
         else:
             while energy(best) >= system.energy and best > -most:
                 best -= 1
+        if best < 0 or best == 0 and trials[0].curved:
             while best > -most and slack * energy(best - 1) < energy(best):
                 best -= 1
         trial = trials[best]
@@ -81,17 +87,15 @@ class Ptc:
                                             self.stalls >= MAX_STALLS, trial.info.note)
 
     def _trial(self, system, dt):
-        flow, rows = self.flow, system.rows
+        flow = self.flow
         delta, norm, info = flow.descent(system, 1 / dt)
-        theta = system.theta_P + delta
+        theta, line = system.theta_P + delta, flow.line(system, delta)
         E_K, r_N = flow.evaluate(theta, system.theta_P)
         best = Trial(theta, E_K, info)
-        if r_N is None:
-            return best
-        linear_N = rows.r_N + rows.A.matvec(delta)
         for _ in range(self.settings.corrections):
-            c, c_norm = flow.correction(system, r_N - linear_N, 1 / dt)
+            c, c_norm = flow.correction(system, theta, r_N, line, 1 / dt)
             if not c_norm < norm:  # no contraction: the tangent space at theta says nothing about this far
+                best.curved = True
                 break
             theta, norm = theta + c, c_norm
             E_K, r_N = flow.evaluate(theta, system.theta_P)
