@@ -75,7 +75,7 @@ class Case:
         self.dtype = getattr(torch, config.device.dtype)
         self.energy = Energy(problem, self.network, config.solver.chunk)
         self.solver = choose(config.solver.type, count_rows(problem, self.counts), self.energy.num_parameters, comm.size,
-                             config.flow.metric, config.solver.chunk, config.solver.krylov.rank)
+                             config.flow.metric, self.energy.chunk, config.solver.krylov.rank, self.energy.point_bytes)
         self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol, config.solver.krylov)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
                                         self.device, self.dtype)

@@ -193,12 +193,16 @@ def validate_all(path, overrides=(), petsc_options=()):
 def check(args):
     from nedhpc import problems as catalogue, solvers
     from nedhpc.case import count_rows, make_network, point_counts
+    from nedhpc.energy import Energy
     config = validate_all(args.config, args.overrides)
     problem = catalogue.build(config.problem.model_dump())
     counts, network = point_counts(config, problem), make_network(config, problem)
     P, N = network.num_parameters + len(problem.coefficients), count_rows(problem, counts)
-    kind = solvers.choose(config.solver.type, N, P, args.ranks, config.flow.metric, config.solver.chunk, config.solver.krylov.rank)
-    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk, config.solver.krylov.rank)
+    energy = Energy(problem, network, config.solver.chunk)
+    kind = solvers.choose(config.solver.type, N, P, args.ranks, config.flow.metric, energy.chunk,
+                          config.solver.krylov.rank, energy.point_bytes)
+    bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, energy.chunk,
+                          config.solver.krylov.rank, energy.point_bytes)
     local = -(-N // args.ranks)
     flops = {"dual": N**2 * P + 9 * N**3, "krylov": 8 * local * P * (config.solver.krylov.rank + config.solver.krylov.max_iterations)}.get(
         kind, 2 * local * P**2 + 22 * P**3)
