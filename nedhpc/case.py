@@ -65,12 +65,12 @@ def make_network(config, problem):
     return ModuleNetwork(module, len(problem.outputs))
 
 
-def choose_solver(config, problem, counts, num_parameters, num_ranks):
+def choose_solver(config, energy, counts, num_ranks):
     """The solver's name; "none" for first-order steppers, which solve no system."""
     if config.stepper.type in BASELINES:
         return "none"
-    return choose(config.solver.type, count_rows(problem, counts), num_parameters, num_ranks, config.flow.metric, config.solver.chunk,
-                  config.solver.krylov.rank)
+    return choose(config.solver.type, count_rows(energy.problem, counts), energy.num_parameters, num_ranks, config.flow.metric,
+                  energy.chunk, config.solver.krylov.rank, energy.point_bytes)
 
 
 def method(config, solver):
@@ -96,7 +96,7 @@ class Case:
         self.device = choose_device(comm, config.device.type, config.device.threads)
         self.dtype = getattr(torch, config.device.dtype)
         self.energy = Energy(problem, self.network, config.solver.chunk)
-        self.solver = choose_solver(config, problem, self.counts, self.energy.num_parameters, comm.size)
+        self.solver = choose_solver(config, self.energy, self.counts, comm.size)
         self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol, config.solver.krylov)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
                                         self.device, self.dtype)

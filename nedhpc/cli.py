@@ -194,16 +194,18 @@ def validate_all(path, overrides=(), petsc_options=()):
 def check(args):
     from nedhpc import problems as catalogue, solvers
     from nedhpc.case import choose_solver, count_rows, make_network, method, point_counts
+    from nedhpc.energy import Energy
     config = validate_all(args.config, args.overrides)
     problem = catalogue.build(config.problem.model_dump())
     counts, network = point_counts(config, problem), make_network(config, problem)
-    P, N = network.num_parameters + len(problem.coefficients), count_rows(problem, counts)
-    kind, krylov = choose_solver(config, problem, counts, P, args.ranks), config.solver.krylov
+    energy, krylov = Energy(problem, network, config.solver.chunk), config.solver.krylov
+    P, N = energy.num_parameters, count_rows(problem, counts)
+    kind = choose_solver(config, energy, counts, args.ranks)
     local = -(-N // args.ranks)
     if kind == "none":
-        bytes_needed, flops = 24 * min(local, config.solver.chunk) * max(config.network.hidden, default=1), 6 * local * P
+        bytes_needed, flops = min(local, energy.chunk) * energy.point_bytes, 6 * local * P
     else:
-        bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, config.solver.chunk, krylov.rank)
+        bytes_needed = solvers.memory_bytes(kind, N, P, args.ranks, config.flow.metric, energy.chunk, krylov.rank, energy.point_bytes)
         flops = {"dual": N**2 * P + 9 * N**3, "krylov": 8 * local * P * (krylov.rank + krylov.max_iterations)}.get(
             kind, 2 * local * P**2 + 22 * P**3)
     points = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -28,12 +28,18 @@ class Rows:
     E_K: torch.Tensor
 
 
+JET_BYTES = 2**26
+"""Jets of a chunk in all layers, of which a sweep holds about seven such sets."""
+
+
 class Energy:
-    """The terms of `problem` on the jets of `network`; `chunk` bounds the points that are in flight at once."""
+    """The terms of `problem` on the jets of `network`; `chunk` and JET_BYTES bound the points that are in flight at once."""
 
     def __init__(self, problem, network, chunk):
-        self.problem, self.network, self.chunk = problem, network, chunk
+        self.problem, self.network = problem, network
         self.layouts = [jets.parse(term.jets, problem.outputs, problem.coordinates) for term in problem.terms]
+        self.point_bytes = max(network.point_bytes(layout) for layout in self.layouts)
+        self.chunk = min(chunk, max(1, JET_BYTES // self.point_bytes))
         self.num_network = network.num_parameters
         self.num_coefficients = len(problem.coefficients)
         self.num_parameters = self.num_network + self.num_coefficients
@@ -87,7 +93,8 @@ class Energy:
 
     def rows(self, theta_P, sample, columns=None):
         """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component."""
-        tangent, facts = gather(lambda: self._linear_chunks(theta_P, sample), self.all_columns if columns is None else columns)
+        num_points = sum(len(sample[term.on].x_ND) for term in self.problem.terms)
+        tangent, facts = gather(lambda: self._linear_chunks(theta_P, sample), self.all_columns if columns is None else columns, num_points)
         E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
         for term, _, E, _ in facts:
             E_K[term] += E
@@ -148,7 +155,7 @@ class Energy:
                             seeds.append((j_seed, c_seed))
                     yield Chunk(0, lin, seeds)
 
-        return gather(chunks, self.all_columns)[0]
+        return gather(chunks, self.all_columns, sum(len(sample[on].x_ND) for on in layouts))[0]
 
     def _linearize(self, term, layout, theta_P, x, y):
         lin = self.network.linearize(theta_P[:self.num_network].detach(), x, layout)

@@ -110,6 +110,10 @@ class MLP:
         theta *= self.init_scale
         return theta
 
+    def point_bytes(self, layout):
+        """Bytes of a point's jets in all layers, float64."""
+        return 8 * layout.num_channels * sum(self.widths[1:])
+
     def features(self, seed, scale, low, high):
         """theta with a random first layer of scale `scale` whose units centre in the box [low, high]: w = scale N(0, 1),
         b = -w . x_c; deeper hidden layers keep the `initial` draw, the last layer is zero."""
@@ -337,6 +341,10 @@ class ModuleNetwork:
         if not len(x_ND):
             return x_ND.new_zeros(0, layout.num_channels, self.num_outputs)
         return torch.func.vmap(lambda x_D: self._point(theta_P, x_D, layout))(x_ND)
+
+    def point_bytes(self, layout):
+        """Bytes of a point's jets, float64; what the module keeps inside is not known."""
+        return 8 * layout.num_channels * self.num_outputs
 
     def linearize(self, theta_P, x_ND, layout):
         return ModuleLinearization(self, theta_P, x_ND, layout)

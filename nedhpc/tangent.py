@@ -125,9 +125,10 @@ def dense(A_NP):
     return Tangent(None, slice(0, A_NP.shape[1]), None, A_NP, len(A_NP), A_NP)
 
 
-def gather(chunks, columns):
-    """(Tangent, [(term, r, E, g_P) of every chunk]) in one sweep over the chunks."""
-    held, num_rows, facts = [], 0, []
+def gather(chunks, columns, num_points):
+    """(Tangent, [(term, r, E, g_P) of every chunk]) in one sweep over the chunks; there are `num_points` rows or a multiple."""
+    too_many = 8 * num_points * (columns.stop - columns.start) > HOLD_BYTES
+    held, num_rows, facts = None if too_many else [], 0, []
     for chunk in chunks():
         g_P = None if chunk.g_seed is None else chunk.pull(chunk.g_seed)
         facts.append((chunk.term, chunk.r, chunk.E, g_P))

@@ -1,0 +1,34 @@
+"""Memory does not grow with the number of points, nor as P^2 in the dual form, and is what `nedhpc check` says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "bench_memory"
+MIB = 2**20
+
+
+def measure(**table):
+    child = subprocess.run([sys.executable, SCRIPT, "--child", json.dumps(table)], capture_output=True, text=True, timeout=600)
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gram", "tsqr"])
+def test_rows_are_streamed(kind):
+    """Rows of 0.55 and 1.1 GiB."""
+    few, many = (measure(problem={"name": "poisson", "dim": 2}, network={"hidden": [300]}, sampling={"interior": n, "boundary": 400}, solver={"type": kind})
+                 for n in (60_000, 120_000))
+    assert many["measured"] < few["measured"] + 100 * MIB
+    assert many["measured"] < 1.2 * many["predicted"] + 100 * MIB
+
+
+@pytest.mark.slow
+def test_dual_holds_no_parameter_matrix():
+    """P = 265,000: rows of 0.2 GiB, a P x P matrix of 500."""
+    found = measure(problem={"name": "poisson", "dim": 10}, network={"hidden": [512, 512]}, sampling={"interior": 80, "boundary": 20}, solver={"type": "dual"})
+    assert found["measured"] < 1.2 * found["predicted"] + 100 * MIB < 2**31
