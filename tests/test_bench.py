@@ -70,7 +70,7 @@ def test_the_page_shows_what_was_measured_and_no_more():
 
 
 def test_a_run_is_measured_once_and_rendered(tmp_path, monkeypatch, capsys):
-    case = bench.Case("tiny", "1D Poisson", "1-20-1", "configs/poisson_1d.toml", is_pde=True)
+    case = bench.Case("tiny", "1D Poisson", "1-20-1", "configs/poisson_1d.toml")
     monkeypatch.setattr(bench, "CASES", [case])
     monkeypatch.setattr(bench, "AIMS", [])
     call = ["--docs", str(tmp_path), "--seconds", "2", "--seeds", "1"]
