@@ -55,6 +55,7 @@ def evolve(config, run_dir, comm, resume=None):
             if resume:
                 monitor.measure(state, StepInfo(dt=0.0))
             else:
+                state.wall_time = monitor.wall_time  # the start counts
                 monitor.record(state, StepInfo(dt=0.0))
                 monitor.save(state)
             reached = monitor.relative_l2 is not None and monitor.relative_l2 <= config.run.target_relative_l2

@@ -112,6 +112,7 @@ def test_last_layer_start_solves_smooth_problems(comm, folder):
     _, state = run(make_config(network={"hidden": [40]}, sampling={"interior": 200}, run={"start": "last_layer", "max_steps": 0}), folder / "run", comm)
     if comm.rank == 0:
         assert info(folder / "run")["relative_l2"] < 1e-8
+        assert Solution(folder / "run").series["wall_time"][0] > 0  # the start's own time
 
 
 def test_initial_checkpoint_is_continued_by_another_stepper(comm, folder):
