@@ -94,13 +94,9 @@ class Energy:
     def rows(self, theta_P, sample, columns=None):
         """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component."""
         num_points = sum(len(sample[term.on].x_ND) for term in self.problem.terms)
-        tangent, facts = gather(lambda: self._linear_chunks(theta_P, sample), self.all_columns if columns is None else columns, num_points)
-        E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
-        for term, _, E, _ in facts:
-            E_K[term] += E
-        if self.has_row_residual:
-            return Rows(tangent, torch.cat([r for _, rs, _, _ in facts for r in rs]), None, E_K)
-        return Rows(tangent, None, sum(g_P for _, _, _, g_P in facts), E_K)
+        tangent, r_N, E_K, g_P = gather(lambda: self._linear_chunks(theta_P, sample), self.all_columns if columns is None else columns,
+                                        num_points, len(self.problem.terms))
+        return Rows(tangent, r_N, None, E_K) if self.has_row_residual else Rows(tangent, None, g_P, E_K)
 
     def _linear_chunks(self, theta_P, sample):
         for k, term, layout, x, y, w in self._chunks(sample):

@@ -100,12 +100,14 @@ class Tangent:
             return self.A_NP @ v_P
         if self.R_M is not None:
             v_P = torch.linalg.solve_triangular(self.R_M, v_P.unsqueeze(1), upper=True).squeeze(1)
-        parts = []
+        Av_N, start = v_P.new_empty(self.num_rows), 0
         for chunk in self.chunks():
             P = chunk.lin.theta_P.numel()
             j_dot = chunk.lin.jvp(v_P[:P])
-            parts += [(j_seed * j_dot).sum((1, 2)) + c_seed @ v_P[P:] for j_seed, c_seed in chunk.seeds]
-        return torch.cat(parts)
+            for j_seed, c_seed in chunk.seeds:
+                Av_N[start:start + len(j_seed)] = (j_seed * j_dot).sum((1, 2)) + c_seed @ v_P[P:]
+                start += len(j_seed)
+        return Av_N
 
     def rmatvec(self, w_N):
         """A^T w, (P,), this rank's part."""
@@ -125,13 +127,27 @@ def dense(A_NP):
     return Tangent(None, slice(0, A_NP.shape[1]), None, A_NP, len(A_NP), A_NP)
 
 
-def gather(chunks, columns, num_points):
-    """(Tangent, [(term, r, E, g_P) of every chunk]) in one sweep over the chunks; there are `num_points` rows or a multiple."""
-    too_many = 8 * num_points * (columns.stop - columns.start) > HOLD_BYTES
-    held, num_rows, facts = None if too_many else [], 0, []
+def gather(chunks, columns, num_points, num_terms=1):
+    """(Tangent, r_N or None, E_K, g_P) in one sweep over the chunks; there are `num_points` rows or a multiple.
+
+    Sums are taken on the way and r has one place from the start: small pieces kept between the chunks' large arrays would leave the
+    allocator holes that grow with N.
+    """
+    held, num_rows, filled, r_N, E_K, g_P = [], 0, 0, None, None, 0
+    if 8 * num_points * (columns.stop - columns.start) > HOLD_BYTES:
+        held = None
     for chunk in chunks():
-        g_P = None if chunk.g_seed is None else chunk.pull(chunk.g_seed)
-        facts.append((chunk.term, chunk.r, chunk.E, g_P))
+        if E_K is None:
+            E_K = torch.zeros(num_terms, dtype=torch.float64, device=chunk.lin.theta_P.device)
+            r_N = chunk.lin.theta_P.new_empty(num_points)
+        E_K[chunk.term] += chunk.E
+        if chunk.g_seed is not None:
+            g_P = g_P + chunk.pull(chunk.g_seed)
+        for r in chunk.r or ():
+            if filled + len(r) > len(r_N):
+                r_N = torch.cat([r_N, torch.empty_like(r_N), torch.empty_like(r)])
+            r_N[filled:filled + len(r)] = r
+            filled += len(r)
         for k, (j_seed, _) in enumerate(chunk.seeds):
             num_rows += len(j_seed)
             if 8 * num_rows * (columns.stop - columns.start) > HOLD_BYTES:
@@ -139,7 +155,8 @@ def gather(chunks, columns, num_points):
             if held is not None:
                 held.append(chunk.rows(k, columns))
     A_NP = None if held is None else torch.cat(held)
-    return Tangent(chunks, columns, chunk.lin.network.layout, chunk.lin.theta_P, num_rows, A_NP), facts
+    tangent = Tangent(chunks, columns, chunk.lin.network.layout, chunk.lin.theta_P, num_rows, A_NP)
+    return tangent, r_N[:filled] if chunk.r is not None else None, E_K, g_P
 
 
 def _right_solve(A, R):
