@@ -95,7 +95,7 @@ def test_weights_leave_the_energy_unbiased(comm):
     """The mean over draws is the pool's own quadrature, within its standard error; equal weights would be far off."""
     case = Case(comm, make_config(problem=PEAK, sampling=sampled()))
     theta = torch.as_tensor(case.network.initial(0))
-    chosen, equal, exact = [], [], []
+    chosen, equal, sobol, exact = [], [], [], []
     for number in range(1, 200):
         case.draw(number, theta)
         x = case.sampler.pool("interior", number, 0, 600)
@@ -103,10 +103,11 @@ def test_weights_leave_the_energy_unbiased(comm):
         index, weight = case.selection["index"], case.selection["weight"]
         chosen.append(weight @ square[index])
         equal.append(square[index].mean())
+        sobol.append(square[:60].mean())  # the pool's first points are a Sobol set
         exact.append(square.mean())
     error = np.array(chosen) - exact
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error)) and np.mean(equal) > 2 * np.mean(exact)
-    assert error.std() < 0.5 * np.mean(exact)
+    assert error.std() < 0.6 * (np.array(sobol) - exact).std()  # at the same number of points
 
 
 def test_draw_0_is_a_sobol_set(comm):
