@@ -85,7 +85,11 @@ class TimeStepper:
         ts.setMaxTime(self.max_time if self.max_time is not None else 1e300)
         ts.setExactFinalTime(PETSc.TS.ExactFinalTime.MATCHSTEP if self.max_time is not None and self.rule is None
                              else PETSc.TS.ExactFinalTime.STEPOVER)
-        self._apply_options()
+        try:
+            self._apply_options()
+        except UsageError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception):
