@@ -91,11 +91,14 @@ class Energy:
         j = self.network.jets(theta_P[:self.num_network], x, layout)
         return self._call(term, x, layout.view(j), self._expand(theta_P, len(x)), y)
 
-    def rows(self, theta_P, sample, columns=None):
-        """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component."""
+    def rows(self, theta_P, sample, columns=None, factored=False):
+        """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component.
+
+        factored: all columns, the rows unformed where the network has factors of every term.
+        """
         num_points = sum(len(sample[term.on].x_ND) for term in self.problem.terms)
         tangent, r_N, E_K, g_P = gather(lambda: self._linear_chunks(theta_P, sample), self.all_columns if columns is None else columns,
-                                        num_points, len(self.problem.terms))
+                                        num_points, len(self.problem.terms), factored and all(map(self.network.has_factors, self.layouts)))
         return Rows(tangent, r_N, None, E_K) if self.has_row_residual else Rows(tangent, None, g_P, E_K)
 
     def _linear_chunks(self, theta_P, sample):

@@ -40,6 +40,8 @@ class Flow:
         self.solver, self.rtol = SOLVERS.get(solver), rtol
         if solver == "krylov":
             self.solver = partial(self.solver, settings=krylov)
+        self.factored = solver == "dual" and metric == "euclidean"
+        """The solver takes rows by their factors."""
         self.sample = None
         self.phases = Phases()
         problem = energy.problem
@@ -169,7 +171,7 @@ class Flow:
 
     def _rows(self, theta_P):
         with self.phases("rows"):
-            return self.energy.rows(theta_P, self.sample)
+            return self.energy.rows(theta_P, self.sample, factored=self.factored)
 
     def _metric_rows(self, theta_P):
         if self.metric == "energy":

@@ -114,6 +114,12 @@ class MLP:
         """Bytes of a point's jets in all layers, float64."""
         return 8 * layout.num_channels * sum(self.widths[1:])
 
+    @staticmethod
+    def has_factors(layout):
+        """Whether rows of these jets are outer products by layer. Derivatives would make them sums of C of those, and C^2 products of
+        a layer's widths exceed P in any case known."""
+        return layout.num_channels == 1
+
     def features(self, seed, scale, low, high):
         """theta with a random first layer of scale `scale` whose units centre in the box [low, high]: w = scale N(0, 1),
         b = -w . x_c; deeper hidden layers keep the `initial` draw, the last layer is zero."""
@@ -221,6 +227,16 @@ class Linearization:
 
         self._pull(seed_NCM, store, columns.start)
         return out
+
+    def factors(self, seed_KNM):
+        """[(zbar_KNH, h_NI)] by layer, where the value is the only channel: what the row of a seed (k, n) holds for a layer's weight
+        is the outer product of zbar[k, n] and h[n], and for its bias zbar[k, n]."""
+        layers, found, z_bar = self.network._layers(self.theta_P), [], seed_KNM
+        for depth in reversed(range(1, len(layers))):
+            found.append((z_bar, self.tape[depth][0][0]))
+            s = self.tape[depth - 1][1][0]
+            z_bar = (z_bar @ layers[depth][0]) * s[1]
+        return [(z_bar, self.x_ND), *reversed(found)]
 
     def jvp(self, v_P):
         """d j / d theta . v, (N, C, M)."""
@@ -345,6 +361,10 @@ class ModuleNetwork:
     def point_bytes(self, layout):
         """Bytes of a point's jets, float64; what the module keeps inside is not known."""
         return 8 * layout.num_channels * self.num_outputs
+
+    @staticmethod
+    def has_factors(layout):
+        return False
 
     def linearize(self, theta_P, x_ND, layout):
         return ModuleLinearization(self, theta_P, x_ND, layout)

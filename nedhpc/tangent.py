@@ -1,8 +1,9 @@
 """Rows A_NP of one rank at theta: sqrt(w) times the parameter Jacobian of each term; and products with them. Local.
 
 Rows are held whole where they are small and recomputed chunk by chunk where not, so that N does not bound memory; nor does P
-where only products or blocks of columns are asked for. With the triangle R_M of a metric (M = R_M^T R_M) they are the rows in
-the variables y = R_M theta, A R_M^-1, in which the metric is the identity.
+where only products or blocks of columns are asked for. Where every row is by layer an outer product (the values of a multilayer
+perceptron) they may stay unformed: what is held then is the chunks, for products and `factors`. With the triangle R_M of a metric
+(M = R_M^T R_M) they are the rows in the variables y = R_M theta, A R_M^-1, in which the metric is the identity.
 """
 
 from dataclasses import dataclass, replace
@@ -40,6 +41,14 @@ class Chunk:
             A[:, first - columns.start:] = c_seed[:, first - P:columns.stop - P]
         return A
 
+    def factors(self):
+        """([(zbar (rows, H), h (n, I))] by layer, point of each row): see Linearization.factors. Coefficients are a layer without inputs."""
+        j_seed, c_seed = (torch.cat(part) for part in zip(*self.seeds))
+        n = len(self.lin.x_ND)
+        layers = self.lin.factors(j_seed.view(len(self.seeds), n, j_seed.shape[2]))
+        layers = [(z_bar.flatten(0, 1), h) for z_bar, h in layers] + [(c_seed, c_seed.new_empty(n, 0))]
+        return layers, torch.arange(n, device=j_seed.device).repeat(len(self.seeds))
+
     def pull(self, seed):
         """sum_n seed[n] . d (jet, c)[n] / d (theta, c)."""
         return torch.cat([self.lin.vjp(seed[0]), seed[1].sum(0)])
@@ -59,6 +68,8 @@ class Tangent:
     A_NP: torch.Tensor | None
     """All rows where they are held."""
     R_M: torch.Tensor | None = None
+    factored: bool = False
+    """Rows are outer products by layer and are not held."""
 
     @property
     def num_columns(self):
@@ -94,6 +105,16 @@ class Tangent:
             else:
                 yield torch.cat([chunk.rows(k, part) for chunk in self.chunks() for k in range(len(chunk.seeds))])
 
+    def factors(self):
+        """`Chunk.factors` of all rows, where `factored`. Cost of one sweep."""
+        parts, points, num_points = [], [], 0
+        for chunk in self.chunks():
+            layers, point = chunk.factors()
+            parts.append(layers)
+            points.append(num_points + point)
+            num_points += len(chunk.lin.x_ND)
+        return [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)], torch.cat(points)
+
     def matvec(self, v_P):
         """A v, (N,)."""
         if self.A_NP is not None:
@@ -115,10 +136,12 @@ class Tangent:
             return self.A_NP.T @ w_N
         g_P, start = 0, 0
         for chunk in self.chunks():
+            j_bar = c_bar = 0
             for j_seed, c_seed in chunk.seeds:
-                w = w_N[start:start + len(j_seed)]
-                g_P = g_P + chunk.pull((j_seed * w[:, None, None], c_seed * w[:, None]))
+                w = w_N[start:start + len(j_seed), None]
+                j_bar, c_bar = j_bar + j_seed * w.unsqueeze(2), c_bar + c_seed * w
                 start += len(w)
+            g_P = g_P + chunk.pull((j_bar, c_bar))
         return g_P if self.R_M is None else torch.linalg.solve_triangular(self.R_M.T, g_P.unsqueeze(1), upper=False).squeeze(1)
 
 
@@ -127,13 +150,13 @@ def dense(A_NP):
     return Tangent(None, slice(0, A_NP.shape[1]), None, A_NP, len(A_NP), A_NP)
 
 
-def gather(chunks, columns, num_points, num_terms=1):
+def gather(chunks, columns, num_points, num_terms=1, factored=False):
     """(Tangent, r_N or None, E_K, g_P) in one sweep over the chunks; there are `num_points` rows or a multiple.
 
     Sums are taken on the way and r has one place from the start: small pieces kept between the chunks' large arrays would leave the
-    allocator holes that grow with N.
+    allocator holes that grow with N. factored: leave the rows unformed; all columns, and only where the network `has_factors` of every term.
     """
-    held, num_rows, filled, r_N, E_K, g_P = [], 0, 0, None, None, 0
+    held, num_rows, filled, r_N, E_K, g_P = [], 0, 0, None, None, 0  # held: the rows, or the chunks that stand for them
     if 8 * num_points * (columns.stop - columns.start) > HOLD_BYTES:
         held = None
     for chunk in chunks():
@@ -152,10 +175,13 @@ def gather(chunks, columns, num_points, num_terms=1):
             num_rows += len(j_seed)
             if 8 * num_rows * (columns.stop - columns.start) > HOLD_BYTES:
                 held = None
-            if held is not None:
+            if held is not None and not factored:
                 held.append(chunk.rows(k, columns))
-    A_NP = None if held is None else torch.cat(held)
-    tangent = Tangent(chunks, columns, chunk.lin.network.layout, chunk.lin.theta_P, num_rows, A_NP)
+        if held is not None and factored:
+            held.append(chunk)
+    A_NP = None if held is None or factored else torch.cat(held)
+    tangent = Tangent((lambda: held) if held and factored else chunks, columns, chunk.lin.network.layout, chunk.lin.theta_P, num_rows, A_NP,
+                      factored=factored)
     return tangent, r_N[:filled] if chunk.r is not None else None, E_K, g_P
 
 

@@ -1,11 +1,17 @@
 """Rows that are recomputed chunk by chunk are the rows that are held, in every product and every solver."""
 
+import numpy as np
 import pytest
 import torch
 
+import nedhpc
 from conftest import make_case
 from nedhpc import tangent
+from nedhpc.energy import Energy
+from nedhpc.networks import MLP, ModuleNetwork
+from nedhpc.sampling import Sampler
 from nedhpc.solvers import SOLVERS, dual
+from nedhpc.tangent import dense
 
 pytestmark = pytest.mark.mpi
 TABLES = {"problem": {"name": "poisson", "dim": 2}, "sampling": {"interior": 25, "boundary": 8}, "network": {"hidden": [6, 5]},
@@ -67,3 +73,60 @@ def test_a_ptc_step(comm, metric, monkeypatch):
         assert info.dt > 0
         ends.append(theta)
     torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-8)
+
+
+class Values(nedhpc.Problem):
+    """Values alone: two residuals in the interior, one on the boundary, a coefficient and two outputs."""
+
+    domain = nedhpc.Box([-1.0, -1.0], [1.0, 1.0])
+    outputs = ("u", "v")
+    coefficients = {"k": 0.7, "unused": 1.0}
+    terms = [nedhpc.Residual("fit", jets=("u", "v")), nedhpc.Residual("edge", on="boundary", jets=("v",), weight=3.0)]
+
+    def fit(self, x, j, c):
+        return torch.stack([j.u * j.v - c.k, j.u.sin() + c.k * j.v * x[:, 0]], 1)
+
+    def edge(self, x, j, c):
+        return j.v**2 - x[:, 1]
+
+
+@pytest.mark.parametrize("hidden, interior, hold", [([], 9, 2**29), ([5], 9, 2**29), ([6, 5], 9, 2**29), ([6, 5], 9, 0), ([7], 2, 2**29)])
+def test_kernel_by_factors_is_that_of_the_rows(comm, hidden, interior, hold, monkeypatch):
+    monkeypatch.setattr(dual, "STRIP", 7)
+    monkeypatch.setattr(tangent, "HOLD_BYTES", hold)
+    energy = Energy(Values(), MLP(2, hidden, 2), chunk=4)
+    counts = {"interior": interior, "boundary": 5}
+    sample = Sampler(comm.rank, comm.size, energy.problem, counts, "sobol", 0, torch.device("cpu"), torch.float64).draw(0)
+    theta = torch.as_tensor([*energy.network.initial(0), 0.7, 1.0])
+    factored, rows = energy.rows(theta, sample, factored=True).A, energy.rows(theta, sample)
+    A_NP = torch.cat([block for _, block in rows.A.blocks()])
+    assert factored.factored and factored.A_NP is None and factored.num_rows == len(A_NP)
+    v, w = (torch.as_tensor(np.random.default_rng(0).standard_normal(n)) for n in A_NP.shape[::-1])
+    torch.testing.assert_close(factored.matvec(v), A_NP @ v, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(factored.rmatvec(w), A_NP.T @ w, rtol=1e-13, atol=1e-13)
+    by_factors, again, by_rows = (SOLVERS["dual"](comm, A, -rows.r_N, 1e-13) for A in (factored, factored, dense(A_NP)))
+    if comm.rank == 0:
+        K = by_rows.K
+        assert len(K) == 2 * interior + 5
+        torch.testing.assert_close(by_factors.K, K, rtol=0, atol=1e-13 * float(K.abs().max()))
+        assert torch.equal(by_factors.K, again.K)
+    torch.testing.assert_close(by_factors.solve_rows(1e-3)[0], by_rows.solve_rows(1e-3)[0], rtol=1e-9, atol=1e-11)
+
+
+def test_what_has_no_factors(comm):
+    """Derivatives, a torch module, another solver or metric."""
+    tables = {"problem": {"name": "regression", "function": "sinc", "num_points": 30}, "sampling": {"data": 20, "rule": "uniform"}}
+    dual_solver = {"solver": {"type": "dual"}}
+
+    def factored(**tables):
+        case = make_case(comm, **tables)
+        return case.flow._rows(torch.as_tensor(case.network.initial(0))).A.factored
+
+    assert factored(**tables, **dual_solver)
+    assert not factored(**tables, solver={"type": "tsqr"})
+    assert not factored(**tables, **dual_solver, flow={"metric": "l2"})
+    assert not factored(**dual_solver)
+    module = ModuleNetwork(torch.nn.Linear(2, 2), 2)
+    points = Sampler(0, 1, Values(), {"interior": 3, "boundary": 3}, "sobol", 0, torch.device("cpu"), torch.float64).draw(0)
+    theta = torch.as_tensor([*module.initial(0), 0.7, 1.0])
+    assert not Energy(Values(), module, chunk=4).rows(theta, points, factored=True).A.factored

@@ -1,6 +1,8 @@
 """The dual (kernel, minSR) form for P > N: x = A^T (A A^T + damping)^-1 b, an N x N problem.
 
-K = A A^T is summed over blocks of columns on rank 0, so that beside N^2 only one block of all ranks' rows is held there. Cholesky of
+K = A A^T is summed over blocks of columns on rank 0, so that beside N^2 only one block of all ranks' rows is held there. Rows that are
+outer products zbar_n h_n^T by layer (and zbar_n for its bias) are not formed: K is the sum over layers of
+(zbar_n . zbar_m)(h_n . h_m + 1), at the cost of the layers' widths in the place of P (Novak et al., arXiv:2206.08720). Cholesky of
 K + damping for each damping; where that is not positive definite to rounding (always so without damping), the eigenvectors of K
 with a cutoff, and info says so.
 """
@@ -16,14 +18,14 @@ COLUMN_BYTES = 2**28
 DUAL_RTOL = 1e-15
 """Eigenvalues of A A^T below this share of the largest are rounding."""
 STRIP = 128
-"""Columns of A A^T formed at once; what lies above the diagonal is not."""
+"""Columns of A A^T formed at once; what lies above them is its mirror image."""
 MAX_REFINEMENTS = 3
 NOTE = "A A^T + damping is not positive definite to rounding: eigenvectors with a cutoff instead of Cholesky"
 
 
 class Dual(Factorisation):
-    """K = A A^T on rank 0. Collective on comm. Cost O(N^2 P), and N^3 / 3 for each damping; memory 3 N^2, what the rows hold and a
-    block of columns."""
+    """K = A A^T on rank 0. Collective on comm. Cost O(N^2 P), by factors O(N^2 sum of widths), and N^3 / 3 for each damping; memory
+    3 N^2, what the rows hold and a block of columns."""
 
     name = "dual"
 
@@ -32,15 +34,30 @@ class Dual(Factorisation):
         self.counts = comm.allgather(A.num_rows)
         self.N = sum(self.counts)
         self.cutoff = max(DUAL_RTOL, rtol**2)
-        self.K = self.spectrum = self.damping = self.L = None
-        for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * self.N))):
-            block = self._gather(block)
-            if block is not None:
-                self.K = _add_lower(self.K, block)
+        self.spectrum = self.damping = self.L = None
+        self.K = torch.zeros(self.N, self.N, dtype=torch.float64, device=A.like.device) if comm.rank == 0 else None
+        if A.factored:
+            self._add_layers()
+        else:
+            for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * self.N))):
+                block = self._gather(block)
+                if block is not None:
+                    _add_lower(self.K, block)
         self.b = None if b_N is None else self._gather(b_N.unsqueeze(1))
         if comm.rank == 0:
-            self.K += self.K.tril(-1).T
-            self.finite = bool(torch.isfinite(self.K).all())
+            for start in range(0, self.N, STRIP):
+                stop = start + STRIP
+                self.K[start:stop, stop:] = self.K[stop:, start:stop].T
+            self.finite = bool(torch.isfinite(self.K.sum()))
+
+    def _add_layers(self):
+        layers, point_N = self.A.factors()
+        first = sum(self.comm.allgather(len(layers[0][1]))[:self.comm.rank])
+        point_N = self._gather((first + point_N).unsqueeze(1))
+        for z_bar, h in layers:
+            z_bar, h = self._gather(z_bar), self._gather(h)
+            if z_bar is not None and z_bar.shape[1]:
+                _add_lower(self.K, z_bar, 1 + h @ h.T, point_N.squeeze(1).long())
 
     def _gather(self, x_NK):
         """All ranks' rows on rank 0, in rank order."""
@@ -146,11 +163,12 @@ class Dual(Factorisation):
                                            float(left), float(relative), note)
 
 
-def _add_lower(K, block):
-    """K + block block^T, the lower triangle alone, by strips of columns."""
-    K = block.new_zeros(len(block), len(block)) if K is None else K
+def _add_lower(K, block, G=None, point_N=None):
+    """Add block block^T to K, entry (n, m) times G[point_N[n], point_N[m]], by strips of columns down from the diagonal."""
     for start in range(0, len(block), STRIP):
         part = slice(start, start + STRIP)
-        lower = K[start:, part].addmm_(block[start:], block[part].T)
-        lower[:STRIP].tril_()
-    return K
+        lower = K[start:, part]
+        if G is None:
+            lower.addmm_(block[start:], block[part].T)
+        else:
+            lower.addcmul_(block[start:] @ block[part].T, G[point_N[start:]][:, point_N[part]])
