@@ -114,7 +114,7 @@ class Energy:
                     L, residual = _softmax_rows(residual, y)
                     with torch.enable_grad():
                         value = torch.einsum("nij,nj->ni", L, value)
-                seeds = [_gradient(value[:, i], j, c) for i in range(value.shape[1])]
+                seeds = _gradients(value, j, c)
                 r = [w.sqrt() * component for component in residual.unbind(1)]
                 if not self.has_row_residual:
                     g_seed = _scaled(w, _gradient(density, j, c))
@@ -201,6 +201,16 @@ def _gradient(value_N, j, c, create_graph=False):
         grads = torch.autograd.grad(value_N.sum(), (j, c), retain_graph=True, create_graph=create_graph,
                                     allow_unused=True, materialize_grads=True)
     return grads
+
+
+def _gradients(value_NK, j, c):
+    """`_gradient` of each component, all in one batched backward pass."""
+    if not value_NK.requires_grad:
+        return [_gradient(component, j, c) for component in value_NK.unbind(1)]
+    each = torch.eye(value_NK.shape[1], dtype=value_NK.dtype, device=value_NK.device)
+    with torch.enable_grad():
+        grads = torch.autograd.grad(value_NK.sum(0), (j, c), each, retain_graph=True, is_grads_batched=True, allow_unused=True)
+    return list(zip(*(x.new_zeros(len(each), *x.shape) if grad is None else grad for x, grad in zip((j, c), grads))))
 
 
 def _curvature(value, j, c):
