@@ -205,7 +205,7 @@ def _gradient(value_N, j, c, create_graph=False):
 
 def _gradients(value_NK, j, c):
     """`_gradient` of each component, all in one batched backward pass."""
-    if not value_NK.requires_grad:
+    if value_NK.shape[1] == 1 or not value_NK.requires_grad:
         return [_gradient(component, j, c) for component in value_NK.unbind(1)]
     each = torch.eye(value_NK.shape[1], dtype=value_NK.dtype, device=value_NK.device)
     with torch.enable_grad():
