@@ -5,6 +5,7 @@ number of ranks alone, and are float64 on the host.
 """
 
 import os
+import time
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from mpi4py import MPI
 from nedhpc.errors import NedError, UsageError
 
 MESSAGE_BYTES = 2**30
+ALONE_SECONDS = 5.0
+"""A rank that fails waits this long for the others to fail alike, then ends the job."""
 
 
 def block(num_global, rank, size):
@@ -69,6 +72,13 @@ def broadcast(comm, x):
     return x
 
 
+def maximum(comm, x):
+    """Largest of float64 arrays over ranks, element by element. Collective on comm."""
+    x = np.array(x, dtype=np.float64)
+    comm.Allreduce(MPI.IN_PLACE, x, MPI.MAX)
+    return x
+
+
 def agree(comm, error):
     """Raise the lowest failing rank's NedError on every rank; return where no rank passed one. Collective on comm."""
     if comm.size > 1:
@@ -80,6 +90,28 @@ def agree(comm, error):
             Exception.__init__(error, first[1])
     if error is not None:
         raise error
+
+
+def on_rank_0(comm, function, *args):
+    """function(*args) of rank 0 on every rank; its NedError too. Collective on comm."""
+    result = error = None
+    if comm.rank == 0:
+        try:
+            result = function(*args)
+        except NedError as caught:
+            error = caught
+    agree(comm, error)
+    return comm.bcast(result, 0)
+
+
+def all_come(comm):
+    """Whether every rank comes here within ALONE_SECONDS. Needs a communicator of its own: the others may be in any call of another."""
+    barrier, deadline = comm.Ibarrier(), time.monotonic() + ALONE_SECONDS
+    while not barrier.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _subclasses(cls):
@@ -104,8 +136,9 @@ def choose_device(comm, kind, threads):
     # A bound rank sees only its own cores; an unbound one sees the node's and takes its share.
     share = max(1, cores // size) if cores >= size and cores == os.cpu_count() else cores
     torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, share))
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device.type = 'cuda': torch sees no CUDA device here; use 'auto' or 'cpu', or a CUDA build of torch")
+    missing = kind == "cuda" and not torch.cuda.is_available()
+    agree(comm, UsageError("device.type = 'cuda': torch sees no CUDA device here; use 'auto' or 'cpu', or a CUDA build of torch")
+          if missing else None)
     if kind == "cuda" or (kind == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
