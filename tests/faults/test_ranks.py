@@ -1,0 +1,76 @@
+"""Ranks that fail alone or would disagree: one clear error, no hang, no wrong answer."""
+
+import time
+
+import pytest
+
+from conftest import make_config
+from nedhpc import checkpoint, provenance
+from nedhpc.errors import UsageError
+from processes import finish, start, wait_for_step
+
+PROBLEM = '''
+import os, nedhpc, torch
+class P(nedhpc.Problem):
+    domain = nedhpc.Box([0.0], [1.0])
+    terms = [nedhpc.Residual("pde", jets=("u", "lap_u"))]
+    calls = 0
+    def pde(self, x, j, c):
+        P.calls += 1
+        if P.calls > 200 and os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "@RANK@":
+            @ACTION@
+        return j.lap_u + 1
+'''
+CONFIG = '''
+[problem]
+name = "p.py:P"
+[sampling]
+interior = 50
+[run]
+max_steps = 100000000
+[stepper]
+type = "euler"
+dt = 1e-9
+[checkpoint]
+every_steps = 20
+'''
+
+
+def failing(tmp_path, action, rank=1):
+    (tmp_path / "p.py").write_text(PROBLEM.replace("@ACTION@", action).replace("@RANK@", str(rank)))
+    (tmp_path / "case.toml").write_text(CONFIG)
+    return tmp_path / "case.toml"
+
+
+@pytest.mark.parametrize("action, ranks", [("torch.zeros(10**14)", 2), ("import numpy; numpy.zeros(10**14)", None)])
+def test_out_of_memory_is_said_with_the_remedy(tmp_path, action, ranks):
+    out = tmp_path / "run"
+    code, _, err = finish(start("run", failing(tmp_path, action, 1 if ranks else 0), "--out", out, ranks=ranks), 120)
+    assert code not in (0, 2, 75) and "ran out of memory" in err and "solver.chunk" in err and "Traceback" not in err, err
+    assert checkpoint.newest(out)[1].step >= 20
+
+
+def test_error_of_one_rank_alone_ends_the_job(tmp_path):
+    """An expected error that is not collective: the others would wait for that rank for ever."""
+    config = failing(tmp_path, "from nedhpc.errors import UsageError; raise UsageError('only here')")
+    process = start("run", config, "--out", tmp_path / "run", ranks=3)
+    wait_for_step(tmp_path / "run", 0, process)
+    begun = time.monotonic()
+    code, _, err = finish(process, 90)
+    assert code != 0 and "only here" in err and "failed alone" in err and time.monotonic() - begun < 60
+
+
+@pytest.mark.mpi(min_size=2)
+def test_what_differs_between_ranks_is_named(comm, tmp_path_factory):
+    folder = comm.bcast(tmp_path_factory.mktemp("p") if comm.rank == 0 else None, 0)
+    provenance.inputs(comm, make_config())
+    last = comm.rank == comm.size - 1
+    with pytest.raises(UsageError, match=rf"config: .*\(rank {comm.size - 1}\)"):
+        provenance.inputs(comm, make_config(run={"seed": int(last)}))
+    path = folder / "p.py" if not last else folder / "there" / ".." / "p.py"  # on the last rank there is none
+    if comm.rank == 0:
+        path.write_text("x = 1\n")
+    comm.Barrier()
+    config = make_config(problem={"name": f"{path}:P"})
+    with pytest.raises(UsageError, match=r"problem.name: [0-9a-f]+ on .*, missing on"):
+        provenance.inputs(comm, config)
