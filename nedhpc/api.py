@@ -14,11 +14,13 @@ def run(config, run_dir=None, comm=None):
     from mpi4py import MPI
 
     from nedhpc.evolve import default_run_dir, evolve
+    from nedhpc.lock import locked
     comm = MPI.COMM_WORLD if comm is None else comm
     name = config.problem.name if isinstance(config, configs.Config) else Path(config).stem
     config = config if isinstance(config, configs.Config) else configs.load(config)
     run_dir = default_run_dir(comm, name.rpartition(":")[2]) if run_dir is None else Path(run_dir)
-    status, _ = evolve(config, run_dir, comm)
+    with locked(comm, run_dir):
+        status, _ = evolve(config, run_dir, comm)
     return status, run_dir
 
 

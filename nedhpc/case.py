@@ -1,5 +1,6 @@
 """A config made concrete on one rank: problem, network, energy, flow, sampler, and the error against the reference."""
 
+import hashlib
 
 import numpy as np
 import torch
@@ -85,6 +86,14 @@ def count_rows(problem, counts):
     return sum(counts[term.on] * (len(problem.outputs) if isinstance(term, CrossEntropy) else 1) for term in problem.terms)
 
 
+def split_digest(data):
+    """SHA-256 of a data set's split: the inputs trained on, then those held out."""
+    digest = hashlib.sha256()
+    for x_ND in (data.x_ND, data.held_out_x):
+        digest.update(f"{x_ND.shape}".encode() + np.ascontiguousarray(x_ND, np.float64).tobytes())
+    return digest.hexdigest()
+
+
 class Case:
     """The objects of a run. Collective on comm."""
 
@@ -92,6 +101,7 @@ class Case:
         self.comm, self.config = comm, config
         self.problem = problem = problems.build(config.problem.model_dump())
         self.user_files = problems.digests(config)
+        self.data_digest = "" if problem.data is None else split_digest(problem.data)
         self.counts = point_counts(config, problem)
         self.network = make_network(config, problem)
         self.device = choose_device(comm, config.device.type, config.device.threads)

@@ -4,12 +4,17 @@ import argparse
 import json
 import logging
 import os
+import platform
 import sys
 import traceback
 from pathlib import Path
 
 from nedhpc import config as configs
 from nedhpc.errors import ConfigError, NedError, UsageError
+from nedhpc.stop import Stop
+
+STOPPED = 75
+"""Exit code: checkpointed on a signal or ahead of the scheduler's limit; start the same command again."""
 
 log = logging.getLogger("nedhpc")
 
@@ -67,26 +72,37 @@ def parser():
 
 def on_all_ranks(args):
     """A command of all ranks: expected errors are collective and printed once, any other ends the job at once."""
+    args.stop = Stop()
+    args.stop.install()
     import mpi4py
     mpi4py.rc.thread_level = "funneled"
     from mpi4py import MPI
 
     from nedhpc.placement import threads_per_rank
-    comm = MPI.COMM_WORLD
+    comm, own = MPI.COMM_WORLD, MPI.COMM_WORLD.Dup()
     # Before torch and BLAS are imported and read it.
     os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(comm))
     logging.basicConfig(level=logging.INFO if comm.rank == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr)
     try:
-        args.function(args, comm)
-        return 0
+        status = args.function(args, comm)
+        return STOPPED if status == "stopped" else 0
     except NedError as error:
         if comm.rank == 0:
             print(f"nedhpc: {error}", file=sys.stderr, flush=True)
+        from nedhpc.parallel import all_come
+        if not all_come(own):
+            print(f"nedhpc: rank {comm.rank} failed alone: {error}", file=sys.stderr, flush=True)
+            comm.Abort(error.exit_code)
         return error.exit_code
-    except BaseException:
+    except BaseException as error:
         # One rank raising leaves the others in a collective: end them all.
-        print(f"nedhpc: rank {comm.rank} failed", file=sys.stderr)
-        traceback.print_exc()
+        if out_of_memory(error):
+            print(f"nedhpc: rank {comm.rank} on {platform.node()} ran out of memory: {(str(error) or type(error).__name__).splitlines()[0]}\n  Fewer points or parameters, a "
+                  "smaller solver.chunk, solver.type = 'krylov' or more nodes need less; `nedhpc check` predicts it. The checkpoints are "
+                  "untouched.", file=sys.stderr)
+        else:
+            print(f"nedhpc: rank {comm.rank} failed", file=sys.stderr)
+            traceback.print_exc()
         sys.stderr.flush()
         sys.stdout.flush()
         if comm.size > 1:
@@ -94,57 +110,52 @@ def on_all_ranks(args):
         return 1
 
 
-def on_rank_0(comm, function, *args):
-    """function(*args) of rank 0 on every rank; its NedError too. Collective."""
-    from nedhpc.parallel import agree
-    result = error = None
-    if comm.rank == 0:
-        try:
-            result = function(*args)
-        except NedError as caught:
-            error = caught
-    agree(comm, error)
-    return comm.bcast(result, 0)
+def out_of_memory(error):
+    """Whether numpy, torch on a CPU, or CUDA had no memory left."""
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(
+        part in str(error) for part in ("can't allocate memory", "out of memory"))
 
 
 def run(args, comm):
-    from nedhpc.evolve import default_run_dir, evolve, load_resume
+    from nedhpc.checkpoint import any_in
+    from nedhpc.evolve import default_run_dir, load_resume
+    from nedhpc.lock import locked
+    from nedhpc.parallel import on_rank_0
     config = on_rank_0(comm, validate_all, args.config, args.overrides, args.petsc_options)
     run_dir = args.out or default_run_dir(comm, args.config.stem)
-    exists = on_rank_0(comm, has_run, run_dir)
-    if exists and args.resume == "never":
-        raise UsageError(f"{run_dir} already holds a run; continue it with `nedhpc resume {run_dir}` or --resume auto, or give another --out")
-    continued = None
-    if exists:
-        state, about, skipped = load_resume(comm, run_dir)
-        warn(skipped)
-        continued = (state, about["history"])
-    report(comm, run_dir, evolve(config, run_dir, comm, continued))
+    with locked(comm, run_dir):
+        continued = args.resume == "auto" and on_rank_0(comm, any_in, run_dir)
+        return finish(args, comm, config, run_dir, load_resume(comm, run_dir) if continued else None)
 
 
 def resume(args, comm):
-    from nedhpc.evolve import evolve, load_resume
+    from nedhpc.checkpoint import any_in
+    from nedhpc.evolve import load_resume
+    from nedhpc.lock import locked
+    from nedhpc.parallel import on_rank_0
     from nedhpc.problems import check_unchanged
-    state, about, skipped = load_resume(comm, args.run_dir)
-    warn(skipped)
-    table = configs.override(configs.tomllib.loads(about["config"]), args.overrides)
-    if args.petsc_options:
-        table.setdefault("stepper", {})["petsc_options"] = " ".join([table["stepper"].get("petsc_options", ""), *args.petsc_options]).strip()
-    config = configs.validate(table)
-    on_rank_0(comm, check_unchanged, config, about["user_files"], [setting.partition("=")[0] for setting in args.overrides])
-    report(comm, args.run_dir, evolve(config, args.run_dir, comm, (state, about["history"])))
+    if not on_rank_0(comm, any_in, args.run_dir):
+        raise UsageError(f"{args.run_dir} holds no checkpoint to continue from")
+    with locked(comm, args.run_dir):
+        state, about = load_resume(comm, args.run_dir)
+        table = configs.override(configs.tomllib.loads(about["config"]), args.overrides)
+        if args.petsc_options:
+            table.setdefault("stepper", {})["petsc_options"] = " ".join([table["stepper"].get("petsc_options", ""), *args.petsc_options]).strip()
+        config = configs.validate(table)
+        on_rank_0(comm, check_unchanged, config, about["user_files"], [setting.partition("=")[0] for setting in args.overrides])
+        return finish(args, comm, config, args.run_dir, (state, about))
 
 
-def warn(skipped):
-    for text in skipped:
-        log.warning("skipped: %s", text)
+def finish(args, comm, config, run_dir, continued):
+    """Run to the end, report, return the status. Collective."""
+    from nedhpc.evolve import evolve
+    args.stop.install()
+    status, _ = evolve(config, run_dir, comm, continued, args.stop)
+    report(comm, run_dir)
+    return status
 
 
-def has_run(run_dir):
-    return (run_dir / "config.toml").exists() or any(run_dir.glob("checkpoint-*.h5"))
-
-
-def report(comm, run_dir, outcome):
+def report(comm, run_dir):
     """One line of result on stdout."""
     from nedhpc.postprocess.info import info as facts
     if comm.rank == 0:

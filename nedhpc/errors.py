@@ -30,3 +30,11 @@ class NonFiniteError(NedError):
 
 class NotAStateError(UsageError):
     """A file is not a checkpoint of a schema this version reads."""
+
+
+class FutureSchemaError(NotAStateError):
+    """A later nedhpc wrote the file."""
+
+
+class StorageError(NedError):
+    """The run folder takes no more: disk full, quota, read-only, deleted."""

@@ -1,8 +1,8 @@
 """The whole run: build, start, step, watch, stop."""
 
-import dataclasses
 import datetime
 import importlib
+import logging
 import time
 from pathlib import Path
 
@@ -12,33 +12,50 @@ import torch
 from nedhpc import checkpoint, provenance, start
 from nedhpc.case import Case
 from nedhpc.checkpoint import State
-from nedhpc.errors import NedError, NotAStateError, UsageError
+from nedhpc.errors import NedError, StorageError, UsageError
 from nedhpc.monitor import Monitor
-from nedhpc.parallel import agree
+from nedhpc.parallel import all_come, on_rank_0
+from nedhpc.resume import adapt, check
 from nedhpc.series import Series
 from nedhpc.steppers.base import StepInfo
 from nedhpc.steppers.first_order import BASELINES
 from nedhpc.steppers.ts import TimeStepper
 
+log = logging.getLogger("nedhpc")
 
-def evolve(config, run_dir, comm, resume=None):
+
+def evolve(config, run_dir, comm, resume=None, stop=None):
     """Evolve the config's network to the end and return (status, State). Collective on comm.
 
-    resume: (State, config history) to continue from. Writes config.toml, series.h5 and checkpoints in run_dir; whatever ends the
+    resume: (State, about) of the checkpoint to continue from, as `load_resume` returns them; `config` may differ from its in what
+    resume.py allows. stop: a stop.Stop that signals reach. Writes config.toml, series.h5 and checkpoints in run_dir; whatever ends the
     run, the last good state is on disk. Raises NedError alike on every rank.
     """
     if config.stepper.type in BASELINES:
         importlib.import_module("torch._dynamo")  # the first torch.optim object imports it, for seconds that are not the run's
     started = time.monotonic()
     torch.set_default_dtype(torch.float64)
+    provenance.inputs(comm, config)
+    about, notes = {"config_history": [config.toml()], "config_changes": ["start"]}, []
+    if resume:
+        state, about, notes = adapt(*resume, config)
     case = Case(comm, config)
-    state, history = resume or (first_state(case), [])
-    prepare(comm, run_dir, config)
+    if resume:
+        check(case, state, about)
+    on_rank_0(comm, prepare, run_dir, config, state.step if resume else None)
+    if not resume:
+        state = first_state(case)
+    for note in notes if comm.rank == 0 else []:
+        log.info("after step %d: %s", state.step, note)
     theta = case.parameters(state)
     case.restore(state.selection)
     case.draw(case.draw_number(state.step), theta)
-    series = Series.open(Path(run_dir) / "series.h5", state.step) if resume else Series(Path(run_dir) / "series.h5")
-    monitor = Monitor(comm, config, case, run_dir, series, [*history, config.toml()], provenance.collect(comm, case.device), state, started)
+    file = Path(run_dir) / "series.h5"
+    series = Series.open(file, state.step) if resume and comm.rank == 0 else Series(file)
+    about |= {"config": config.toml(), "layout": checkpoint.layout(case.network), "user_files": case.user_files,
+              "sampling": {"rule": config.sampling.rule, "seed": config.run.seed, "data_sha256": case.data_digest},
+              "provenance": provenance.collect(comm, case.device)}
+    monitor = Monitor(comm, config, case, run_dir, series, about, state, started, stop)
 
     def before_step(step):
         case.draw(case.draw_number(step), theta)
@@ -50,25 +67,36 @@ def evolve(config, run_dir, comm, resume=None):
         return monitor.after_step(State(theta_P, coefficients, step, time, dt, stepper.state(), case.draw_number(step),
                                         selection=case.selection), info)
 
+    own = comm.Dup()
     with TimeStepper(comm, case.flow, config.stepper, theta, config.run.max_steps, config.run.max_time) as stepper:
         try:
             if resume:
                 monitor.measure(state, StepInfo(dt=0.0))
             else:
-                state.wall_time = monitor.wall_time  # the start counts
+                state.wall_time, _ = monitor.look()  # the start counts
                 monitor.record(state, StepInfo(dt=0.0))
                 monitor.save(state)
             reached = monitor.relative_l2 is not None and monitor.relative_l2 <= config.run.target_relative_l2
-            if not reached and state.step < config.run.max_steps:
+            _, reason = monitor.look()
+            if reached or state.step >= config.run.max_steps:
+                pass
+            elif reason:
+                monitor.stop_early(reason)
+            else:
                 stepper.solve(case.parameters(state), state.step, state.time, state.dt, state.stepper, before_step, after_step)
             if monitor.status == "running":
                 monitor.status = "converged" if reached else "max_steps"
+        except StorageError:
+            raise
         except NedError as error:
+            if not all_come(own):
+                raise RuntimeError(f"rank {comm.rank} failed alone: {error}") from error
             monitor.status, monitor.message = "failed", str(error)
             monitor.save(monitor.good)
             raise type(error)(f"step {monitor.good.step + 1}: {error}; the state after step {monitor.good.step} is in {run_dir}") from error
         finally:
             monitor.close()
+    own.Free()
     monitor.save(monitor.good)
     return monitor.status, monitor.good
 
@@ -84,11 +112,12 @@ def first_state(case):
     config, comm = case.config, case.comm
     values = list(case.problem.coefficients.values())
     if config.run.initial is not None:
-        given, _ = checkpoint.read(config.run.initial)
+        given, _ = on_rank_0(comm, checkpoint.read, config.run.initial)
         if len(given.theta_P) != case.energy.num_network:
             raise UsageError(f"run.initial = {config.run.initial!r} holds {len(given.theta_P)} parameters; the network of this "
                              f"config has {case.energy.num_network}")
-        parameters = np.concatenate([given.theta_P, list(given.coefficients.values()) or values])
+        coefficients = case.problem.coefficients | {name: c for name, c in given.coefficients.items() if name in case.problem.coefficients}
+        parameters = np.concatenate([given.theta_P, list(coefficients.values())])
     elif config.run.start == "last_layer":
         case.draw(0)
         like = torch.empty(0, dtype=case.dtype, device=case.device)
@@ -99,27 +128,22 @@ def first_state(case):
     return State(theta_P, coefficients, 0, 0.0, config.stepper.dt)
 
 
-def prepare(comm, run_dir, config):
-    """Make the run folder and write its config.toml. Collective."""
-    error = None
-    if comm.rank == 0:
-        try:
-            Path(run_dir).mkdir(parents=True, exist_ok=True)
-            (Path(run_dir) / "config.toml").write_text(config.toml())
-        except OSError as caught:
-            error = UsageError(f"cannot write in {run_dir}: {caught.strerror}")
-    agree(comm, error)
+def prepare(run_dir, config, step):
+    """Make the run folder fit to continue after `step`, or for a new run (None): its config.toml, nothing half-written, no newer
+    checkpoint. UsageError where a new run would meet an old one. Local."""
+    try:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        if step is None and checkpoint.any_in(run_dir):
+            raise UsageError(f"{run_dir} already holds a run; continue it with `nedhpc resume {run_dir}` or --resume auto, or give another --out")
+        checkpoint.tidy(run_dir, step or 0)
+        checkpoint.replace(Path(run_dir) / "config.toml", config.toml().encode())
+    except OSError as error:
+        raise UsageError(f"cannot write in {run_dir}: {error.strerror or error}") from None
 
 
 def load_resume(comm, run_dir):
     """(State, about) of the newest checkpoint that opens, read by rank 0 alone. Collective."""
-    found = error = None
-    if comm.rank == 0:
-        try:
-            _, state, about, skipped = checkpoint.newest(run_dir)
-            found = dataclasses.asdict(state), about, skipped
-        except NotAStateError as caught:
-            error = caught
-    agree(comm, error)
-    state, about, skipped = comm.bcast(found, 0)
-    return State(**state), about, skipped
+    path, state, about, skipped = on_rank_0(comm, checkpoint.newest, run_dir)
+    for error in skipped.values() if comm.rank == 0 else []:
+        log.warning("%s; it is left aside, the run continues from %s", error, path.name)
+    return state, about

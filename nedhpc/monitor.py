@@ -1,6 +1,7 @@
 """What happens between steps: errors measured, series and checkpoints written, progress shown, the end decided.
 
-The decisions (target reached, wall time over) come from rank 0's clock and reduced numbers, so that all ranks take the same.
+The decisions (target reached, wall time over, a signal to stop) come from rank 0's clock and reduced numbers, so that all ranks take
+the same.
 """
 
 import logging
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from nedhpc import checkpoint
 from nedhpc.case import method
-from nedhpc.errors import NedError
-from nedhpc.parallel import agree, broadcast, total
+from nedhpc.errors import StorageError
+from nedhpc.parallel import agree, maximum, total
+from nedhpc.stop import LIMIT, MARGIN_SECONDS, Stop, describe, slurm_end
 
 log = logging.getLogger("nedhpc")
 
@@ -24,10 +26,13 @@ PROGRESS_SECONDS = 60.0
 class Monitor:
     """Watches one run; `after_step` is its per-step hook and returns True when the run ends."""
 
-    def __init__(self, comm, config, case, run_dir, series, history, provenance, state, started):
+    def __init__(self, comm, config, case, run_dir, series, about, state, started, stop=None):
         self.comm, self.config, self.case, self.run_dir = comm, config, case, run_dir
-        self.series, self.history, self.provenance = series, history, provenance
+        self.series, self.about = series, about
         self.started, self.wall_before = started, state.wall_time
+        self.stop, self.end = stop or Stop(), slurm_end() if comm.rank == 0 else None
+        self.longest_step = self.longest_save = 0.0
+        self.last_look = None
         self.first_step = state.step
         self.saved_at = self.reported_at = self.started
         self.status, self.message = "running", ""
@@ -38,19 +43,29 @@ class Monitor:
         if comm.rank == 0 and sys.stderr.isatty():
             self.bar = tqdm(total=config.run.max_steps, initial=state.step, unit="step", file=sys.stderr)
 
-    @property
-    def wall_time(self):
-        """Seconds of this run and those it continues; rank 0's clock on every rank. Collective."""
-        return float(broadcast(self.comm, np.array([time.monotonic() - self.started + self.wall_before]))[0])
+    def look(self):
+        """(Seconds of this run and those it continues by rank 0's clock, why to stop now: a signal, LIMIT or 0). Collective."""
+        now, reason = time.monotonic(), self.stop.signal
+        self.longest_step, self.last_look = max(self.longest_step, now - (self.last_look or now)), now
+        if self.end is not None and self.end - time.time() < MARGIN_SECONDS + 2 * (self.longest_step + self.longest_save):
+            reason = LIMIT
+        rank_0 = now - self.started + self.wall_before if self.comm.rank == 0 else -np.inf
+        wall_time, reason = maximum(self.comm, [rank_0, reason])
+        return float(wall_time), int(reason)
+
+    def stop_early(self, reason):
+        self.status, self.message = "stopped", f"stopped {describe(reason)}; `nedhpc resume {self.run_dir}` continues"
 
     def after_step(self, state, info):
         """Record `state` (a checkpoint.State) after an accepted step. Collective."""
-        config, state.wall_time = self.config, self.wall_time
+        config = self.config
+        state.wall_time, reason = self.look()
         self.good = state
         wall_over = config.run.max_wall_time is not None and state.wall_time - self.wall_before >= config.run.max_wall_time
-        last = state.step >= config.run.max_steps or info.stalled or wall_over
+        complete = state.step >= config.run.max_steps or info.stalled
         if config.run.max_time is not None and state.time >= config.run.max_time * (1 - 1e-14):
-            last, self.status = True, "max_time"
+            complete, self.status = True, "max_time"
+        last = bool(complete or wall_over or reason)
         if state.step % config.output.every_steps == 0 or last:
             self.record(state, info)
         if info.note and not self.message:
@@ -62,7 +77,10 @@ class Monitor:
             self.status, self.message = "converged", "no step lowers the energy further: it is at the level of rounding"
         elif wall_over:
             self.status = "wall_time"
-        self._save_when_due(state)
+        elif reason and not complete:
+            self.stop_early(reason)
+        if not last:  # the end is saved anyway
+            self._save_when_due(state)
         return last
 
     def measure(self, state, info):
@@ -84,8 +102,8 @@ class Monitor:
         entry |= {f"energy_terms/{term.name}": E for term, E in zip(self.case.problem.terms, self.energy_terms)}
         entry |= {f"metrics/{name}": value for name, value in self.metrics.items()}
         self.series.append(entry)
+        self._on_disk(lambda: self.series.write(force=False))
         if self.comm.rank == 0:
-            self.series.write(force=False)
             self._progress(state, info)
 
     def _progress(self, state, info):
@@ -110,23 +128,30 @@ class Monitor:
 
     def save(self, state):
         """Write a checkpoint and the series; a failure is the same error on every rank. Collective."""
+        begun = time.monotonic()
         with self.case.flow.phases("output"):
             self._save(state)
+        self.longest_save = max(self.longest_save, time.monotonic() - begun)
 
     def _save(self, state):
         self.saved_at = self.started + state.wall_time - self.wall_before
         memory = int(total(self.comm, [psutil.Process().memory_info().rss / 2**20])[0])
+        about = self.about | {"stats": self.stats() | {"peak_memory_mb": memory}}
+
+        def write():
+            self.series.write()
+            checkpoint.write(self.run_dir, state, about, self.config.checkpoint.keep)
+        self._on_disk(write)
+
+    def _on_disk(self, write):
+        """write() by rank 0; where the run folder does not take it, the same error on every rank. Collective."""
         error = None
         if self.comm.rank == 0:
-            stats = self.stats() | {"peak_memory_mb": memory}
-            sampling = {"rule": self.config.sampling.rule, "seed": self.config.run.seed}
             try:
-                self.series.write()
-                checkpoint.write(self.run_dir, state, self.config.toml(), self.history, self.case.user_files,
-                                 self.case.network.layout, sampling,
-                                 self.provenance, stats, self.config.checkpoint.keep)
+                write()
             except OSError as caught:
-                error = NedError(f"cannot write a checkpoint in {self.run_dir}: {caught}; the earlier checkpoints are untouched")
+                error = StorageError(f"cannot write in {self.run_dir}: {caught.strerror or caught}; the checkpoints that are there are untouched: "
+                                     f"free space or restore the folder, then `nedhpc resume {self.run_dir}`")
         agree(self.comm, error)
 
     def stats(self):

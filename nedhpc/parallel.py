@@ -4,11 +4,16 @@ Every function says whether it is collective. Reductions follow a binary tree by
 number of ranks alone, and are float64 on the host.
 """
 
+import time
+
 import numpy as np
+from mpi4py import MPI
 
 from nedhpc.errors import NedError
 
 MESSAGE_BYTES = 2**30
+ALONE_SECONDS = 5.0
+"""A rank that fails waits this long for the others to fail alike, then ends the job."""
 
 
 def block(num_global, rank, size):
@@ -65,6 +70,13 @@ def broadcast(comm, x):
     return x
 
 
+def maximum(comm, x):
+    """Largest of float64 arrays over ranks, element by element. Collective on comm."""
+    x = np.array(x, dtype=np.float64)
+    comm.Allreduce(MPI.IN_PLACE, x, MPI.MAX)
+    return x
+
+
 def agree(comm, error):
     """Raise the lowest failing rank's NedError on every rank; return where no rank passed one. Collective on comm."""
     if comm.size > 1:
@@ -76,6 +88,28 @@ def agree(comm, error):
             Exception.__init__(error, first[1])
     if error is not None:
         raise error
+
+
+def on_rank_0(comm, function, *args):
+    """function(*args) of rank 0 on every rank; its NedError too. Collective on comm."""
+    result = error = None
+    if comm.rank == 0:
+        try:
+            result = function(*args)
+        except NedError as caught:
+            error = caught
+    agree(comm, error)
+    return comm.bcast(result, 0)
+
+
+def all_come(comm):
+    """Whether every rank comes here within ALONE_SECONDS. Needs a communicator of its own: the others may be in any call of another."""
+    barrier, deadline = comm.Ibarrier(), time.monotonic() + ALONE_SECONDS
+    while not barrier.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _subclasses(cls):

@@ -1,13 +1,16 @@
 """The time series of a run: kept in memory, rewritten atomically, always readable. Local: one rank writes."""
 
+import logging
 import time
 
 import h5py
 import numpy as np
 
-from nedhpc.checkpoint import atomic_file
+from nedhpc.checkpoint import open_sealed, sealed_file, value
 from nedhpc.errors import NotAStateError
 from nedhpc.phases import PHASES
+
+log = logging.getLogger("nedhpc")
 
 REWRITE_SECONDS = 10.0
 UNITS = {"wall_time": "s"}
@@ -27,10 +30,11 @@ class Series:
 
     @classmethod
     def open(cls, path, last_step):
-        """The series of an earlier run, cut at `last_step`; empty where the file is missing or does not open."""
+        """The series of an earlier run, cut at `last_step`; empty, and said so, where the file is missing or does not open."""
         try:
             columns = read(path)
-        except NotAStateError:
+        except NotAStateError as error:
+            log.warning("the time series begins anew: %s", error)
             return cls(path)
         kept = columns["step"] <= last_step
         return cls(path, {name: list(values[kept]) for name, values in columns.items()})
@@ -43,7 +47,7 @@ class Series:
         """Rewrite the file, at most every 10 s unless forced."""
         if not self.columns or not force and time.monotonic() - self.written < REWRITE_SECONDS:
             return
-        with atomic_file(self.path) as file:
+        with sealed_file(self.path) as file:
             step = file.create_dataset("step", data=np.asarray(self.columns["step"], np.int64))
             step.make_scale("step")
             for name, values in self.columns.items():
@@ -58,9 +62,6 @@ class Series:
 def read(path):
     """{dataset name: values} of a series file."""
     columns = {}
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(lambda name, item: columns.update({name: item[:]}) if isinstance(item, h5py.Dataset) else None)
-    except OSError as error:
-        raise NotAStateError(f"{path} cannot be read: {error}") from None
+    with open_sealed(path) as file:
+        file.visititems(lambda name, item: columns.update({name: value(item)}) if isinstance(item, h5py.Dataset) else None)
     return columns

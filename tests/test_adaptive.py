@@ -123,12 +123,12 @@ def test_resume_equals_no_interruption(comm, folder, stop):
 
     _, whole = run(settings(11), folder / "whole", comm)
     run(settings(stop), folder / "parts", comm)
-    state, about, _ = load_resume(comm, folder / "parts")
+    state, about = load_resume(comm, folder / "parts")
     assert state.step == stop and int(state.selection["draw"]) == (stop - 1) // 3 and len(state.selection["index"]) == 60
     config = validate(override(tomllib.loads(about["config"]), ["run.max_steps=11"]))
     case = Case(comm, config)
     case.restore(state.selection)
-    _, resumed = run(config, folder / "parts", comm, (state, about["history"]))
+    _, resumed = run(config, folder / "parts", comm, (state, about))
     assert np.array_equal(whole.theta_P, resumed.theta_P) and all(np.array_equal(whole.selection[k], resumed.selection[k]) for k in whole.selection)
     if comm.rank == 0:
         _, saved, _, _ = checkpoint.newest(folder / "whole")

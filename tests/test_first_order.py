@@ -90,9 +90,9 @@ def test_resume_equals_no_interruption(comm, folder, kind, resample):
                            sampling={"rule": "uniform", "resample_every": resample}, run={"max_steps": steps})
     _, whole = evolve(settings(20), folder / "whole", comm)
     evolve(settings(9), folder / "parts", comm)
-    state, about, _ = load_resume(comm, folder / "parts")
+    state, about = load_resume(comm, folder / "parts")
     table = override(tomllib.loads(about["config"]), ["run.max_steps=20"])
-    _, resumed = evolve(validate(table), folder / "parts", comm, (state, about["history"]))
+    _, resumed = evolve(validate(table), folder / "parts", comm, (state, about))
     assert resumed.step == 20 and np.array_equal(whole.theta_P, resumed.theta_P) and whole.time == resumed.time
 
 

@@ -150,10 +150,10 @@ def test_resume_equals_no_interruption(comm, folder, name, resample):
     _, whole = run(settings(13), folder / "whole", comm)
     for stop in (3, 10):
         run(settings(stop), folder / f"parts{stop}", comm)
-        state, about, _ = load_resume(comm, folder / f"parts{stop}")
+        state, about = load_resume(comm, folder / f"parts{stop}")
         assert state.step == stop
         table = override(tomllib.loads(about["config"]), ["run.max_steps=13"])
-        _, resumed = run(validate(table), folder / f"parts{stop}", comm, (state, about["history"]))
+        _, resumed = run(validate(table), folder / f"parts{stop}", comm, (state, about))
         assert resumed.step == 13 and np.array_equal(whole.theta_P, resumed.theta_P)
         assert whole.dt == resumed.dt and whole.time == resumed.time
 

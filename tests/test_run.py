@@ -40,10 +40,10 @@ def test_resume_equals_no_interruption(comm, folder, name, resample):
     _, again = run(settings(name, sampling=sampling), folder / "again", comm)
     assert np.array_equal(whole.theta_P, again.theta_P)
     run(settings(name, 10, sampling=sampling), folder / "parts", comm)
-    state, about, _ = load_resume(comm, folder / "parts")
+    state, about = load_resume(comm, folder / "parts")
     assert state.step == 10
     table = override(tomllib.loads(about["config"]), ["run.max_steps=20"])
-    _, resumed = run(validate(table), folder / "parts", comm, (state, about["history"]))
+    _, resumed = run(validate(table), folder / "parts", comm, (state, about))
     assert resumed.step == 20 and np.array_equal(whole.theta_P, resumed.theta_P) and whole.dt == resumed.dt
     if comm.rank == 0:
         for column in ("step", "time", "energy", "relative_l2"):

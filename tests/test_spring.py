@@ -103,8 +103,8 @@ def test_resume_equals_no_interruption(comm, folder, search):
         return make_config(stepper={"type": "spring", "spring": {"search": search}}, run={"max_steps": steps}, solver={"type": "dual"}, **SMALL)
     _, whole = evolve(settings(20), folder / "whole", comm)
     evolve(settings(9), folder / "parts", comm)
-    state, about, _ = load_resume(comm, folder / "parts")
-    _, resumed = evolve(validate(override(tomllib.loads(about["config"]), ["run.max_steps=20"])), folder / "parts", comm, (state, about["history"]))
+    state, about = load_resume(comm, folder / "parts")
+    _, resumed = evolve(validate(override(tomllib.loads(about["config"]), ["run.max_steps=20"])), folder / "parts", comm, (state, about))
     assert resumed.step == 20 and np.array_equal(whole.theta_P, resumed.theta_P)
 
 

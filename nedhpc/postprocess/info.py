@@ -11,7 +11,7 @@ from nedhpc import checkpoint, config
 def info(path):
     """The facts of `nedhpc info`; NotAStateError where path holds no usable checkpoint."""
     path = Path(path)
-    file, state, about, skipped = checkpoint.newest(path) if path.is_dir() else (path, *checkpoint.read(path), [])
+    file, state, about, skipped = checkpoint.newest(path) if path.is_dir() else (path, *checkpoint.read(path), {})
     stats = {key: value.item() if hasattr(value, "item") else value for key, value in about["stats"].items()}
     settings = config.tomllib.loads(about["config"])
 
@@ -31,7 +31,8 @@ def info(path):
             "relative_l2": number("relative_l2"), "metrics": metrics, "projection_error": number("projection_error"),
             "wall_time": state.wall_time, "seconds_per_step": stats["seconds_per_step"], "num_parameters": stats["num_parameters"],
             "num_points": stats["num_points"], "num_ranks": stats["num_ranks"], "device": stats["device"], "dtype": stats["dtype"],
-            "peak_memory_mb": stats["peak_memory_mb"], "file": str(file), "skipped": skipped}
+            "peak_memory_mb": stats["peak_memory_mb"], "file": str(file), "changes": about["config_changes"],
+            "skipped": list(skipped.values())}
 
 
 def status(path, saved, provenance):

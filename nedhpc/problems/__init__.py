@@ -101,8 +101,17 @@ def user_files(config):
 
 
 def digests(config):
-    """{key: SHA-256} of the config's Python files."""
-    return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in user_files(config).items()}
+    """{key: SHA-256} of the files that the config names, Python and data; "missing" for one that cannot be read."""
+    files = user_files(config)
+    if isinstance(data := getattr(config.problem, "file", None), str) and data:
+        files["problem.file"] = Path(data)
+    found = {}
+    for key, path in files.items():
+        try:
+            found[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            found[key] = "missing"
+    return found
 
 
 def check_unchanged(config, known, named=()):
