@@ -10,7 +10,8 @@ from nedhpc.energy import Energy
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.flow import Flow
 from nedhpc.networks import MLP, ModuleNetwork
-from nedhpc.parallel import block, choose_device, total
+from nedhpc.parallel import block, total
+from nedhpc.placement import choose_device
 from nedhpc.problems.base import CrossEntropy
 from nedhpc.solvers import choose
 from nedhpc.steppers.first_order import BASELINES

@@ -74,12 +74,14 @@ def on_all_ranks(args):
     """A command of all ranks: expected errors are collective and printed once, any other ends the job at once."""
     args.stop = Stop()
     args.stop.install()
-    # Before MPI and torch start their threads and read their settings.
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank()))
     import mpi4py
     mpi4py.rc.thread_level = "funneled"
     from mpi4py import MPI
+
+    from nedhpc.placement import threads_per_rank
     comm, own = MPI.COMM_WORLD, MPI.COMM_WORLD.Dup()
+    # Before torch and BLAS are imported and read it.
+    os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(comm))
     logging.basicConfig(level=logging.INFO if comm.rank == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr)
     try:
         status = args.function(args, comm)
@@ -112,17 +114,6 @@ def out_of_memory(error):
     """Whether numpy, torch on a CPU, or CUDA had no memory left."""
     return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(
         part in str(error) for part in ("can't allocate memory", "out of memory"))
-
-
-def threads_per_rank():
-    """Cores divided by this node's ranks, as the launchers tell."""
-    cores = len(os.sched_getaffinity(0))
-    if cores < (os.cpu_count() or 1):
-        return cores  # bound by the launcher
-    for name in ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"):
-        if os.environ.get(name, "").isdigit():
-            return max(1, cores // int(os.environ[name]))
-    return cores
 
 
 def run(args, comm):

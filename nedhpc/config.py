@@ -205,7 +205,7 @@ class Device(Section):
     type: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float64", "float32"] = "float64"
     threads: Annotated[int, Field(ge=0)] = 0
-    """torch threads of a rank; 0: the node's cores divided by its ranks."""
+    """torch threads of a rank; 0: OMP_NUM_THREADS, or its share of the cores."""
 
 
 class Config(Section):

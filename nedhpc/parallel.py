@@ -1,17 +1,15 @@
-"""Communicator helpers: blocks of indices, reductions in a fixed order, agreement on failure, device choice.
+"""Communicator helpers: blocks of indices, reductions in a fixed order, agreement on failure.
 
 Every function says whether it is collective. Reductions follow a binary tree by rank, so that a result depends on the
 number of ranks alone, and are float64 on the host.
 """
 
-import os
 import time
 
 import numpy as np
-import torch
 from mpi4py import MPI
 
-from nedhpc.errors import NedError, UsageError
+from nedhpc.errors import NedError
 
 MESSAGE_BYTES = 2**30
 ALONE_SECONDS = 5.0
@@ -116,29 +114,3 @@ def all_come(comm):
 
 def _subclasses(cls):
     return [cls, *(c for child in cls.__subclasses__() for c in _subclasses(child))]
-
-
-def local_rank(comm):
-    """Rank among those of this node. Collective on comm."""
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    rank, size = node.rank, node.size
-    node.Free()
-    return rank, size
-
-
-def choose_device(comm, kind, threads):
-    """The rank's torch device, and torch's thread count set to `threads`, OMP_NUM_THREADS, or cores / ranks of the node. Collective on comm.
-
-    CUDA devices go round by local rank, which is right whether a rank sees one GPU or all of the node's.
-    """
-    rank, size = local_rank(comm)
-    cores = len(os.sched_getaffinity(0))
-    # A bound rank sees only its own cores; an unbound one sees the node's and takes its share.
-    share = max(1, cores // size) if cores >= size and cores == os.cpu_count() else cores
-    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, share))
-    missing = kind == "cuda" and not torch.cuda.is_available()
-    agree(comm, UsageError("device.type = 'cuda': torch sees no CUDA device here; use 'auto' or 'cpu', or a CUDA build of torch")
-          if missing else None)
-    if kind == "cuda" or (kind == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda", rank % torch.cuda.device_count())
-    return torch.device("cpu")
