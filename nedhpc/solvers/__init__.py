@@ -22,7 +22,7 @@ def memory_bytes(kind, num_rows, num_parameters, num_ranks, metric="euclidean", 
     rows = 8 * local * num_parameters
     if rows > HOLD_BYTES:
         rows = COLUMN_BYTES if kind == "dual" else 8 * min(chunk, local) * num_parameters
-    rest = 7 * min(chunk, local) * point_bytes + (0 if metric == "euclidean" else 24 * num_parameters**2)
+    rest = 10 * min(chunk, local) * point_bytes + (0 if metric == "euclidean" else 24 * num_parameters**2)
     if kind == "krylov":
         held = rows if 8 * local * num_parameters <= HOLD_BYTES else 0
         return 2 * held + 24 * min(rank, num_parameters) * (local + num_parameters) + rest
