@@ -12,7 +12,7 @@ import torch
 from nedhpc import checkpoint, provenance, start
 from nedhpc.case import Case
 from nedhpc.checkpoint import State
-from nedhpc.errors import NedError, StorageError, UsageError
+from nedhpc.errors import NedError, NonFiniteError, StorageError, UsageError
 from nedhpc.monitor import Monitor
 from nedhpc.parallel import all_come, on_rank_0
 from nedhpc.resume import adapt, check
@@ -42,20 +42,67 @@ def evolve(config, run_dir, comm, resume=None, stop=None):
     case = Case(comm, config)
     if resume:
         check(case, state, about)
+    with time_stepper(case):  # PETSc knows its options, before anything is written
+        pass
     on_rank_0(comm, prepare, run_dir, config, state.step if resume else None)
     if not resume:
         state = first_state(case)
     for note in notes if comm.rank == 0 else []:
         log.info("after step %d: %s", state.step, note)
-    theta = case.parameters(state)
-    case.restore(state.selection)
-    case.draw(case.draw_number(state.step), theta)
+    take_sample(case, state)
     file = Path(run_dir) / "series.h5"
     series = Series.open(file, state.step) if resume and comm.rank == 0 else Series(file)
     about |= {"config": config.toml(), "layout": checkpoint.layout(case.network), "user_files": case.user_files,
               "sampling": {"rule": config.sampling.rule, "seed": config.run.seed, "data_sha256": case.data_digest},
               "provenance": provenance.collect(comm, case.device)}
     monitor = Monitor(comm, config, case, run_dir, series, about, state, started, stop)
+
+    own = comm.Dup()
+
+    def together(error):
+        if not all_come(own):
+            raise RuntimeError(f"rank {comm.rank} failed alone: {error}") from error
+
+    try:
+        if resume:
+            monitor.measure(state, StepInfo(dt=0.0))
+        else:
+            state.wall_time, _ = monitor.look()  # the start counts
+            monitor.record(state, StepInfo(dt=0.0))
+            monitor.save(state)
+        _, reason = monitor.look()
+        if monitor.relative_l2 is not None and monitor.relative_l2 <= config.run.target_relative_l2:
+            monitor.status = "converged"
+        elif state.step >= config.run.max_steps:
+            monitor.status = "max_steps"
+        elif reason:
+            monitor.stop_early(reason)
+        while monitor.status == "running":
+            try:
+                march(case, monitor, state)
+            except NonFiniteError as error:
+                together(error)
+                state = monitor.cut(error)
+            else:
+                if monitor.status == "running":
+                    monitor.status = "max_steps"  # PETSc's own option ended it
+    except StorageError:
+        raise
+    except NedError as error:
+        together(error)
+        monitor.status, monitor.message = "failed", str(error)
+        monitor.save(monitor.good)
+        raise type(error)(f"after step {monitor.good.step}: {error}; the state after that step is in {run_dir}") from error
+    finally:
+        monitor.close()
+    own.Free()
+    monitor.save(monitor.good)
+    return monitor.status, monitor.good
+
+
+def march(case, monitor, state):
+    """Take steps from `state` until the monitor ends them. NonFiniteError where one leads to no finite energy. Collective."""
+    theta = take_sample(case, state)
 
     def before_step(step):
         case.draw(case.draw_number(step), theta)
@@ -67,38 +114,22 @@ def evolve(config, run_dir, comm, resume=None, stop=None):
         return monitor.after_step(State(theta_P, coefficients, step, time, dt, stepper.state(), case.draw_number(step),
                                         selection=case.selection), info)
 
-    own = comm.Dup()
-    with TimeStepper(comm, case.flow, config.stepper, theta, config.run.max_steps, config.run.max_time) as stepper:
-        try:
-            if resume:
-                monitor.measure(state, StepInfo(dt=0.0))
-            else:
-                state.wall_time, _ = monitor.look()  # the start counts
-                monitor.record(state, StepInfo(dt=0.0))
-                monitor.save(state)
-            reached = monitor.relative_l2 is not None and monitor.relative_l2 <= config.run.target_relative_l2
-            _, reason = monitor.look()
-            if reached or state.step >= config.run.max_steps:
-                pass
-            elif reason:
-                monitor.stop_early(reason)
-            else:
-                stepper.solve(case.parameters(state), state.step, state.time, state.dt, state.stepper, before_step, after_step)
-            if monitor.status == "running":
-                monitor.status = "converged" if reached else "max_steps"
-        except StorageError:
-            raise
-        except NedError as error:
-            if not all_come(own):
-                raise RuntimeError(f"rank {comm.rank} failed alone: {error}") from error
-            monitor.status, monitor.message = "failed", str(error)
-            monitor.save(monitor.good)
-            raise type(error)(f"step {monitor.good.step + 1}: {error}; the state after step {monitor.good.step} is in {run_dir}") from error
-        finally:
-            monitor.close()
-    own.Free()
-    monitor.save(monitor.good)
-    return monitor.status, monitor.good
+    with time_stepper(case) as stepper:
+        stepper.solve(theta, state.step, state.time, state.dt, state.stepper, before_step, after_step)
+
+
+def take_sample(case, state):
+    """The state's parameters on the device, with its sample in the flow. Collective."""
+    theta = case.parameters(state)
+    case.restore(state.selection)
+    case.draw(case.draw_number(state.step), theta)
+    return theta
+
+
+def time_stepper(case):
+    """The config's TimeStepper. Collective."""
+    like = torch.empty(case.energy.num_parameters, dtype=case.dtype, device=case.device)
+    return TimeStepper(case.comm, case.flow, case.config.stepper, like, case.config.run.max_steps, case.config.run.max_time)
 
 
 def default_run_dir(comm, name):

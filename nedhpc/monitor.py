@@ -4,6 +4,7 @@ The decisions (target reached, wall time over, a signal to stop) come from rank 
 the same.
 """
 
+import dataclasses
 import logging
 import sys
 import time
@@ -14,13 +15,16 @@ from tqdm import tqdm
 
 from nedhpc import checkpoint
 from nedhpc.case import method
-from nedhpc.errors import StorageError
+from nedhpc.errors import NonFiniteError, StorageError
 from nedhpc.parallel import agree, maximum, total
+from nedhpc.steppers.ts import RULES
 from nedhpc.stop import LIMIT, MARGIN_SECONDS, Stop, describe, slurm_end
 
 log = logging.getLogger("nedhpc")
 
 PROGRESS_SECONDS = 60.0
+CUT, MAX_CUTS = 0.25, 10
+"""What dt is multiplied by where a step is not finite, and how often in a row: PETSc's own numbers for steps that it rejects."""
 
 
 class Monitor:
@@ -37,6 +41,8 @@ class Monitor:
         self.saved_at = self.reported_at = self.started
         self.status, self.message = "running", ""
         self.good = state
+        """The last state known to have a finite energy."""
+        self.cuts, self.cut_at = 0, None
         self.relative_l2 = self.energy = None
         self.metrics = {}
         self.bar = None
@@ -60,12 +66,12 @@ class Monitor:
         """Record `state` (a checkpoint.State) after an accepted step. Collective."""
         config = self.config
         state.wall_time, reason = self.look()
-        self.good = state
+        if info.E_K is not None and np.isfinite(info.E_K).all():
+            self.good = state
         wall_over = config.run.max_wall_time is not None and state.wall_time - self.wall_before >= config.run.max_wall_time
-        complete = state.step >= config.run.max_steps or info.stalled
-        if config.run.max_time is not None and state.time >= config.run.max_time * (1 - 1e-14):
-            complete, self.status = True, "max_time"
-        last = bool(complete or wall_over or reason)
+        time_over = config.run.max_time is not None and state.time >= config.run.max_time * (1 - 1e-14)
+        complete = time_over or state.step >= config.run.max_steps
+        last = bool(complete or info.stalled or wall_over or reason)
         if state.step % config.output.every_steps == 0 or last:
             self.record(state, info)
         if info.note and not self.message:
@@ -75,22 +81,40 @@ class Monitor:
             self.status, last = "converged", True
         elif info.stalled:
             self.status, self.message = "converged", "no step lowers the energy further: it is at the level of rounding"
+        elif complete:
+            self.status = "max_time" if time_over else "max_steps"
         elif wall_over:
             self.status = "wall_time"
-        elif reason and not complete:
+        elif reason:
             self.stop_early(reason)
         if not last:  # the end is saved anyway
-            self._save_when_due(state)
+            self._save_when_due(state, info)
         return last
 
+    def cut(self, error):
+        """The last good state with a shorter dt, to go on from after a NonFiniteError. Raises `error` where that does not help: after many
+        in a row, or in a step rule, which looks for its own dt or has a learning rate instead. Collective."""
+        self.cuts = self.cuts + 1 if self.good.step == self.cut_at else 1
+        self.cut_at = self.good.step
+        if self.config.stepper.type in RULES or self.cuts > MAX_CUTS:
+            raise error
+        self.good = dataclasses.replace(self.good, dt=CUT * self.good.dt)
+        if self.comm.rank == 0:
+            log.warning("%s; again from step %d with dt = %.3g", error, self.good.step, self.good.dt)
+        return self.good
+
     def measure(self, state, info):
-        """Energy and error of `state`. Collective."""
+        """Energy and error of `state`; NonFiniteError where it has none. Collective."""
         theta_P = self.case.parameters(state)
         E_K = info.E_K if info.E_K is not None else self.case.flow.energies(theta_P)
         self.energy, self.energy_terms = float(np.sum(E_K)), [float(E) for E in E_K]
         with self.case.flow.phases("output"):
             self.relative_l2, self.metrics = self.case.relative_l2(theta_P), self.case.metrics(theta_P)
         self.projection_error = info.projection_error
+        if not np.isfinite(self.energy):
+            raise NonFiniteError(f"the energy is not finite after step {state.step}; the likely cause is a time step dt or a learning rate that "
+                                 "is too large, or a problem function that divides by zero or takes a root or log of a negative number")
+        self.good = state
 
     def record(self, state, info):
         """Measure and append to the series. Collective."""
@@ -119,11 +143,13 @@ class Monitor:
             left = int(seconds * max(0, self.config.run.max_steps - state.step))
             log.info("step %d  %s  ETA %02d:%02d:%02d", state.step, text, left // 3600, left // 60 % 60, left % 60)
 
-    def _save_when_due(self, state):
+    def _save_when_due(self, state, info):
         every = self.config.checkpoint.every_steps
         due = every is not None and state.step % every == 0
         due = due or state.wall_time - self.wall_before - (self.saved_at - self.started) >= self.config.checkpoint.every_seconds
         if due:
+            if self.good is not state:
+                self.measure(state, info)
             self.save(state)
 
     def save(self, state):

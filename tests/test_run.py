@@ -99,13 +99,63 @@ def test_keeps_the_last_checkpoints_and_skips_torn_ones(comm, folder):
         checkpoint.read(folder / "run" / "series.h5")
 
 
-def test_nan_leaves_the_last_good_state(comm, folder):
-    config = make_config(stepper={"type": "euler", "dt": 10.0}, run={"max_steps": 500})
-    with pytest.raises(NonFiniteError, match=r"step \d+: .* time step"):
+FAILING = """
+import nedhpc
+class P(nedhpc.Problem):
+    domain = nedhpc.Box([0.0], [1.0])
+    terms = [nedhpc.Residual("failing", jets=("u",))]
+    calls = 0
+    def failing(self, x, j, c):
+        P.calls += 1
+        return j.u - 1 if P.calls < 150 else j.u * float("nan")
+"""
+
+
+@pytest.mark.parametrize("kind", ["euler", "ptc", "adam"])
+def test_nan_leaves_the_last_good_state(comm, folder, kind):
+    """Where no shorter step helps."""
+    if comm.rank == 0:
+        (folder / "p.py").write_text(FAILING)
+    comm.Barrier()
+    config = make_config(problem={"name": f"{folder}/p.py:P"}, stepper={"type": kind, "dt": 1e-3}, run={"max_steps": 500})
+    with pytest.raises(NonFiniteError, match=r"step \d+: .* not finite; the likely cause"):
         run(config, folder / "run", comm)
     if comm.rank == 0:
         _, state, _, _ = checkpoint.newest(folder / "run")
-        assert np.isfinite(state.theta_P).all() and info(folder / "run")["status"] == "failed"
+        assert np.isfinite(state.theta_P).all() and info(folder / "run")["status"] == "failed" and state.step > 0
+
+
+BARRIER = """
+import nedhpc, torch
+class P(nedhpc.Problem):
+    domain = nedhpc.Box([0.0], [1.0])
+    terms = [nedhpc.Residual("barrier", jets=("u",))]
+    def barrier(self, x, j, c):
+        "0 at u = 0.5, no number where u > 1."
+        return 1 + torch.log(1 - j.u) / 0.6931471805599453
+"""
+
+
+@pytest.mark.parametrize("name", ["euler", "rk5dp"])
+def test_a_step_to_no_energy_is_taken_again_shorter(comm, folder, name):
+    if comm.rank == 0:
+        (folder / "p.py").write_text(BARRIER)
+    comm.Barrier()
+
+    def barrier(steps):
+        stepper = {"type": STEPPERS[name][0], "dt": 8.0, "petsc_options": f"{STEPPERS[name][1]} -ts_adapt_type none"}
+        return make_config(problem={"name": f"{folder}/p.py:P"}, stepper=stepper, run={"max_steps": steps}, output={"every_steps": 3})
+
+    status, whole = run(barrier(40), folder / "whole", comm)
+    assert status == "max_steps" and whole.step == 40 and 8 * 0.25**8 < whole.dt < 8
+    run(barrier(10), folder / "parts", comm)
+    state, about = load_resume(comm, folder / "parts")
+    _, parts = run(barrier(40), folder / "parts", comm, (state, about))
+    assert np.array_equal(parts.theta_P, whole.theta_P) and parts.dt == whole.dt
+    if comm.rank == 0:
+        series = Solution(folder / "whole").series
+        assert list(series["step"]) == [*range(0, 40, 3), 40]
+        assert series["energy"][-1] < 0.5 * series["energy"][0] and np.isfinite(series["energy"]).all()
 
 
 def test_last_layer_start_solves_smooth_problems(comm, folder):
