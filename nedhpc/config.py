@@ -151,7 +151,8 @@ class Stepper(Section):
     type: Literal["ptc", "spring", "sgd", "adam", "lbfgs", "euler", "rk", "ssp", "beuler", "theta", "cn", "bdf", "arkimex", "rosw",
                   "pseudo"] = "ptc"
     dt: Positive = 1.0
-    """First (or fixed) time step; for ptc the first pseudo-time step; sgd, adam and lbfgs have their lr."""
+    """First (or fixed) time step; for ptc the first pseudo-time step; sgd, adam and lbfgs have their lr. A PETSc type's step that leads to
+    no finite energy is taken again with a quarter of it, from the last state whose energy is known."""
     petsc_options: str = ""
     """PETSc options of the time stepper, as on a command line."""
     ptc: PtcTable = PtcTable()

@@ -39,6 +39,12 @@ def comm():
     return MPI.COMM_WORLD
 
 
+@pytest.fixture
+def folder(comm, tmp_path_factory):
+    """One folder for all ranks."""
+    return comm.bcast(tmp_path_factory.mktemp("run") if comm.rank == 0 else None, 0)
+
+
 def make_config(**tables):
     base = {"problem": {"name": "poisson", "dim": 1}, "network": {"hidden": [8]}, "sampling": {"interior": 40, "rule": "grid"},
             "checkpoint": {"every_seconds": 1e6}, "device": {"threads": 1}}

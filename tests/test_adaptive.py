@@ -1,6 +1,5 @@
 """Points where the residual is large: the right probabilities, the same choice at any number of ranks, kept through a resume."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +21,6 @@ PEAK = {"name": "poisson", "dim": 2, "solution": "peak", "width": 0.1}
 
 def sampled(every=3, **residual):
     return {"interior": 60, "boundary": 20, "rule": "residual", "resample_every": every, "residual": residual}
-
-
-@pytest.fixture
-def folder(comm, tmp_path_factory):
-    return Path(comm.bcast(str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else None, 0))
 
 
 @pytest.mark.parametrize("count", [0, 1, 17, 40])

@@ -54,11 +54,6 @@ def file(tmp_path):
     return checkpoint.write(tmp_path, state(), ABOUT, 2)
 
 
-@pytest.fixture
-def folder(comm, tmp_path_factory):
-    return comm.bcast(tmp_path_factory.mktemp("run") if comm.rank == 0 else None, 0)
-
-
 def test_reads_what_was_written(file):
     found, about = checkpoint.read(file)
     assert same(found, state()) and about == ABOUT

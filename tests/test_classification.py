@@ -1,6 +1,5 @@
 """Cross-entropy terms: rows, gradient and curvature are the softmax's; accuracy is measured alike at any number of ranks."""
 
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -90,11 +89,6 @@ def test_is_no_misfit_whose_flow_is_known_point_by_point():
     case = make(MPI.COMM_SELF)
     assert case.energy.has_row_residual and not case.energy.is_least_squares and not is_misfit(case.energy)
     assert count_rows(case.problem, case.counts) == 120
-
-
-@pytest.fixture
-def folder(comm, tmp_path_factory):
-    return Path(comm.bcast(str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else None, 0))
 
 
 @pytest.mark.parametrize("metric, solver", [("euclidean", "tsqr"), ("euclidean", "dual"), ("energy", "tsqr"), ("l2", "tsqr")])

@@ -1,10 +1,9 @@
-"""The command as a person uses it, in processes of its own: exit codes, mpirun, resume, failures that must not hang."""
+"""The command as a person uses it, in processes of its own: exit codes, mpirun, resume."""
 
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,6 @@ from nedhpc import checkpoint
 
 ROOT = Path(__file__).parent.parent
 POISSON = str(ROOT / "configs" / "poisson_1d.toml")
-FAILS = '''
-import os, nedhpc, torch
-class P(nedhpc.Problem):
-    domain = nedhpc.Box([0.0], [1.0])
-    terms = [nedhpc.Residual("pde", jets=("u", "lap_u"))]
-    calls = 0
-    def pde(self, x, j, c):
-        P.calls += 1
-        if P.calls > 20 and os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "1":
-            @ACTION@
-        return j.lap_u + 1
-'''
 
 
 def command(*args, ranks=None, cwd=None, timeout=120):
@@ -77,27 +64,3 @@ def test_ranks_agree_on_poisson_2d(tmp_path, ranks):
         assert done.returncode == 0, done.stderr
         thetas.append(checkpoint.newest(out)[1].theta_P)
     assert np.linalg.norm(thetas[0] - thetas[1]) < 1e-9 * np.linalg.norm(thetas[0])
-
-
-@pytest.mark.parametrize("action, part", [("raise RuntimeError('a bug here')", "a bug here"), ("os._exit(3)", "")])
-def test_one_failing_rank_ends_the_job(tmp_path, action, part):
-    problem = tmp_path / "p.py"
-    problem.write_text(FAILS.replace("@ACTION@", action))
-    config = tmp_path / "case.toml"
-    config.write_text('[problem]\nname = "p.py:P"\n[sampling]\ninterior = 50\n[run]\nmax_steps = 1000000\n[stepper]\ntype = "euler"\ndt = 1e-9\n')
-    started = time.monotonic()
-    done = command("run", config, "--out", tmp_path / "run", ranks=3, timeout=60)
-    assert done.returncode not in (0, 2) and time.monotonic() - started < 40
-    assert part in done.stderr
-    if part:
-        assert "Traceback" in done.stderr and "rank 1" in done.stderr
-
-
-def test_nan_is_agreed_on(tmp_path):
-    problem = tmp_path / "p.py"
-    problem.write_text(FAILS.replace("@ACTION@", "return j.u * float('nan')"))
-    config = tmp_path / "case.toml"
-    config.write_text('[problem]\nname = "p.py:P"\n[sampling]\ninterior = 50\n')
-    done = command("run", config, "--out", tmp_path / "run", ranks=2)
-    assert done.returncode == 1 and done.stderr.count("is not finite") == 1 and "step" in done.stderr, done.stderr
-    assert np.isfinite(checkpoint.newest(tmp_path / "run")[1].theta_P).all()

@@ -1,6 +1,5 @@
 """The first-order baselines: plain torch.optim loops, whatever the number of ranks, and resumable to the bit."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,11 +74,6 @@ def test_schedules(comm, name, end):
     _, rates = plain_loop(theta, lambda p: torch.optim.Adam(p, lr=1e-3), 8, lambda o: SCHEDULES[name](o, stepper.adam))
     np.testing.assert_allclose(np.diff(times)[:8], rates, rtol=1e-9)
     np.testing.assert_allclose(np.diff(times)[8:], end * 1e-3, rtol=1e-9)
-
-
-@pytest.fixture
-def folder(comm, tmp_path_factory):
-    return Path(comm.bcast(str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else None, 0))
 
 
 @pytest.mark.parametrize("kind", OPTIMISERS)

@@ -20,10 +20,10 @@ def measure(**table):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gram", "tsqr"])
 def test_rows_are_streamed(kind):
-    """Rows of 0.55 and 1.1 GiB."""
+    """Rows of 0.36 and 1.43 GiB. What is in flight at once is bounded; how the heap's holes lie is worth 100 MiB more or less."""
     few, many = (measure(problem={"name": "poisson", "dim": 2}, network={"hidden": [300]}, sampling={"interior": n, "boundary": 400}, solver={"type": kind})
-                 for n in (60_000, 120_000))
-    assert many["measured"] < few["measured"] + 100 * MIB
+                 for n in (40_000, 160_000))
+    assert many["measured"] < few["measured"] + 0.25 * 8 * many["P"] * (many["N"] - few["N"])
     assert many["measured"] < 1.2 * many["predicted"] + 100 * MIB
 
 

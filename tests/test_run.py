@@ -1,7 +1,6 @@
 """Whole runs: repeatable, resumable to the bit, the same at any number of ranks, readable afterwards."""
 
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -24,12 +23,6 @@ def settings(name="ptc", steps=20, **tables):
     kind, options = STEPPERS[name]
     stepper = {"type": kind, "dt": 1.0 if kind == "ptc" else 1e-4, "petsc_options": options}
     return make_config(stepper=stepper, run={"max_steps": steps}, **tables)
-
-
-@pytest.fixture
-def folder(comm, tmp_path_factory):
-    """One folder for all ranks."""
-    return Path(comm.bcast(str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else None, 0))
 
 
 @pytest.mark.parametrize("name", STEPPERS)

@@ -1,6 +1,5 @@
 """SPRING is its formula, in the dual as in the primal form; its memory survives a checkpoint."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,11 +89,6 @@ def test_a_direction_uphill_is_dropped(comm):
     rule.damping = 1e9
     stayed, _, facts = rule.step(theta, 1.0)
     assert torch.equal(stayed, theta) and facts.dt == 0 and rule.phi_P is None
-
-
-@pytest.fixture
-def folder(comm, tmp_path_factory):
-    return Path(comm.bcast(str(tmp_path_factory.mktemp("run")) if comm.rank == 0 else None, 0))
 
 
 @pytest.mark.parametrize("search", [True, False])

@@ -60,9 +60,27 @@ def test_error_of_one_rank_alone_ends_the_job(tmp_path):
     assert code != 0 and "only here" in err and "failed alone" in err and time.monotonic() - begun < 60
 
 
+@pytest.mark.parametrize("action, part", [("raise RuntimeError('a bug here')", "a bug here"), ("os._exit(3)", "")])
+def test_one_failing_rank_ends_the_job(tmp_path, action, part):
+    process = start("run", failing(tmp_path, action), "--out", tmp_path / "run", ranks=3)
+    wait_for_step(tmp_path / "run", 0, process)
+    begun = time.monotonic()
+    code, _, err = finish(process, 60)
+    assert code not in (0, 2, 75) and time.monotonic() - begun < 40 and part in err, err
+    if part:
+        assert "Traceback" in err and "rank 1" in err
+
+
+def test_nan_of_one_rank_is_agreed_on(tmp_path):
+    out = tmp_path / "run"
+    code, _, err = finish(start("run", failing(tmp_path, "return j.u * float('nan')"), "--out", out, ranks=2))
+    assert code == 1 and "is not finite; the likely cause" in err and "Traceback" not in err, err
+    assert err.count("nedhpc: after step") == err.count("nedhpc: ") == 1, err
+    assert checkpoint.newest(out)[1].step >= 20
+
+
 @pytest.mark.mpi(min_size=2)
-def test_what_differs_between_ranks_is_named(comm, tmp_path_factory):
-    folder = comm.bcast(tmp_path_factory.mktemp("p") if comm.rank == 0 else None, 0)
+def test_what_differs_between_ranks_is_named(comm, folder):
     provenance.inputs(comm, make_config())
     last = comm.rank == comm.size - 1
     with pytest.raises(UsageError, match=rf"config: .*\(rank {comm.size - 1}\)"):
