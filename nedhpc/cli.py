@@ -32,9 +32,12 @@ def main(argv=None):
         return on_all_ranks(args)
     try:
         args.function(args)
+        sys.stdout.flush()
     except NedError as error:
         print(f"nedhpc: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `nedhpc info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would flush, and fail, once more
     return 0
 
 

@@ -64,3 +64,9 @@ def test_ranks_agree_on_poisson_2d(tmp_path, ranks):
         assert done.returncode == 0, done.stderr
         thetas.append(checkpoint.newest(out)[1].theta_P)
     assert np.linalg.norm(thetas[0] - thetas[1]) < 1e-9 * np.linalg.norm(thetas[0])
+
+
+def test_a_reader_that_leaves_is_no_error():
+    child = subprocess.Popen([sys.executable, "-m", "nedhpc", "problems"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    child.stdout.close()
+    assert child.wait(60) == 0 and child.stderr.read() == b""

@@ -14,7 +14,6 @@ from nedhpc.errors import NedError, NonFiniteError, UsageError
 from nedhpc.evolve import evolve as run, load_resume
 from nedhpc.steppers.ts import TimeStepper
 from test_flow import march, parameters
-from test_run import folder  # noqa: F401
 
 pytestmark = pytest.mark.mpi
 REGRESSION = {"name": "regression", "function": "sinc", "num_points": 20}
