@@ -71,7 +71,7 @@ def evolve(config, run_dir, comm, resume=None, stop=None):
             monitor.record(state, StepInfo(dt=0.0))
             monitor.save(state)
         _, reason = monitor.look()
-        if monitor.relative_l2 is not None and monitor.relative_l2 <= config.run.target_relative_l2:
+        if monitor.on_target:
             monitor.status = "converged"
         elif state.step >= config.run.max_steps:
             monitor.status = "max_steps"

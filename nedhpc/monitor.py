@@ -59,6 +59,11 @@ class Monitor:
         wall_time, reason = maximum(self.comm, [rank_0, reason])
         return float(wall_time), int(reason)
 
+    @property
+    def on_target(self):
+        """Whether the error last measured is the target's or less."""
+        return self.relative_l2 is not None and self.relative_l2 <= self.config.run.target_relative_l2
+
     def stop_early(self, reason):
         self.status, self.message = "stopped", f"stopped {describe(reason)}; `nedhpc resume {self.run_dir}` continues"
 
@@ -77,7 +82,7 @@ class Monitor:
         if info.note and not self.message:
             self.message = info.note
             log.warning("%s", info.note) if self.comm.rank == 0 else None
-        if self.relative_l2 is not None and self.relative_l2 <= config.run.target_relative_l2:
+        if self.on_target:
             self.status, last = "converged", True
         elif info.stalled:
             self.status, self.message = "converged", "no step lowers the energy further: it is at the level of rounding"
