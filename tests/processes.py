@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nedhpc import checkpoint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TIMEOUT = 180
 CONFIG = '''
 [problem]

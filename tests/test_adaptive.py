@@ -1,6 +1,5 @@
 """Points where the residual is large: the right probabilities, the same choice at any number of ranks, kept through a resume."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -1,6 +1,5 @@
 """Cross-entropy terms: rows, gradient and curvature are the softmax's; accuracy is measured alike at any number of ranks."""
 
-
 import h5py
 import numpy as np
 import pytest

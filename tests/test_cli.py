@@ -1,27 +1,21 @@
 """The command as a person uses it, in processes of its own: exit codes, mpirun, resume."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nedhpc import checkpoint
+from processes import ROOT, finish, start
 
-ROOT = Path(__file__).parent.parent
 POISSON = str(ROOT / "configs" / "poisson_1d.toml")
 
 
-def command(*args, ranks=None, cwd=None, timeout=120):
-    """CompletedProcess of `nedhpc args`, under mpirun for a number of ranks."""
-    launch = [] if ranks is None else ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX", "PRTE"))}
-    env = clean | {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return subprocess.run([*launch, sys.executable, "-m", "nedhpc", *map(str, args)], capture_output=True, text=True, timeout=timeout,
-                          env=env, cwd=cwd, stdin=subprocess.DEVNULL)
+def command(*args, timeout=120, **options):
+    """CompletedProcess of `nedhpc args`; options as of processes.start."""
+    return subprocess.CompletedProcess(args, *finish(start(*args, **options), timeout))
 
 
 def test_run_info_plot_resume(tmp_path):

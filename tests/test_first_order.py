@@ -1,6 +1,5 @@
 """The first-order baselines: plain torch.optim loops, whatever the number of ranks, and resumable to the bit."""
 
-
 import numpy as np
 import pytest
 import torch

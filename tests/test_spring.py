@@ -1,6 +1,5 @@
 """SPRING is its formula, in the dual as in the primal form; its memory survives a checkpoint."""
 
-
 import numpy as np
 import pytest
 import torch
