@@ -82,8 +82,13 @@ def method(config, solver):
 
 
 def count_rows(problem, counts):
-    """Rows of the scaled Jacobian, taking one residual component a term, a logit an output (the choice of a solver needs no more)."""
-    return sum(counts[term.on] * (len(problem.outputs) if isinstance(term, CrossEntropy) else 1) for term in problem.terms)
+    """Rows of the scaled Jacobian, as `term_rows` takes them."""
+    return sum(term_rows(problem, counts))
+
+
+def term_rows(problem, counts):
+    """Rows by term, taking one residual component a point, a logit an output (the choice of a solver needs no more)."""
+    return [counts[term.on] * (len(problem.outputs) if isinstance(term, CrossEntropy) else 1) for term in problem.terms]
 
 
 def split_digest(data):
@@ -108,7 +113,10 @@ class Case:
         self.dtype = getattr(torch, config.device.dtype)
         self.energy = Energy(problem, self.network, config.solver.chunk)
         self.solver = choose_solver(config, self.energy, self.counts, comm.size)
-        self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol, config.solver.krylov)
+        factored = (self.solver == "dual" and config.flow.metric == "euclidean"
+                    and self.energy.factors_pay(term_rows(problem, self.counts)))
+        self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol,
+                         config.solver.krylov, factored)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
                                         self.device, self.dtype)
         self._drawn, self.selection = None, {}

@@ -49,6 +49,11 @@ class Energy:
         self.is_least_squares = all(isinstance(term, Residual) for term in problem.terms)
         """E = |r|^2 / 2 too."""
 
+    def factors_pay(self, num_rows):
+        """Whether A A^T of num_rows[k] rows of each term costs less by factors, sums over pairs of channels, than from rows."""
+        channels = sum(n * layout.num_channels for n, layout in zip(num_rows, self.layouts))
+        return channels**2 * self.network.factor_cost() < sum(num_rows)**2 * self.num_parameters
+
     def _chunks(self, sample):
         for k, (term, layout) in enumerate(zip(self.problem.terms, self.layouts)):
             points = sample[term.on]
@@ -94,11 +99,11 @@ class Energy:
     def rows(self, theta_P, sample, columns=None, factored=False):
         """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component.
 
-        factored: all columns, the rows unformed where the network has factors of every term.
+        factored: all columns, the rows unformed.
         """
         num_points = sum(len(sample[term.on].x_ND) for term in self.problem.terms)
         tangent, r_N, E_K, g_P = gather(lambda: self._linear_chunks(theta_P, sample), self.all_columns if columns is None else columns,
-                                        num_points, len(self.problem.terms), factored and all(map(self.network.has_factors, self.layouts)))
+                                        num_points, len(self.problem.terms), factored)
         return Rows(tangent, r_N, None, E_K) if self.has_row_residual else Rows(tangent, None, g_P, E_K)
 
     def _linear_chunks(self, theta_P, sample):

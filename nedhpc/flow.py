@@ -35,13 +35,13 @@ class Linearised:
 class Flow:
     """The descent flow of `energy` in `metric`; set `.sample` before use and only between steps."""
 
-    def __init__(self, comm, energy, metric, metric_eps, solver, rtol, krylov):
+    def __init__(self, comm, energy, metric, metric_eps, solver, rtol, krylov, factored=False):
         self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
         self.solver, self.rtol = SOLVERS.get(solver), rtol
         if solver == "krylov":
             self.solver = partial(self.solver, settings=krylov)
-        self.factored = solver == "dual" and metric == "euclidean"
-        """The solver takes rows by their factors."""
+        self.factored = factored
+        """The solver, `dual` in metric euclidean, takes rows by their factors."""
         self.sample = None
         self.phases = Phases()
         problem = energy.problem

@@ -5,8 +5,9 @@ Laplacian") and reads parameter rows from one reverse sweep. `ModuleNetwork` doe
 through torch.func. Shapes: N points, D coordinates, M outputs, C channels, H width, P parameters. All local.
 """
 
+import itertools
 from dataclasses import dataclass
-from math import pi, prod, sqrt
+from math import inf, pi, prod, sqrt
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ import torch
 from nedhpc.errors import UsageError
 
 SQRT_HALF, INV_SQRT_2PI = sqrt(0.5), 1 / sqrt(2 * pi)
+FACTOR_OVERHEAD = 40
+"""What multiplying and adding two products by factors takes, in multiplications of a matrix product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,9 @@ class MLP:
         """Bytes of a point's jets in all layers, float64."""
         return 8 * layout.num_channels * sum(self.widths[1:])
 
-    @staticmethod
-    def has_factors(layout):
-        """Whether rows of these jets are outer products by layer. Derivatives would make them sums of C of those, and C^2 products of
-        a layer's widths exceed P in any case known."""
-        return layout.num_channels == 1
+    def factor_cost(self):
+        """Multiplications for an entry of A A^T by `Linearization.factors`, of each pair of channels."""
+        return sum(fan_in + 1 + fan_out + FACTOR_OVERHEAD for fan_in, fan_out in itertools.pairwise(self.widths))
 
     def features(self, seed, scale, low, high):
         """theta with a random first layer of scale `scale` whose units centre in the box [low, high]: w = scale N(0, 1),
@@ -228,15 +229,26 @@ class Linearization:
         self._pull(seed_NCM, store, columns.start)
         return out
 
-    def factors(self, seed_KNM):
-        """[(zbar_KNH, h_NI)] by layer, where the value is the only channel: what the row of a seed (k, n) holds for a layer's weight
-        is the outer product of zbar[k, n] and h[n], and for its bias zbar[k, n]."""
-        layers, found, z_bar = self.network._layers(self.theta_P), [], seed_KNM
-        for depth in reversed(range(1, len(layers))):
-            found.append((z_bar, self.tape[depth][0][0]))
-            s = self.tape[depth - 1][1][0]
-            z_bar = (z_bar @ layers[depth][0]) * s[1]
-        return [(z_bar, self.x_ND), *reversed(found)]
+    @property
+    def tape_bytes(self):
+        """What it holds, about: the jets and the activation's derivatives before and after each layer."""
+        return 6 * len(self.x_ND) * self.network.point_bytes(self.layout)
+
+    def factors(self, seed_KNCM):
+        """[(zbar_RCH, h_RCI)] by layer, R = K N: what row r, of the seed (k, n), holds for a layer's weight and bias is the sum over
+        its channels of the outer products of zbar[r, c] and h[r, c]; the last entry of h, the bias's, is 1 for the value and else 0."""
+        found = []
+
+        def store(weight, bias, z_bar, entering):
+            if entering is None:  # x, unit vectors, and zeros that no row needs
+                unit = torch.eye(weight.shape[1], dtype=self.x_ND.dtype, device=self.x_ND.device)
+                entering = [self.x_ND, *(unit[i].expand_as(self.x_ND) for i in self.layout.first)]
+            live = [c for c in _live(z_bar) if c < len(entering)]
+            h = [torch.nn.functional.pad(entering[c], (0, 1), value=float(c == 0)).repeat(len(seed_KNCM), 1) for c in live]
+            found.append((torch.stack([z_bar[c].flatten(0, 1) for c in live], 1), torch.stack(h, 1)))
+
+        self._pull(seed_KNCM, store, 0)
+        return found[::-1]
 
     def jvp(self, v_P):
         """d j / d theta . v, (N, C, M)."""
@@ -275,14 +287,13 @@ class Linearization:
         place = {i: 1 + k for k, i in enumerate(layout.first)}
         layers, blocks = network._layers(self.theta_P), network.layout
         num_first, named = len(layout.first), layout.named_channels
-        z_bar = [seed if c in named else None for c, seed in enumerate(seed_NCM.unbind(1))]
+        z_bar = [seed if c in named else None for c, seed in enumerate(seed_NCM.unbind(-2))]
         for depth in reversed(range(len(layers))):
             store(blocks[2 * depth], blocks[2 * depth + 1], z_bar, tape[depth][0])
             if start >= blocks[2 * depth].offset:
                 return
             live = _live(z_bar)
-            stack = torch.cat([z_bar[c] for c in live]) @ layers[depth][0]
-            h_bar = dict(zip(live, stack.view(len(live), len(self.x_ND), -1 if len(self.x_ND) else stack.shape[1])))
+            h_bar = dict(zip(live, torch.stack([z_bar[c] for c in live]) @ layers[depth][0]))
             s, dz, ddz, q = tape[depth - 1][1]
             z_bar = [_add(None, h_bar.get(c), s[1]) for c in range(layout.num_channels)]
             for c, dz_i in enumerate(dz, 1):
@@ -363,8 +374,8 @@ class ModuleNetwork:
         return 8 * layout.num_channels * self.num_outputs
 
     @staticmethod
-    def has_factors(layout):
-        return False
+    def factor_cost():
+        return inf
 
     def linearize(self, theta_P, x_ND, layout):
         return ModuleLinearization(self, theta_P, x_ND, layout)

@@ -42,12 +42,11 @@ class Chunk:
         return A
 
     def factors(self):
-        """([(zbar (rows, H), h (n, I))] by layer, point of each row): see Linearization.factors. Coefficients are a layer without inputs."""
-        j_seed, c_seed = (torch.cat(part) for part in zip(*self.seeds))
-        n = len(self.lin.x_ND)
-        layers = self.lin.factors(j_seed.view(len(self.seeds), n, j_seed.shape[2]))
-        layers = [(z_bar.flatten(0, 1), h) for z_bar, h in layers] + [(c_seed, c_seed.new_empty(n, 0))]
-        return layers, torch.arange(n, device=j_seed.device).repeat(len(self.seeds))
+        """[(zbar (rows, C, H), h (rows, C, I))] by layer: see Linearization.factors. Coefficients are a layer with a bias alone."""
+        j_seeds, c_seeds = zip(*self.seeds)
+        c_seed = torch.cat(c_seeds)
+        coefficients = [(c_seed.unsqueeze(1), c_seed.new_ones(len(c_seed), 1, 1))] if c_seed.shape[1] else []
+        return self.lin.factors(torch.stack(j_seeds)) + coefficients
 
     def pull(self, seed):
         """sum_n seed[n] . d (jet, c)[n] / d (theta, c)."""
@@ -106,14 +105,11 @@ class Tangent:
                 yield torch.cat([chunk.rows(k, part) for chunk in self.chunks() for k in range(len(chunk.seeds))])
 
     def factors(self):
-        """`Chunk.factors` of all rows, where `factored`. Cost of one sweep."""
-        parts, points, num_points = [], [], 0
+        """`Chunk.factors` of all rows by term, where `factored`. Cost of one sweep."""
+        by_term = {}
         for chunk in self.chunks():
-            layers, point = chunk.factors()
-            parts.append(layers)
-            points.append(num_points + point)
-            num_points += len(chunk.lin.x_ND)
-        return [tuple(map(torch.cat, zip(*layer))) for layer in zip(*parts)], torch.cat(points)
+            by_term.setdefault(chunk.term, []).append(chunk.factors())
+        return [[tuple(map(torch.cat, zip(*layer))) for layer in zip(*chunks)] for chunks in by_term.values()]
 
     def matvec(self, v_P):
         """A v, (N,)."""
@@ -154,10 +150,11 @@ def gather(chunks, columns, num_points, num_terms=1, factored=False):
     """(Tangent, r_N or None, E_K, g_P) in one sweep over the chunks; there are `num_points` rows or a multiple.
 
     Sums are taken on the way and r has one place from the start: small pieces kept between the chunks' large arrays would leave the
-    allocator holes that grow with N. factored: leave the rows unformed; all columns, and only where the network `has_factors` of every term.
+    allocator holes that grow with N. factored: leave the rows unformed; all columns.
     """
     held, num_rows, filled, r_N, E_K, g_P = [], 0, 0, None, None, 0  # held: the rows, or the chunks that stand for them
-    if 8 * num_points * (columns.stop - columns.start) > HOLD_BYTES:
+    row_bytes, held_bytes = 8 * (columns.stop - columns.start), 0
+    if not factored and row_bytes * num_points > HOLD_BYTES:
         held = None
     for chunk in chunks():
         if E_K is None:
@@ -171,14 +168,13 @@ def gather(chunks, columns, num_points, num_terms=1, factored=False):
                 r_N = torch.cat([r_N, torch.empty_like(r_N), torch.empty_like(r)])
             r_N[filled:filled + len(r)] = r
             filled += len(r)
-        for k, (j_seed, _) in enumerate(chunk.seeds):
-            num_rows += len(j_seed)
-            if 8 * num_rows * (columns.stop - columns.start) > HOLD_BYTES:
-                held = None
-            if held is not None and not factored:
-                held.append(chunk.rows(k, columns))
-        if held is not None and factored:
-            held.append(chunk)
+        num_points = len(chunk.lin.x_ND)
+        num_rows += num_points * len(chunk.seeds)
+        held_bytes += chunk.lin.tape_bytes if factored else row_bytes * num_points * len(chunk.seeds)
+        if held_bytes > HOLD_BYTES:
+            held = None
+        if held is not None:
+            held += [chunk] if factored else [chunk.rows(k, columns) for k in range(len(chunk.seeds))]
     A_NP = None if held is None or factored else torch.cat(held)
     tangent = Tangent((lambda: held) if held and factored else chunks, columns, chunk.lin.network.layout, chunk.lin.theta_P, num_rows, A_NP,
                       factored=factored)

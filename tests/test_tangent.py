@@ -90,11 +90,24 @@ class Values(nedhpc.Problem):
         return j.v**2 - x[:, 1]
 
 
+class Derivatives(Values):
+    """Second, mixed and first derivatives; on the boundary a gradient with a coefficient."""
+
+    terms = [nedhpc.Residual("fit", jets=("u", "v", "u_xy", "lap_v")), nedhpc.Residual("edge", on="boundary", jets=("v", "u_x"), weight=3.0)]
+
+    def fit(self, x, j, c):
+        return torch.stack([j.u_xy * j.v - c.k, j.lap_v.sin() + c.k * j.u * x[:, 0]], 1)
+
+    def edge(self, x, j, c):
+        return j.u_x * c.k - j.v
+
+
+@pytest.mark.parametrize("problem", [Values, Derivatives])
 @pytest.mark.parametrize("hidden, interior, hold", [([], 9, 2**29), ([5], 9, 2**29), ([6, 5], 9, 2**29), ([6, 5], 9, 0), ([7], 2, 2**29)])
-def test_kernel_by_factors_is_that_of_the_rows(comm, hidden, interior, hold, monkeypatch):
+def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, hold, monkeypatch):
     monkeypatch.setattr(dual, "STRIP", 7)
     monkeypatch.setattr(tangent, "HOLD_BYTES", hold)
-    energy = Energy(Values(), MLP(2, hidden, 2), chunk=4)
+    energy = Energy(problem(), MLP(2, hidden, 2), chunk=4)
     counts = {"interior": interior, "boundary": 5}
     sample = Sampler(comm.rank, comm.size, energy.problem, counts, "sobol", 0, torch.device("cpu"), torch.float64).draw(0)
     theta = torch.as_tensor([*energy.network.initial(0), 0.7, 1.0])
@@ -113,10 +126,12 @@ def test_kernel_by_factors_is_that_of_the_rows(comm, hidden, interior, hold, mon
     torch.testing.assert_close(by_factors.solve_rows(1e-3)[0], by_rows.solve_rows(1e-3)[0], rtol=1e-9, atol=1e-11)
 
 
-def test_what_has_no_factors(comm):
-    """Derivatives, a torch module, another solver or metric."""
-    tables = {"problem": {"name": "regression", "function": "sinc", "num_points": 30}, "sampling": {"data": 20, "rule": "uniform"}}
+def test_factors_where_they_pay(comm):
+    """Values, and derivatives in wide layers at few points; not another solver or metric, nor a torch module."""
+    tables = {"problem": {"name": "regression", "function": "sinc", "num_points": 30}, "sampling": {"data": 20, "rule": "uniform"},
+              "network": {"hidden": [30, 30]}}
     dual_solver = {"solver": {"type": "dual"}}
+    wide = {"network": {"hidden": [256, 256]}, "sampling": {"interior": 2, "boundary": 40}} | dual_solver
 
     def factored(**tables):
         case = make_case(comm, **tables)
@@ -126,7 +141,7 @@ def test_what_has_no_factors(comm):
     assert not factored(**tables, solver={"type": "tsqr"})
     assert not factored(**tables, **dual_solver, flow={"metric": "l2"})
     assert not factored(**dual_solver)
+    assert factored(**wide)
+    assert not factored(**wide | {"sampling": {"interior": 400, "boundary": 40}, "network": {"hidden": [20, 20]}})
     module = ModuleNetwork(torch.nn.Linear(2, 2), 2)
-    points = Sampler(0, 1, Values(), {"interior": 3, "boundary": 3}, "sobol", 0, torch.device("cpu"), torch.float64).draw(0)
-    theta = torch.as_tensor([*module.initial(0), 0.7, 1.0])
-    assert not Energy(Values(), module, chunk=4).rows(theta, points, factored=True).A.factored
+    assert not Energy(Values(), module, chunk=4).factors_pay([3, 3])

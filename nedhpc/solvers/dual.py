@@ -1,11 +1,13 @@
 """The dual (kernel, minSR) form for P > N: x = A^T (A A^T + damping)^-1 b, an N x N problem.
 
 K = A A^T is summed over blocks of columns on rank 0, so that beside N^2 only one block of all ranks' rows is held there. Rows that are
-outer products zbar_n h_n^T by layer (and zbar_n for its bias) are not formed: K is the sum over layers of
-(zbar_n . zbar_m)(h_n . h_m + 1), at the cost of the layers' widths in the place of P (Novak et al., arXiv:2206.08720). Cholesky of
-K + damping for each damping; where that is not positive definite to rounding (always so without damping), the eigenvectors of K
-with a cutoff, and info says so.
+by layer sums over channels of outer products zbar_nc h_nc^T need not be formed: K is the sum over layers and pairs of channels of
+(zbar_nc . zbar_mc')(h_nc . h_mc'), at the cost of the layers' widths in the place of P (Novak et al., arXiv:2206.08720, for values;
+with derivatives it pays where most rows are values, as on a boundary, and layers are wide). Cholesky of K + damping for each damping;
+where that is not positive definite to rounding (always so without damping), the eigenvectors of K with a cutoff, and info says so.
 """
+
+import itertools
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ NOTE = "A A^T + damping is not positive definite to rounding: eigenvectors with 
 
 
 class Dual(Factorisation):
-    """K = A A^T on rank 0. Collective on comm. Cost O(N^2 P), by factors O(N^2 sum of widths), and N^3 / 3 for each damping; memory
+    """K = A A^T on rank 0. Collective on comm. Cost O(N^2 P), by factors O((N C)^2 sum of widths), and N^3 / 3 for each damping; memory
     3 N^2, what the rows hold and a block of columns."""
 
     name = "dual"
@@ -37,27 +39,39 @@ class Dual(Factorisation):
         self.spectrum = self.damping = self.L = None
         self.K = torch.zeros(self.N, self.N, dtype=torch.float64, device=A.like.device) if comm.rank == 0 else None
         if A.factored:
-            self._add_layers()
+            self._add_factors()
         else:
             for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * self.N))):
                 block = self._gather(block)
                 if block is not None:
-                    _add_lower(self.K, block)
-        self.b = None if b_N is None else self._gather(b_N.unsqueeze(1))
+                    _add_rows(self.K, block)
+            if comm.rank == 0:
+                _mirror(self.K)
         if comm.rank == 0:
-            for start in range(0, self.N, STRIP):
-                stop = start + STRIP
-                self.K[start:stop, stop:] = self.K[stop:, start:stop].T
             self.finite = bool(torch.isfinite(self.K.sum()))
+        self.b = None if b_N is None else self._gather(b_N.unsqueeze(1))
 
-    def _add_layers(self):
-        layers, point_N = self.A.factors()
-        first = sum(self.comm.allgather(len(layers[0][1]))[:self.comm.rank])
-        point_N = self._gather((first + point_N).unsqueeze(1))
-        for z_bar, h in layers:
-            z_bar, h = self._gather(z_bar), self._gather(h)
-            if z_bar is not None and z_bar.shape[1]:
-                _add_lower(self.K, z_bar, 1 + h @ h.T, point_N.squeeze(1).long())
+    def _add_factors(self):
+        """K in blocks of a pair of terms, then from the terms' order of rows to the ranks'."""
+        terms = self.A.factors()
+        counts = np.array(self.comm.allgather([len(layers[0][0]) for layers in terms]))
+        terms = [[(self._gather(z_bar), self._gather(h)) for z_bar, h in layers] for layers in terms]
+        if self.comm.rank:
+            return
+        ends = np.cumsum(counts.sum(0))
+        part = [slice(end - n, end) for end, n in zip(ends, counts.sum(0))]
+        for a, b in itertools.combinations_with_replacement(range(len(terms)), 2):
+            block = self.K[part[b], part[a]]
+            for one, other in zip(terms[b], terms[a]):
+                _add_factors(block, one, other, lower=a == b)
+            if a == b:
+                _mirror(block)
+            else:
+                self.K[part[a], part[b]] = block.T
+        if self.comm.size > 1:
+            rank = np.concatenate([np.repeat(np.arange(self.comm.size), n) for n in counts.T])
+            order = torch.as_tensor(np.argsort(rank, kind="stable"), device=self.K.device)
+            self.K = self.K[order][:, order]
 
     def _gather(self, x_NK):
         """All ranks' rows on rank 0, in rank order."""
@@ -163,12 +177,24 @@ class Dual(Factorisation):
                                            float(left), float(relative), note)
 
 
-def _add_lower(K, block, G=None, point_N=None):
-    """Add block block^T to K, entry (n, m) times G[point_N[n], point_N[m]], by strips of columns down from the diagonal."""
-    for start in range(0, len(block), STRIP):
-        part = slice(start, start + STRIP)
-        lower = K[start:, part]
-        if G is None:
-            lower.addmm_(block[start:], block[part].T)
-        else:
-            lower.addcmul_(block[start:] @ block[part].T, G[point_N[start:]][:, point_N[part]])
+def _add_rows(K, A):
+    """Add A A^T to the lower triangle of K, by strips of columns down from the diagonal."""
+    for start in range(0, len(K), STRIP):
+        K[start:, start:start + STRIP].addmm_(A[start:], A[start:start + STRIP].T)
+
+
+def _add_factors(K, one, other, lower):
+    """Add sum_cc' (z_nc . z'_mc') (h_nc . h'_mc') to K_nm, from (z (N, C, H), h (N, C, I)) of two sets of rows; to its lower
+    triangle where they are one set."""
+    for start in range(0, K.shape[1], STRIP):
+        below, strip = slice(start if lower else 0, None), slice(start, start + STRIP)
+        block = K[below, strip]
+        for z, h in zip(*(x[below].unbind(1) for x in one)):
+            for z_strip, h_strip in zip(*(x[strip].unbind(1) for x in other)):
+                block.addcmul_(z @ z_strip.T, h @ h_strip.T)
+
+
+def _mirror(K):
+    """The upper triangle from the lower."""
+    for start in range(0, len(K), STRIP):
+        K[start:start + STRIP, start + STRIP:] = K[start + STRIP:, start:start + STRIP].T
