@@ -97,6 +97,8 @@ class PtcTable(Section):
     """Most powers of `factor` that dt may change by in one step."""
     corrections: Annotated[int, Field(ge=0)] = 6
     """Most simplified Newton corrections of a trial step, each for one more residual; 0: none."""
+    max_dt: Positive = 1e24
+    """Longest time step: 1 / max_dt is the least damping. Fresh points each step, fewer than parameters, want one short of rounding."""
     slack: Annotated[float, Field(ge=1)] = 2.0
     """The longest step is taken whose energy is below `slack` times the least energy of the trials."""
 

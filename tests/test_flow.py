@@ -161,6 +161,16 @@ def test_ptc_takes_the_longest_of_nearly_equal_steps(comm):
     assert long[2].E_K.sum() < 4 * greedy[2].E_K.sum() and long[2].E_K.sum() < case.flow.energies(theta).sum()
 
 
+def test_ptc_takes_no_step_longer_than_max_dt(comm):
+    case = make_case(comm)
+    theta = parameters(case)
+    free, held = (Ptc(case.flow, PtcTable(max_dt=max_dt)) for max_dt in (1e24, 0.05))
+    assert free.step(theta, 1e-2)[2].dt > 0.05
+    for start in (1e-2, 7.0):
+        _, following, info = held.step(theta, start)
+        assert following == info.dt and 0.05 / 4 < info.dt <= 0.05
+
+
 def test_an_exploding_step_is_reported_by_all_ranks(comm):
     case = make_case(comm)
     with pytest.raises(NonFiniteError, match="stability limit"):

@@ -13,6 +13,7 @@ J. Numer. Anal. 35, 1998).
 """
 
 from dataclasses import dataclass
+from math import floor, log
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ import torch
 from nedhpc.solvers import SolveInfo
 from nedhpc.steppers.base import StepInfo
 
-MAX_DT = 1e24
 MAX_STALLS = 4
 
 
@@ -56,7 +56,7 @@ class Ptc:
     def step(self, theta_P, dt):
         """Collective on the flow's comm. Cost: one factorisation, and per trial 1 + `corrections` residuals and solves of O(P^2)."""
         system = self.flow.linearise(theta_P)
-        factor, trials = self.settings.factor, {}
+        dt, factor, trials = min(dt, self.settings.max_dt), self.settings.factor, {}
 
         def energy(k):
             if k not in trials:
@@ -64,10 +64,11 @@ class Ptc:
             return trials[k].energy
 
         best, most = 0, self.settings.max_trials
+        highest = min(most, floor(log(self.settings.max_dt / dt, factor)))
         slack = self.settings.slack if self.flow.energy.has_row_residual else 1.0  # a ratio of energies needs them above zero
         if energy(0) < system.energy:
             # Of steps that are nearly as good the longest: it gains more later.
-            while (best < most and energy(best + 1) < system.energy
+            while (best < highest and energy(best + 1) < system.energy
                    and energy(best + 1) <= slack * min(trial.energy for trial in trials.values())):
                 best += 1
         else:
@@ -79,7 +80,7 @@ class Ptc:
         trial = trials[best]
         if trial.energy < system.energy:
             self.stalls = 0
-            theta_P, E_K, taken, following = trial.theta_P, trial.E_K, dt * factor**best, min(dt * factor**best, MAX_DT)
+            theta_P, E_K, taken, following = trial.theta_P, trial.E_K, dt * factor**best, dt * factor**best
         else:
             self.stalls += 1
             E_K, taken, following = system.E_K, 0.0, dt / factor**3
