@@ -240,10 +240,11 @@ class Linearization:
         found = []
 
         def store(weight, bias, z_bar, entering):
-            if entering is None:  # x, unit vectors, and zeros that no row needs
+            if entering is None:  # the first layer: x, unit vectors and zeros
                 unit = torch.eye(weight.shape[1], dtype=self.x_ND.dtype, device=self.x_ND.device)
-                entering = [self.x_ND, *(unit[i].expand_as(self.x_ND) for i in self.layout.first)]
-            live = [c for c in _live(z_bar) if c < len(entering)]
+                entering = [self.x_ND, *(unit[i].expand_as(self.x_ND) for i in self.layout.first),
+                            *(torch.zeros_like(self.x_ND) for _ in self.layout.second)]
+            live = _live(z_bar)
             h = [torch.nn.functional.pad(entering[c], (0, 1), value=float(c == 0)).repeat(len(seed_KNCM), 1) for c in live]
             found.append((torch.stack([z_bar[c].flatten(0, 1) for c in live], 1), torch.stack(h, 1)))
 

@@ -102,7 +102,16 @@ class Derivatives(Values):
         return j.u_x * c.k - j.v
 
 
-@pytest.mark.parametrize("problem", [Values, Derivatives])
+class Curvature(Derivatives):
+    """Second derivatives alone, which a single layer does not have."""
+
+    terms = [nedhpc.Residual("fit", jets=("lap_u", "lap_v")), nedhpc.Residual("edge", on="boundary", jets=("v", "u_x"), weight=3.0)]
+
+    def fit(self, x, j, c):
+        return torch.stack([j.lap_u * c.k, j.lap_v + x[:, 0]], 1)
+
+
+@pytest.mark.parametrize("problem", [Values, Derivatives, Curvature])
 @pytest.mark.parametrize("hidden, interior, hold", [([], 9, 2**29), ([5], 9, 2**29), ([6, 5], 9, 2**29), ([6, 5], 9, 0), ([7], 2, 2**29)])
 def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, hold, monkeypatch):
     monkeypatch.setattr(dual, "STRIP", 7)
