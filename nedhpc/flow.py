@@ -35,7 +35,7 @@ class Linearised:
 class Flow:
     """The descent flow of `energy` in `metric`; set `.sample` before use and only between steps."""
 
-    def __init__(self, comm, energy, metric, metric_eps, solver, rtol, krylov, factored=False):
+    def __init__(self, comm, energy, metric, metric_eps, solver, rtol, krylov, factored):
         self.comm, self.energy, self.metric, self.eps = comm, energy, metric, metric_eps
         self.solver, self.rtol = SOLVERS.get(solver), rtol
         if solver == "krylov":

@@ -168,9 +168,9 @@ def gather(chunks, columns, num_points, num_terms=1, factored=False):
                 r_N = torch.cat([r_N, torch.empty_like(r_N), torch.empty_like(r)])
             r_N[filled:filled + len(r)] = r
             filled += len(r)
-        num_points = len(chunk.lin.x_ND)
-        num_rows += num_points * len(chunk.seeds)
-        held_bytes += chunk.lin.tape_bytes if factored else row_bytes * num_points * len(chunk.seeds)
+        chunk_rows = len(chunk.lin.x_ND) * len(chunk.seeds)
+        num_rows += chunk_rows
+        held_bytes += chunk.lin.tape_bytes if factored else row_bytes * chunk_rows
         if held_bytes > HOLD_BYTES:
             held = None
         if held is not None:

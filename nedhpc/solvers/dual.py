@@ -39,7 +39,7 @@ class Dual(Factorisation):
         self.spectrum = self.damping = self.L = None
         self.K = torch.zeros(self.N, self.N, dtype=torch.float64, device=A.like.device) if comm.rank == 0 else None
         if A.factored:
-            self._add_factors()
+            self._sum_by_factors()
         else:
             for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * self.N))):
                 block = self._gather(block)
@@ -51,7 +51,7 @@ class Dual(Factorisation):
             self.finite = bool(torch.isfinite(self.K.sum()))
         self.b = None if b_N is None else self._gather(b_N.unsqueeze(1))
 
-    def _add_factors(self):
+    def _sum_by_factors(self):
         """K in blocks of a pair of terms, then from the terms' order of rows to the ranks'."""
         terms = self.A.factors()
         counts = np.array(self.comm.allgather([len(layers[0][0]) for layers in terms]))
