@@ -22,7 +22,7 @@ def choose(comm, energy, theta_P, sampler, on, number, settings):
     The pool is `settings.pool` times as many points. Cost: the pool's residuals, and 128 reductions of one number. Raises
     NonFiniteError alike on every rank.
     """
-    count = sampler.counts[on]
+    count = sampler.count(on, number)
     num_pool = settings.pool * count
     start, stop = block(num_pool, comm.rank, comm.size)
     size_N = energy.residual_size(theta_P, on, sampler.pool(on, number, start, stop)).double().cpu().numpy()

@@ -118,7 +118,7 @@ class Case:
         self.flow = Flow(comm, self.energy, config.flow.metric, config.flow.metric_eps, self.solver, config.solver.rtol,
                          config.solver.krylov, factored)
         self.sampler = sampling.Sampler(comm.rank, comm.size, problem, self.counts, config.sampling.rule, config.run.seed,
-                                        self.device, self.dtype)
+                                        self.device, self.dtype, config.sampling.grow_draws)
         self._drawn, self.selection = None, {}
         self._evaluation = self._evaluation_set()
         self._training = None if problem.data is None else self._share(problem.data.x_ND, problem.data.y_NM)

@@ -73,6 +73,8 @@ class Sampling(Section):
     """`residual` chooses the interior's points where the residual is large."""
     resample_every: Annotated[int, Field(ge=0)] = 0
     """Steps between draws; 0: never."""
+    grow_draws: Annotated[int, Field(ge=0)] = 0
+    """Draws over which a draw's points grow linearly from a quarter of their number to all; 0: all from the first."""
     residual: ResidualTable = ResidualTable()
 
     @model_validator(mode="after")
@@ -81,6 +83,10 @@ class Sampling(Section):
             raise ValueError("resample_every > 0 does nothing with rule = 'grid', whose points are fixed; use 'uniform' or 'sobol'")
         if self.rule == "residual" and not self.resample_every:
             raise ValueError("rule = 'residual' chooses anew at each draw and needs resample_every > 0, e.g. 20")
+        if self.grow_draws and not self.resample_every:
+            raise ValueError("grow_draws > 0 grows the sample from draw to draw and needs resample_every > 0, e.g. 1")
+        if self.grow_draws and self.rule == "grid":
+            raise ValueError("grow_draws > 0 takes numbers of points that make no grid; use rule 'uniform' or 'sobol'")
         return self
 
 

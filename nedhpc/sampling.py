@@ -16,6 +16,8 @@ from scipy.stats import qmc
 from nedhpc.errors import UsageError
 
 SETS = ("interior", "boundary", "data", "initial")
+FIRST_SHARE = 0.25
+"""Share of its points in the first draw of a growing sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,18 @@ class Points:
 
 
 class Sampler:
-    """Draws the point sets that a problem's terms use, this rank's block of each."""
+    """Draws the point sets that a problem's terms use, this rank's block of each; their numbers grow to `counts` in grow_draws draws."""
 
-    def __init__(self, rank, size, problem, counts, rule, seed, device, dtype):
+    def __init__(self, rank, size, problem, counts, rule, seed, device, dtype, grow_draws=0):
         self.rank, self.size, self.problem, self.counts = rank, size, problem, counts
-        self.rule, self.seed, self.device, self.dtype = rule, seed, device, dtype
+        self.rule, self.seed, self.device, self.dtype, self.grow_draws = rule, seed, device, dtype, grow_draws
+
+    def count(self, on, number):
+        """Global number of points of a set in draw `number`."""
+        full = self.counts[on]
+        if number >= self.grow_draws or on != "data" and self.problem.domain.face_dim(on) == 0:
+            return full
+        return ceil(full * (FIRST_SHARE + (1 - FIRST_SHARE) * number / self.grow_draws))
 
     def draw(self, number, chosen=None):
         """{point set: Points} of draw `number` (0, 1, ...); `chosen` is {point set: (sorted indices in the pool, their weights)}."""
@@ -45,7 +54,7 @@ class Sampler:
         return self._tensor(domain_points(self.problem.domain, on, "sobol", self.seed, number, None, start, stop))
 
     def _points(self, on, number, chosen):
-        count = self.counts[on]
+        count = self.count(on, number)
         start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
         if on == "data":
             data = self.problem.data

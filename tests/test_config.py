@@ -49,6 +49,8 @@ def test_all_errors_at_once(file, capsys):
     ('[problem]\nname = "regression"\n', "needs either function"), ('[problem]\nname = "regression"\nfile = "no.csv"\n', "no such file"),
     ('[problem]\nname = "poisson"\n[checkpoint]\nkeep = 1\n', "checkpoint.keep = 1"),
     ('[problem]\nname = "poisson"\n[run]\nmax_wall_time = "1h"\n', "HH:MM:SS"),
+    ('[problem]\nname = "poisson"\n[sampling]\ngrow_draws = 9\n', "needs resample_every > 0"),
+    ('[problem]\nname = "poisson"\n[sampling]\ngrow_draws = 9\nresample_every = 1\ndata = 9\nrule = "grid"\n', "make no grid"),
     ('[problem]\nname = "poisson"\n[stepper]\ntype = "adma"\n', "allowed: ptc")])
 def test_bad_configs_exit_2(file, capsys, text, part):
     assert main(["check", str(file(text))]) == 2

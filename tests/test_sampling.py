@@ -13,9 +13,9 @@ from nedhpc.parallel import block
 SIZES = [1, 2, 3, 7, 60]
 
 
-def draws(rule, size, number, counts, dim=2):
+def draws(rule, size, number, counts, dim=2, grow_draws=0):
     problem = problems.build({"name": "poisson", "dim": dim})
-    samplers = [sampling.Sampler(rank, size, problem, counts, rule, 5, "cpu", torch.float64) for rank in range(size)]
+    samplers = [sampling.Sampler(rank, size, problem, counts, rule, 5, "cpu", torch.float64, grow_draws) for rank in range(size)]
     shares = [sampler.draw(number) for sampler in samplers]
     return {on: torch.cat([share[on].x_ND for share in shares]) for on in counts}
 
@@ -40,6 +40,25 @@ def test_blocks_cover_every_index_once(size):
 def test_draws_and_seeds_differ(rule):
     a, b = (draws(rule, 1, number, {"interior": 50})["interior"] for number in (0, 1))
     assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_sample_grows_to_its_number(size):
+    full = {"interior": 200, "boundary": 41}
+    counts = [{on: len(x) for on, x in draws("sobol", size, number, full, grow_draws=8).items()} for number in (0, 4, 8, 9)]
+    assert counts == [{"interior": 50, "boundary": 11}, {"interior": 125, "boundary": 26}, full, full]
+    for on in full:
+        assert torch.equal(draws("sobol", size, 3, full, grow_draws=8)[on], draws("sobol", 1, 3, full, grow_draws=8)[on])
+        assert torch.equal(draws("sobol", size, 9, full, grow_draws=8)[on], draws("sobol", size, 9, full)[on])
+    assert len(draws("sobol", size, 0, {"boundary": 2}, 1, 8)["boundary"]) == 2  # the two ends
+
+
+def test_weights_of_a_growing_sample_integrate():
+    problem = problems.build({"name": "poisson", "dim": 2})
+    sampler = sampling.Sampler(0, 1, problem, {"interior": 64, "boundary": 40}, "sobol", 0, "cpu", torch.float64, 5)
+    for number in range(7):
+        points = sampler.draw(number)
+        assert abs(points["interior"].weight_N.sum() - 1) < 1e-14 and abs(points["boundary"].weight_N.sum() - 4) < 1e-14
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
