@@ -4,9 +4,17 @@ import importlib
 
 __version__ = "0.1.0"
 
-_WHERE = {"Problem": "nedhpc.problems.base", "Residual": "nedhpc.problems.base", "Density": "nedhpc.problems.base",
-          "CrossEntropy": "nedhpc.problems.base", "Box": "nedhpc.problems.base", "SpaceTime": "nedhpc.problems.base",
-          "DataSet": "nedhpc.problems.base", "run": "nedhpc.api", "load": "nedhpc.api"}
+_WHERE = {
+    "Problem": "nedhpc.problems.base",
+    "Residual": "nedhpc.problems.base",
+    "Density": "nedhpc.problems.base",
+    "CrossEntropy": "nedhpc.problems.base",
+    "Box": "nedhpc.problems.base",
+    "SpaceTime": "nedhpc.problems.base",
+    "DataSet": "nedhpc.problems.base",
+    "run": "nedhpc.api",
+    "load": "nedhpc.api",
+}
 __all__ = sorted(_WHERE)
 
 

@@ -1,5 +1,5 @@
 """python -m nedhpc."""
 
-from nedhpc.cli import main
+from nedhpc.cli.main import main
 
 raise SystemExit(main())

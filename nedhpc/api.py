@@ -13,8 +13,9 @@ def run(config, run_dir=None, comm=None):
     """
     from mpi4py import MPI
 
-    from nedhpc.evolve import default_run_dir, evolve
-    from nedhpc.lock import locked
+    from nedhpc.files.lock import locked
+    from nedhpc.run.evolve import default_run_dir, evolve
+
     comm = MPI.COMM_WORLD if comm is None else comm
     name = config.problem.name if isinstance(config, configs.Config) else Path(config).stem
     config = config if isinstance(config, configs.Config) else configs.load(config)

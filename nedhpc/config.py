@@ -80,13 +80,21 @@ class Sampling(Section):
     @model_validator(mode="after")
     def _grid_is_fixed(self):
         if self.rule == "grid" and self.resample_every and self.data is None:
-            raise ValueError("resample_every > 0 does nothing with rule = 'grid', whose points are fixed; use 'uniform' or 'sobol'")
+            raise ValueError(
+                "resample_every > 0 does nothing with rule = 'grid', whose points are fixed; use 'uniform' or 'sobol'"
+            )
         if self.rule == "residual" and not self.resample_every:
-            raise ValueError("rule = 'residual' chooses anew at each draw and needs resample_every > 0, e.g. 20")
+            raise ValueError(
+                "rule = 'residual' chooses anew at each draw and needs resample_every > 0, e.g. 20"
+            )
         if self.grow_draws and not self.resample_every:
-            raise ValueError("grow_draws > 0 grows the sample from draw to draw and needs resample_every > 0, e.g. 1")
+            raise ValueError(
+                "grow_draws > 0 grows the sample from draw to draw and needs resample_every > 0, e.g. 1"
+            )
         if self.grow_draws and self.rule == "grid":
-            raise ValueError("grow_draws > 0 takes numbers of points that make no grid; use rule 'uniform' or 'sobol'")
+            raise ValueError(
+                "grow_draws > 0 takes numbers of points that make no grid; use rule 'uniform' or 'sobol'"
+            )
         return self
 
 
@@ -143,7 +151,10 @@ class SgdTable(Schedule):
 
 class AdamTable(Schedule):
     lr: Positive = 1e-3
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
 
 
 class LbfgsTable(Schedule):
@@ -156,8 +167,23 @@ class LbfgsTable(Schedule):
 
 
 class Stepper(Section):
-    type: Literal["ptc", "spring", "sgd", "adam", "lbfgs", "euler", "rk", "ssp", "beuler", "theta", "cn", "bdf", "arkimex", "rosw",
-                  "pseudo"] = "ptc"
+    type: Literal[
+        "ptc",
+        "spring",
+        "sgd",
+        "adam",
+        "lbfgs",
+        "euler",
+        "rk",
+        "ssp",
+        "beuler",
+        "theta",
+        "cn",
+        "bdf",
+        "arkimex",
+        "rosw",
+        "pseudo",
+    ] = "ptc"
     dt: Positive = 1.0
     """First (or fixed) time step; for ptc the first pseudo-time step; sgd, adam and lbfgs have their lr. A PETSc type's step that leads to
     no finite energy is taken again with a quarter of it, from the last state whose energy is known."""
@@ -243,13 +269,20 @@ def read(path, overrides=(), petsc_options=()):
         raise UsageError(f"cannot read the config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
-    for section, key in (("problem", "name"), ("network", "name"), ("problem", "file"), ("run", "initial")):
+    for section, key in (
+        ("problem", "name"),
+        ("network", "name"),
+        ("problem", "file"),
+        ("run", "initial"),
+    ):
         resolve(table, section, key, path.parent)
     table = override(table, overrides)
     if petsc_options:
         stepper = table.setdefault("stepper", {})
         if isinstance(stepper, dict):
-            stepper["petsc_options"] = " ".join([str(stepper.get("petsc_options", "")), *petsc_options]).strip()
+            stepper["petsc_options"] = " ".join(
+                [str(stepper.get("petsc_options", "")), *petsc_options]
+            ).strip()
     return table
 
 
@@ -278,7 +311,12 @@ def override(table, overrides):
             if not isinstance(target, dict):
                 raise UsageError(f"--set {setting}: {key} is no table")
         target[keys[-1]] = value
-        if keys in (["problem", "name"], ["network", "name"], ["problem", "file"], ["run", "initial"]):
+        if keys in (
+            ["problem", "name"],
+            ["network", "name"],
+            ["problem", "file"],
+            ["run", "initial"],
+        ):
             resolve(table, *keys, Path.cwd())
     return table
 
@@ -300,14 +338,22 @@ def _explain(item, table):
             model = model.model_fields[key].annotation
         names = list(model.model_fields)
         close = difflib.get_close_matches(str(item["loc"][-1]), names, 1)
-        return f"{path}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "") + f"; allowed: {', '.join(names)}"
+        return (
+            f"{path}: unknown key"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+            + f"; allowed: {', '.join(names)}"
+        )
     if item["type"] == "missing":
         return f"{path}: missing"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         close = difflib.get_close_matches(str(value), allowed, 1)
-        return f"{path} = {value!r}: unknown value" + (f"; did you mean {close[0]!r}?" if close else "") + f"; allowed: {', '.join(allowed)}"
+        return (
+            f"{path} = {value!r}: unknown value"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+            + f"; allowed: {', '.join(allowed)}"
+        )
     if isinstance(value, dict):
         return f"{path}: {message}"
     return f"{path} = {value!r}: {'must be ' if item['msg'].startswith('Input should be ') else ''}{message}"

@@ -14,32 +14,52 @@ def points(config, kind, ranks):
     if kind == "strong":
         return ""
     sampling = tomllib.loads(Path(config).read_text()).get("sampling", {})
-    counts = [f"--set sampling.{on}={sampling[on] * int(ranks)}" for on in ("interior", "boundary", "initial", "data") if on in sampling]
+    counts = [
+        f"--set sampling.{on}={sampling[on] * int(ranks)}"
+        for on in ("interior", "boundary", "initial", "data")
+        if on in sampling
+    ]
     if not counts:
-        sys.exit(f"{config} states no numbers of points in [sampling], which a weak study multiplies")
-    return " ".join([*counts, *(["--set sampling.rule=sobol"] if sampling.get("rule") == "grid" else [])])
+        sys.exit(
+            f"{config} states no numbers of points in [sampling], which a weak study multiplies"
+        )
+    return " ".join(
+        [*counts, *(["--set sampling.rule=sobol"] if sampling.get("rule") == "grid" else [])]
+    )
 
 
 def timings(run_dir):
     """(ranks, points, [seconds a step, seconds of each phase a step]): means over the steps, without the first."""
+    from nedhpc.files.series import read
     from nedhpc.postprocess.info import info
-    from nedhpc.series import read
+
     facts, series = info(run_dir), read(run_dir / "series.h5")
     wall, output = series["wall_time"], series["seconds/output"]
     # An entry's clock is read before its output is written.
     steps = wall[2:] - wall[1:-1] - output[1:-1]
-    return facts["num_ranks"], facts["num_points"], [steps.mean(), *(series[f"seconds/{phase}"][2:].mean() for phase in PHASES)]
+    return (
+        facts["num_ranks"],
+        facts["num_points"],
+        [steps.mean(), *(series[f"seconds/{phase}"][2:].mean() for phase in PHASES)],
+    )
 
 
 def table(folder):
     """Speed-up and efficiency against one rank; a weak study's speed-up counts the work that was done."""
-    lines = ["# kind   ranks     points     s/step   speed-up  efficiency" + "".join(f"{phase:>10}" for phase in PHASES)]
+    lines = [
+        "# kind   ranks     points     s/step   speed-up  efficiency"
+        + "".join(f"{phase:>10}" for phase in PHASES)
+    ]
     for kind in ("strong", "weak"):
-        runs = sorted((timings(path) for path in Path(folder).glob(f"{kind}-*")), key=lambda run: run[0])
+        runs = sorted(
+            (timings(path) for path in Path(folder).glob(f"{kind}-*")), key=lambda run: run[0]
+        )
         for ranks, num_points, (seconds, *phases) in runs:
             speedup = runs[0][2][0] / seconds * (num_points / runs[0][1])
-            lines.append(f"{kind:8} {ranks:5d} {num_points:10d} {seconds:10.4g} {speedup:10.2f} {speedup / ranks:11.2f}"
-                         + "".join(f"{phase:10.3g}" for phase in phases))
+            lines.append(
+                f"{kind:8} {ranks:5d} {num_points:10d} {seconds:10.4g} {speedup:10.2f} {speedup / ranks:11.2f}"
+                + "".join(f"{phase:10.3g}" for phase in phases)
+            )
     text = "\n".join(lines) + "\n"
     (Path(folder) / "scaling.txt").write_text(text)
     return text

@@ -8,8 +8,9 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from nedhpc import config, jets
-from nedhpc.case import Case
+from nedhpc import config
+from nedhpc.ansatz import jets
+from nedhpc.run.case import Case
 
 torch.set_default_dtype(torch.float64)
 faulthandler.enable()
@@ -30,7 +31,11 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if MPI.COMM_WORLD.size > 1 and report.failed:
-        print(f"rank {MPI.COMM_WORLD.rank}: {item.nodeid} failed\n{report.longreprtext}", file=sys.stderr, flush=True)
+        print(
+            f"rank {MPI.COMM_WORLD.rank}: {item.nodeid} failed\n{report.longreprtext}",
+            file=sys.stderr,
+            flush=True,
+        )
         MPI.COMM_WORLD.Abort(1)
 
 
@@ -46,8 +51,13 @@ def folder(comm, tmp_path_factory):
 
 
 def make_config(**tables):
-    base = {"problem": {"name": "poisson", "dim": 1}, "network": {"hidden": [8]}, "sampling": {"interior": 40, "rule": "grid"},
-            "checkpoint": {"every_seconds": 1e6}, "device": {"threads": 1}}
+    base = {
+        "problem": {"name": "poisson", "dim": 1},
+        "network": {"hidden": [8]},
+        "sampling": {"interior": 40, "rule": "grid"},
+        "checkpoint": {"every_seconds": 1e6},
+        "device": {"threads": 1},
+    }
     for name, table in tables.items():
         base[name] = base.get(name, {}) | table if name != "problem" else table
     return config.validate(base)

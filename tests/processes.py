@@ -6,11 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from nedhpc import checkpoint
+from nedhpc.files import checkpoint
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 180
-CONFIG = '''
+CONFIG = """
 [problem]
 name = "poisson"
 dim = 1
@@ -31,7 +31,7 @@ every_steps = {every}
 every_steps = 10
 [device]
 threads = 1
-'''
+"""
 
 
 def write_config(folder, stepper="euler", dt=1e-4, steps=100_000_000, every=50, name="case.toml"):
@@ -42,11 +42,31 @@ def write_config(folder, stepper="euler", dt=1e-4, steps=100_000_000, every=50, 
 
 def start(*args, ranks=None, cwd=None, env=(), prefix=()):
     """Popen of `nedhpc args`, under mpirun for a number of ranks."""
-    launch = [] if ranks is None else ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_COMM", "PMIX", "PRTE", "SLURM"))}
-    clean |= {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} | dict(env)
-    return subprocess.Popen([*prefix, *launch, sys.executable, "-m", "nedhpc", *map(str, args)], text=True, env=clean, cwd=cwd or ROOT,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True)
+    launch = (
+        []
+        if ranks is None
+        else ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+    )
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("OMPI_COMM", "PMIX", "PRTE", "SLURM"))
+    }
+    clean |= {
+        "OMP_NUM_THREADS": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    } | dict(env)
+    return subprocess.Popen(
+        [*prefix, *launch, sys.executable, "-m", "nedhpc", *map(str, args)],
+        text=True,
+        env=clean,
+        cwd=cwd or ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def finish(process, timeout=TIMEOUT):

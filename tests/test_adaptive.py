@@ -3,32 +3,47 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_case, make_config
 from mpi4py import MPI
 
-from conftest import make_case, make_config
-from nedhpc import adaptive, checkpoint
-from nedhpc.case import Case
 from nedhpc.config import override, tomllib, validate
 from nedhpc.errors import NonFiniteError, UsageError
-from nedhpc.evolve import evolve as run, load_resume
-from nedhpc.parallel import block
-from nedhpc.sampling import gumbel
+from nedhpc.files import checkpoint
+from nedhpc.parallel.comm import block
+from nedhpc.run.case import Case
+from nedhpc.run.evolve import evolve as run
+from nedhpc.run.evolve import load_resume
+from nedhpc.sampling import adaptive
+from nedhpc.sampling.points import gumbel
 
 pytestmark = pytest.mark.mpi
 PEAK = {"name": "poisson", "dim": 2, "solution": "peak", "width": 0.1}
 
 
 def sampled(every=3, **residual):
-    return {"interior": 60, "boundary": 20, "rule": "residual", "resample_every": every, "residual": residual}
+    return {
+        "interior": 60,
+        "boundary": 20,
+        "rule": "residual",
+        "resample_every": every,
+        "residual": residual,
+    }
 
 
 @pytest.mark.parametrize("count", [0, 1, 17, 40])
 @pytest.mark.parametrize("kind", ["distinct", "equal", "few values", "infinite"])
 def test_largest_keys(comm, count, kind):
     keys = np.random.default_rng(3).normal(size=40)
-    keys = {"distinct": keys, "equal": np.zeros(40), "few values": np.round(keys), "infinite": np.where(keys < 0.5, -np.inf, keys)}[kind]
+    keys = {
+        "distinct": keys,
+        "equal": np.zeros(40),
+        "few values": np.round(keys),
+        "infinite": np.where(keys < 0.5, -np.inf, keys),
+    }[kind]
     start, stop = block(40, comm.rank, comm.size)
-    mask = np.concatenate(comm.allgather(adaptive.largest(comm, adaptive.ordered(keys)[start:stop], count)))
+    mask = np.concatenate(
+        comm.allgather(adaptive.largest(comm, adaptive.ordered(keys)[start:stop], count))
+    )
     assert mask.sum() == count
     expected = np.argsort(-keys, kind="stable")[:count]  # of equal keys the first
     assert np.array_equal(np.flatnonzero(mask), np.sort(expected))
@@ -37,13 +52,20 @@ def test_largest_keys(comm, count, kind):
 def test_integer_order_of_keys():
     keys = np.array([-np.inf, -1e300, -2.0, -1.0, -1e-310, 0.0, 1e-310, 1.0, 1.5, 1e300, np.inf])
     integers = adaptive.ordered(keys)
-    assert (np.diff(integers.astype(object)) > 0).all() and [adaptive.key_of(i) for i in integers] == list(keys)
+    assert (np.diff(integers.astype(object)) > 0).all() and [
+        adaptive.key_of(i) for i in integers
+    ] == list(keys)
 
 
 def test_keys_draw_with_the_given_probabilities():
     """The largest key falls on point i with probability p_i / sum p; the next of the rest likewise."""
     p, num_draws = np.array([0.05, 0.1, 0.15, 0.7]), 4000
-    order = np.array([np.argsort(-(np.log(p) + gumbel(1, "interior", number, 0, 4))) for number in range(num_draws)])
+    order = np.array(
+        [
+            np.argsort(-(np.log(p) + gumbel(1, "interior", number, 0, 4)))
+            for number in range(num_draws)
+        ]
+    )
     first = np.bincount(order[:, 0], minlength=4) / num_draws
     assert (np.abs(first - p) < 4.5 * np.sqrt(p * (1 - p) / num_draws)).all()
     after_3 = order[order[:, 0] == 3, 1]
@@ -54,7 +76,9 @@ def test_keys_draw_with_the_given_probabilities():
 
 def test_noise_is_a_function_of_the_index():
     whole = gumbel(7, "interior", 2, 0, 50)
-    assert np.array_equal(whole[13:31], gumbel(7, "interior", 2, 13, 31)) and not np.array_equal(whole, gumbel(7, "interior", 3, 0, 50))
+    assert np.array_equal(whole[13:31], gumbel(7, "interior", 2, 13, 31)) and not np.array_equal(
+        whole, gumbel(7, "interior", 3, 0, 50)
+    )
 
 
 def test_ranks_choose_alike(comm):
@@ -64,8 +88,12 @@ def test_ranks_choose_alike(comm):
     for case in cases:
         case.draw(1, theta)
     together, alone = (case.selection["index"] for case in cases)
-    np.testing.assert_allclose(cases[0].selection["weight"], cases[1].selection["weight"], rtol=1e-12)
-    assert np.array_equal(together, alone) and len(np.unique(together)) == 60 and together.max() < 600
+    np.testing.assert_allclose(
+        cases[0].selection["weight"], cases[1].selection["weight"], rtol=1e-12
+    )
+    assert (
+        np.array_equal(together, alone) and len(np.unique(together)) == 60 and together.max() < 600
+    )
     shares = comm.allgather(cases[0].flow.sample["interior"].x_ND.numpy())
     assert np.array_equal(np.concatenate(shares), cases[1].flow.sample["interior"].x_ND.numpy())
     assert abs(len(shares[comm.rank]) - 60 / comm.size) <= 1
@@ -99,30 +127,47 @@ def test_weights_leave_the_energy_unbiased(comm):
         sobol.append(square[:60].mean())  # the pool's first points are a Sobol set
         exact.append(square.mean())
     error = np.array(chosen) - exact
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error)) and np.mean(equal) > 2 * np.mean(exact)
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error)) and np.mean(
+        equal
+    ) > 2 * np.mean(exact)
     assert error.std() < 0.6 * (np.array(sobol) - exact).std()  # at the same number of points
 
 
 def test_draw_0_is_a_sobol_set(comm):
-    a, b = (make_case(comm, problem=PEAK, sampling=table) for table in (sampled(), sampled() | {"rule": "sobol"}))
-    assert torch.equal(a.flow.sample["interior"].x_ND, b.flow.sample["interior"].x_ND) and not a.selection
+    a, b = (
+        make_case(comm, problem=PEAK, sampling=table)
+        for table in (sampled(), sampled() | {"rule": "sobol"})
+    )
+    assert (
+        torch.equal(a.flow.sample["interior"].x_ND, b.flow.sample["interior"].x_ND)
+        and not a.selection
+    )
 
 
 @pytest.mark.parametrize("stop", [6, 7])
 def test_resume_equals_no_interruption(comm, folder, stop):
     """Interrupted at a redraw and between two."""
+
     def settings(steps):
-        return make_config(problem=PEAK, sampling=sampled(), network={"hidden": [8]}, run={"max_steps": steps})
+        return make_config(
+            problem=PEAK, sampling=sampled(), network={"hidden": [8]}, run={"max_steps": steps}
+        )
 
     _, whole = run(settings(11), folder / "whole", comm)
     run(settings(stop), folder / "parts", comm)
     state, about = load_resume(comm, folder / "parts")
-    assert state.step == stop and int(state.selection["draw"]) == (stop - 1) // 3 and len(state.selection["index"]) == 60
+    assert (
+        state.step == stop
+        and int(state.selection["draw"]) == (stop - 1) // 3
+        and len(state.selection["index"]) == 60
+    )
     config = validate(override(tomllib.loads(about["config"]), ["run.max_steps=11"]))
     case = Case(comm, config)
     case.restore(state.selection)
     _, resumed = run(config, folder / "parts", comm, (state, about))
-    assert np.array_equal(whole.theta_P, resumed.theta_P) and all(np.array_equal(whole.selection[k], resumed.selection[k]) for k in whole.selection)
+    assert np.array_equal(whole.theta_P, resumed.theta_P) and all(
+        np.array_equal(whole.selection[k], resumed.selection[k]) for k in whole.selection
+    )
     if comm.rank == 0:
         _, saved, _, _ = checkpoint.newest(folder / "whole")
         assert np.array_equal(saved.selection["weight"], whole.selection["weight"])
@@ -140,8 +185,12 @@ def test_a_residual_that_is_not_finite_is_an_error_on_all_ranks(comm):
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(UsageError, match="resample_every > 0"):
         make_config(sampling={"rule": "residual"})
-    from nedhpc.case import point_counts
     from nedhpc.problems import build
-    config = make_config(problem={"name": "regression", "function": "sinc"}, sampling={"rule": "residual", "resample_every": 5})
+    from nedhpc.run.case import point_counts
+
+    config = make_config(
+        problem={"name": "regression", "function": "sinc"},
+        sampling={"rule": "residual", "resample_every": 5},
+    )
     with pytest.raises(UsageError, match="on 'interior'"):
         point_counts(config, build(config.problem.model_dump()))

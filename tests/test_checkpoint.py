@@ -10,33 +10,55 @@ import sys
 import h5py
 import numpy as np
 import pytest
-
 from conftest import make_config
-from nedhpc import checkpoint, series
-from nedhpc.checkpoint import SEAL_BYTES, State
-from nedhpc.cli import main
+
+from nedhpc.cli.main import main
 from nedhpc.errors import ConfigError, FutureSchemaError, NotAStateError, UsageError
-from nedhpc.evolve import evolve, load_resume
-from nedhpc.lock import locked
+from nedhpc.files import checkpoint, series
+from nedhpc.files.checkpoint import SEAL_BYTES, State
+from nedhpc.files.lock import locked
 from nedhpc.postprocess.info import info
+from nedhpc.run.evolve import evolve, load_resume
 
 pytestmark = pytest.mark.mpi
-ABOUT = {"config": "a = 1\n", "config_history": ["a = 0\n", "a = 1\n"], "config_changes": ["start", "after step 3: a = 1 (was 0)"],
-         "layout": ["w 3 0"], "user_files": {"problem.name": "ab"}, "sampling": {"rule": "sobol", "seed": 3, "data_sha256": ""},
-         "provenance": {"hosts": "h"}, "stats": {"energy": 0.5}}
+ABOUT = {
+    "config": "a = 1\n",
+    "config_history": ["a = 0\n", "a = 1\n"],
+    "config_changes": ["start", "after step 3: a = 1 (was 0)"],
+    "layout": ["w 3 0"],
+    "user_files": {"problem.name": "ab"},
+    "sampling": {"rule": "sobol", "seed": 3, "data_sha256": ""},
+    "provenance": {"hosts": "h"},
+    "stats": {"energy": 0.5},
+}
 
 
 def state(step=7):
     rng = np.random.default_rng(step)
-    return State(rng.random(300), {"nu": 0.25, "alpha": -1.0}, step, 0.5, 1e-3, {"type": "spring", "phi": rng.random(300), "damping": 0.1}, 2, 12.5,
-                 {"draw": 2, "index": np.arange(9), "weight": rng.random(9)})
+    return State(
+        rng.random(300),
+        {"nu": 0.25, "alpha": -1.0},
+        step,
+        0.5,
+        1e-3,
+        {"type": "spring", "phi": rng.random(300), "damping": 0.1},
+        2,
+        12.5,
+        {"draw": 2, "index": np.arange(9), "weight": rng.random(9)},
+    )
 
 
 def same(a, b):
-    return (np.array_equal(a.theta_P, b.theta_P) and list(a.coefficients.items()) == list(b.coefficients.items())
-            and (a.step, a.time, a.dt, a.draw, a.wall_time) == (b.step, b.time, b.dt, b.draw, b.wall_time)
-            and all(np.array_equal(a.stepper[k], b.stepper[k]) for k in {*a.stepper, *b.stepper})
-            and all(np.array_equal(a.selection[k], b.selection[k]) for k in {*a.selection, *b.selection}))
+    return (
+        np.array_equal(a.theta_P, b.theta_P)
+        and list(a.coefficients.items()) == list(b.coefficients.items())
+        and (a.step, a.time, a.dt, a.draw, a.wall_time)
+        == (b.step, b.time, b.dt, b.draw, b.wall_time)
+        and all(np.array_equal(a.stepper[k], b.stepper[k]) for k in {*a.stepper, *b.stepper})
+        and all(
+            np.array_equal(a.selection[k], b.selection[k]) for k in {*a.selection, *b.selection}
+        )
+    )
 
 
 def reseal(path, change):
@@ -69,9 +91,17 @@ def test_every_byte_flipped_and_every_truncation_is_seen(file):
         digest = hashlib.sha256(damaged[SEAL_BYTES:])
         assert bytes(damaged[:SEAL_BYTES]) != checkpoint.seal(digest)  # what `read` asks
     random.seed(1)
-    for at in [*range(0, len(content), len(content) // 100), SEAL_BYTES - 1, SEAL_BYTES, len(content) - 1]:
-        for damaged in (content[:at], content[:at] + bytes([content[at] ^ (1 << random.randrange(8))]) + content[at + 1:],
-                        content[:at] + bytes(len(content) - at) if any(content[at:]) else content + b"\0"):
+    for at in [
+        *range(0, len(content), len(content) // 100),
+        SEAL_BYTES - 1,
+        SEAL_BYTES,
+        len(content) - 1,
+    ]:
+        for damaged in (
+            content[:at],
+            content[:at] + bytes([content[at] ^ (1 << random.randrange(8))]) + content[at + 1 :],
+            content[:at] + bytes(len(content) - at) if any(content[at:]) else content + b"\0",
+        ):
             file.write_bytes(damaged)
             with pytest.raises(NotAStateError):
                 checkpoint.read(file)
@@ -82,6 +112,7 @@ def test_every_byte_flipped_and_every_truncation_is_seen(file):
 def set_attribute(name, value):
     def change(file):
         file.attrs[name] = value
+
     return change
 
 
@@ -91,15 +122,32 @@ def put(name, **dataset):
             del file[name]
         if dataset:
             file.create_dataset(name, **dataset)
+
     return change
 
 
-@pytest.mark.parametrize("change", [
-    put("state/theta"), put("config"), put("stepper"), put("state/clock/step"), put("sampling/draw"), set_attribute("format", "other"),
-    set_attribute("complete", False), put("state/theta", data="text"), put("state/theta", data=np.ones((3, 3))), put("config", data=3),
-    put("state/clock/step", data="x"), put("state/clock/time", data=np.ones(4)), put("stepper", data=1.0), put("config_history", data=1.0),
-    put("state/theta", shape=(10**13,), dtype="f8", chunks=(10**6,)), put("stepper/phi", shape=(10**7, 10**7), dtype="f8", chunks=(1000, 1000)),
-    put("state/clock/step", data=float("inf"))])
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("state/theta"),
+        put("config"),
+        put("stepper"),
+        put("state/clock/step"),
+        put("sampling/draw"),
+        set_attribute("format", "other"),
+        set_attribute("complete", False),
+        put("state/theta", data="text"),
+        put("state/theta", data=np.ones((3, 3))),
+        put("config", data=3),
+        put("state/clock/step", data="x"),
+        put("state/clock/time", data=np.ones(4)),
+        put("stepper", data=1.0),
+        put("config_history", data=1.0),
+        put("state/theta", shape=(10**13,), dtype="f8", chunks=(10**6,)),
+        put("stepper/phi", shape=(10**7, 10**7), dtype="f8", chunks=(1000, 1000)),
+        put("state/clock/step", data=float("inf")),
+    ],
+)
 def test_malformed_content_is_no_state(file, change):
     reseal(file, change)
     with pytest.raises(NotAStateError):
@@ -109,15 +157,19 @@ def test_malformed_content_is_no_state(file, change):
 def test_random_damage_below_a_right_seal_crashes_nothing(file, tmp_path):
     """As someone's own program might write it: HDF5 itself meets the damage. In a process of its own, which a crash would end."""
     content = file.read_bytes()
-    code = ("import sys, hashlib, random; from nedhpc import checkpoint; from nedhpc.errors import NotAStateError\n"
-            "content, random = open(sys.argv[1], 'rb').read()[512:], random.Random(3)\n"
-            "for _ in range(150):\n"
-            "    damaged = bytearray(content)\n"
-            "    for _ in range(random.choice((1, 4, 40))): damaged[random.randrange(len(damaged))] = random.randrange(256)\n"
-            "    open(sys.argv[1], 'wb').write(checkpoint.seal(hashlib.sha256(damaged)) + damaged)\n"
-            "    try: checkpoint.read(sys.argv[1])\n"
-            "    except NotAStateError: pass\n")
-    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, timeout=120)
+    code = (
+        "import sys, hashlib, random; from nedhpc import checkpoint; from nedhpc.errors import NotAStateError\n"
+        "content, random = open(sys.argv[1], 'rb').read()[512:], random.Random(3)\n"
+        "for _ in range(150):\n"
+        "    damaged = bytearray(content)\n"
+        "    for _ in range(random.choice((1, 4, 40))): damaged[random.randrange(len(damaged))] = random.randrange(256)\n"
+        "    open(sys.argv[1], 'wb').write(checkpoint.seal(hashlib.sha256(damaged)) + damaged)\n"
+        "    try: checkpoint.read(sys.argv[1])\n"
+        "    except NotAStateError: pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert content
 
@@ -131,7 +183,16 @@ def test_future_schema_is_refused_with_a_word(file, tmp_path, capsys):
     assert checkpoint.read(older)[0].step == 3
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"\x89HDF\r\n\x1a\n" + b"\0" * 4096, b"nedhpc sha256 ", b"nedhpc sha256 " + b"0" * 64 + b"\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 4096,
+        b"\x89HDF\r\n\x1a\n" + b"\0" * 4096,
+        b"nedhpc sha256 ",
+        b"nedhpc sha256 " + b"0" * 64 + b"\n",
+    ],
+)
 def test_other_files_are_no_states(tmp_path, content):
     path = tmp_path / "checkpoint-0000000001.h5"
     path.write_bytes(content)
@@ -155,20 +216,43 @@ def test_keeps_the_last_and_an_interrupted_write_leaves_nothing(tmp_path):
 
 # Whole runs.
 
+
 def settings(steps=6, **tables):
     run = {"max_steps": steps} | tables.pop("run", {})
-    return make_config(**({"stepper": {"type": "euler", "dt": 1e-4}, "checkpoint": {"every_steps": 2, "keep": 4}} | tables), run=run)
+    return make_config(
+        **(
+            {"stepper": {"type": "euler", "dt": 1e-4}, "checkpoint": {"every_steps": 2, "keep": 4}}
+            | tables
+        ),
+        run=run,
+    )
 
 
 def continued(comm, folder, **tables):
     return evolve(settings(**tables), folder, comm, load_resume(comm, folder))
 
 
-@pytest.mark.parametrize("tables, reason", [
-    ({"network": {"hidden": [9]}}, "network.hidden"), ({"network": {"activation": "sin"}}, "network.activation"), ({"run": {"seed": 1}}, "run.seed"),
-    ({"problem": {"name": "poisson", "dim": 2}, "sampling": {"interior": 49, "boundary": 4}}, "problem.dim"),
-    ({"problem": {"name": "heat"}, "sampling": {"interior": 49, "boundary": 4, "initial": 2, "rule": "sobol"}}, "problem.name"),
-    ({"run": {"start": "last_layer"}}, "run.start"), ({"run": {"initial": "x.h5"}}, "run.initial")])
+@pytest.mark.parametrize(
+    "tables, reason",
+    [
+        ({"network": {"hidden": [9]}}, "network.hidden"),
+        ({"network": {"activation": "sin"}}, "network.activation"),
+        ({"run": {"seed": 1}}, "run.seed"),
+        (
+            {"problem": {"name": "poisson", "dim": 2}, "sampling": {"interior": 49, "boundary": 4}},
+            "problem.dim",
+        ),
+        (
+            {
+                "problem": {"name": "heat"},
+                "sampling": {"interior": 49, "boundary": 4, "initial": 2, "rule": "sobol"},
+            },
+            "problem.name",
+        ),
+        ({"run": {"start": "last_layer"}}, "run.start"),
+        ({"run": {"initial": "x.h5"}}, "run.initial"),
+    ],
+)
 def test_changes_that_make_no_sense_are_refused(comm, folder, tables, reason):
     evolve(settings(), folder, comm)
     before = (folder / "config.toml").read_text()
@@ -179,15 +263,31 @@ def test_changes_that_make_no_sense_are_refused(comm, folder, tables, reason):
 
 def test_changes_that_make_sense_are_kept_in_the_history(comm, folder):
     evolve(settings(stepper={"type": "spring", "dt": 0.5}), folder, comm)
-    status, state = continued(comm, folder, steps=8, stepper={"type": "ptc", "dt": 2.0}, run={"target_relative_l2": 1e-20})
+    status, state = continued(
+        comm, folder, steps=8, stepper={"type": "ptc", "dt": 2.0}, run={"target_relative_l2": 1e-20}
+    )
     assert status == "max_steps" and state.step == 8 and state.stepper["type"] == "ptc"
-    _, state = continued(comm, folder, steps=9, stepper={"type": "euler", "dt": 1e-5}, run={"target_relative_l2": 1e-20})
+    _, state = continued(
+        comm,
+        folder,
+        steps=9,
+        stepper={"type": "euler", "dt": 1e-5},
+        run={"target_relative_l2": 1e-20},
+    )
     _, about = load_resume(comm, folder)
     assert state.dt == 1e-5  # not ptc's last, which euler could not take
     assert len(about["config_history"]) == 3 and about["config"] == about["config_history"][-1]
     first, second, third = about["config_changes"]
-    assert first == "start" and second.startswith("after step 6: ") and "stepper.type = 'ptc' (was 'spring')" in second
-    assert "run.max_steps = 8 (was 6)" in second and "without memory" in second and third.startswith("after step 8: ")
+    assert (
+        first == "start"
+        and second.startswith("after step 6: ")
+        and "stepper.type = 'ptc' (was 'spring')" in second
+    )
+    assert (
+        "run.max_steps = 8 (was 6)" in second
+        and "without memory" in second
+        and third.startswith("after step 8: ")
+    )
     if comm.rank == 0:
         assert info(folder)["changes"] == about["config_changes"]
 
@@ -199,7 +299,10 @@ def test_the_same_settings_leave_no_trace(comm, folder):
 
 
 def test_changed_data_is_refused(comm, folder):
-    tables = {"problem": {"name": "regression", "file": str(folder / "data.csv")}, "sampling": {"rule": "uniform", "interior": None}}
+    tables = {
+        "problem": {"name": "regression", "file": str(folder / "data.csv")},
+        "sampling": {"rule": "uniform", "interior": None},
+    }
     if comm.rank == 0:
         rows = np.random.default_rng(0).random((30, 2))
         np.savetxt(folder / "data.csv", rows, delimiter=",")
@@ -227,7 +330,9 @@ def test_corrupt_newest_is_set_aside_and_the_run_goes_on(comm, folder):
     _, again = evolve(settings(), folder / "run", comm, (state, about))
     assert np.array_equal(again.theta_P, whole.theta_P)
     if comm.rank == 0:
-        assert [path.name[-8:] for path in checkpoint.paths(folder / "run")] == [f"{step:05d}.h5" for step in (0, 2, 4, 6)]
+        assert [path.name[-8:] for path in checkpoint.paths(folder / "run")] == [
+            f"{step:05d}.h5" for step in (0, 2, 4, 6)
+        ]
         assert len(list((folder / "run").glob("*.aside"))) == 2
         steps = series.read(folder / "run" / "series.h5")["step"]
         assert list(steps) == sorted(set(steps))
@@ -243,11 +348,21 @@ def test_lock_refuses_a_second_job_and_ends_with_the_first(comm, folder):
     if comm.rank:
         return
     from mpi4py import MPI
-    holder = ("import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('host far, pid 5'); f.flush(); "
-              "print('held', flush=True); sys.stdin.read()")
-    with subprocess.Popen([sys.executable, "-c", holder, folder / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+
+    holder = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('host far, pid 5'); f.flush(); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, folder / ".lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
         other.stdout.readline()
-        with pytest.raises(UsageError, match="another job .* far, pid 5"), locked(MPI.COMM_SELF, folder):
+        with (
+            pytest.raises(UsageError, match="another job .* far, pid 5"),
+            locked(MPI.COMM_SELF, folder),
+        ):
             pass
         other.kill()
     with locked(MPI.COMM_SELF, folder):

@@ -4,17 +4,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import make_config
 from mpi4py import MPI
 
 import nedhpc
-from conftest import make_config
 from nedhpc import problems
-from nedhpc.case import Case, count_rows
-from nedhpc.energy import _softmax_rows
 from nedhpc.errors import ConfigError
-from nedhpc.evolve import evolve
-from nedhpc.flow import is_misfit
+from nedhpc.flows.descent import is_misfit
+from nedhpc.flows.energy import _softmax_rows
 from nedhpc.postprocess.info import info
+from nedhpc.run.case import Case, count_rows
+from nedhpc.run.evolve import evolve
 
 pytestmark = pytest.mark.mpi
 pytest.importorskip("sklearn")
@@ -38,10 +38,14 @@ def test_rows_gradient_and_curvature_are_those_of_autograd():
     rows = case.energy.rows(theta, case.flow.sample)
     E = lambda theta: autograd_energy(case, theta, points)
     torch.testing.assert_close(rows.E_K.sum(), E(theta), rtol=1e-13, atol=0)
-    torch.testing.assert_close(case.energy.evaluate(theta, case.flow.sample)[0].sum(), E(theta), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        case.energy.evaluate(theta, case.flow.sample)[0].sum(), E(theta), rtol=1e-13, atol=0
+    )
     g = torch.func.grad(E)(theta)
     torch.testing.assert_close(rows.A.A_NP.T @ rows.r_N, g, rtol=1e-11, atol=1e-13)
-    torch.testing.assert_close(case.energy.gradient(theta, case.flow.sample)[0], g, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(
+        case.energy.gradient(theta, case.flow.sample)[0], g, rtol=1e-11, atol=1e-13
+    )
     # The Gauss-Newton Hessian sum_q w J^T (diag p - p p^T) J of the logits' Jacobian J; in the last layer it is the Hessian.
     J = torch.func.jacrev(lambda theta: case.u(theta, points.x_ND))(theta)
     p = torch.softmax(case.u(theta, points.x_ND), 1)
@@ -50,7 +54,9 @@ def test_rows_gradient_and_curvature_are_those_of_autograd():
     gram = rows.A.A_NP.T @ rows.A.A_NP
     torch.testing.assert_close(gram, K, rtol=1e-10, atol=1e-12)
     last = case.network.last_layer
-    hessian = torch.autograd.functional.hessian(lambda w: E(torch.cat([theta[:last.start], w])), theta[last])
+    hessian = torch.autograd.functional.hessian(
+        lambda w: E(torch.cat([theta[: last.start], w])), theta[last]
+    )
     torch.testing.assert_close(gram[last, last], hessian, rtol=1e-9, atol=1e-12)
 
 
@@ -59,16 +65,22 @@ def test_residual_is_the_rows_line_through_the_base():
     case = make(MPI.COMM_SELF)
     theta, sample = torch.as_tensor(case.network.initial(0)), case.flow.sample
     rows = case.energy.rows(theta, sample)
-    torch.testing.assert_close(case.energy.evaluate(theta, sample)[1], rows.r_N, rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(
+        case.energy.evaluate(theta, sample)[1], rows.r_N, rtol=1e-13, atol=1e-14
+    )
     residual = lambda at: case.energy.evaluate(at, sample, theta)[1]
-    torch.testing.assert_close(torch.func.jacrev(residual)(theta), rows.A.A_NP, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(
+        torch.func.jacrev(residual)(theta), rows.A.A_NP, rtol=1e-11, atol=1e-13
+    )
     v = torch.as_tensor(np.random.default_rng(0).standard_normal(len(theta)))
     slope = lambda f: lambda at: torch.func.jvp(f, (at,), (v,))[1]
     z = lambda at: case.u(at, sample["data"].x_ND)
     z_vv = torch.func.jvp(slope(z), (theta,), (v,))[1]
     L, _ = _softmax_rows(z(theta), sample["data"].y_NM)
     expected = torch.einsum("nij,nj->ni", L, z_vv).T.reshape(-1) / len(z_vv) ** 0.5
-    torch.testing.assert_close(torch.func.jvp(slope(residual), (theta,), (v,))[1], expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        torch.func.jvp(slope(residual), (theta,), (v,))[1], expected, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_confident_logits_neither_overflow_nor_cancel():
@@ -79,29 +91,54 @@ def test_confident_logits_neither_overflow_nor_cancel():
         p = torch.softmax(z, 1)
         assert torch.isfinite(L).all() and torch.isfinite(r).all()
         torch.testing.assert_close(torch.einsum("nij,ni->nj", L, r), p - y, rtol=1e-15, atol=1e-15)
-        torch.testing.assert_close(L.transpose(1, 2) @ L, torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1), rtol=1e-14, atol=1e-15)
+        torch.testing.assert_close(
+            L.transpose(1, 2) @ L,
+            torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1),
+            rtol=1e-14,
+            atol=1e-15,
+        )
     _, r = _softmax_rows(z, torch.eye(3)[[0] * 3])
     assert abs(float(r[1, 0]) / (-2 * np.exp(-40.0)) - 1) < 1e-12  # p - 1 by subtraction would be 0
 
 
 def test_is_no_misfit_whose_flow_is_known_point_by_point():
     case = make(MPI.COMM_SELF)
-    assert case.energy.has_row_residual and not case.energy.is_least_squares and not is_misfit(case.energy)
+    assert (
+        case.energy.has_row_residual
+        and not case.energy.is_least_squares
+        and not is_misfit(case.energy)
+    )
     assert count_rows(case.problem, case.counts) == 120
 
 
-@pytest.mark.parametrize("metric, solver", [("euclidean", "tsqr"), ("euclidean", "dual"), ("energy", "tsqr"), ("l2", "tsqr")])
+@pytest.mark.parametrize(
+    "metric, solver",
+    [("euclidean", "tsqr"), ("euclidean", "dual"), ("energy", "tsqr"), ("l2", "tsqr")],
+)
 def test_ptc_classifies(comm, folder, metric, solver):
-    config = make_config(problem={"name": "digits"}, network={"hidden": [6]}, sampling={"data": 120, "rule": "uniform"},
-                         flow={"metric": metric, "metric_eps": 1e-3}, solver={"type": solver}, run={"max_steps": 8}, output={"every_steps": 4})
+    config = make_config(
+        problem={"name": "digits"},
+        network={"hidden": [6]},
+        sampling={"data": 120, "rule": "uniform"},
+        flow={"metric": metric, "metric_eps": 1e-3},
+        solver={"type": solver},
+        run={"max_steps": 8},
+        output={"every_steps": 4},
+    )
     _, state = evolve(config, folder / "run", comm)
     _, alone = evolve(config, folder / f"alone{comm.rank}", MPI.COMM_SELF)
     facts = info(folder / f"alone{comm.rank}")
-    assert facts["relative_l2"] is None and facts["metrics"]["accuracy"] > 0.3 and facts["energy"] < 0.1
+    assert (
+        facts["relative_l2"] is None
+        and facts["metrics"]["accuracy"] > 0.3
+        and facts["energy"] < 0.1
+    )
     if comm.rank == 0:
         together = info(folder / "run")
         assert together["metrics"].keys() == {"accuracy", "train_accuracy"}
-        assert together["metrics"]["accuracy"] == pytest.approx(facts["metrics"]["accuracy"], abs=0.01)
+        assert together["metrics"]["accuracy"] == pytest.approx(
+            facts["metrics"]["accuracy"], abs=0.01
+        )
         with h5py.File(folder / "run" / "series.h5") as file:
             assert file["metrics/accuracy"].shape == file["step"].shape
             assert file["metrics/accuracy"][-1] == together["metrics"]["accuracy"]
@@ -126,5 +163,6 @@ def test_cross_entropy_needs_targets():
 
         def classify(self, x, j, c, y):
             return j.u
+
     with pytest.raises(ConfigError, match="targets"):
         problems.check(NoTargets(), "NoTargets")

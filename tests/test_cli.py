@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-
-from nedhpc import checkpoint
 from processes import ROOT, finish, start
+
+from nedhpc.files import checkpoint
 
 POISSON = str(ROOT / "configs" / "poisson_1d.toml")
 
@@ -28,14 +28,28 @@ def test_run_info_plot_resume(tmp_path):
     assert more.returncode == 0 and "step 20" in more.stdout, more.stderr
     facts = json.loads(command("info", out, "--json").stdout)
     assert facts["step"] == 20 and facts["status"] == "max_steps"
-    assert command("plot", out, "-o", tmp_path / "a.png").returncode == 0 and (tmp_path / "a.png").stat().st_size > 10_000
+    assert (
+        command("plot", out, "-o", tmp_path / "a.png").returncode == 0
+        and (tmp_path / "a.png").stat().st_size > 10_000
+    )
     auto = command("run", POISSON, "--set", "run.max_steps=25", "--out", out, "--resume", "auto")
     assert auto.returncode == 0 and "step 25" in auto.stdout
 
 
 def test_petsc_options_reach_ts_and_are_kept(tmp_path):
     out = tmp_path / "run"
-    args = ("run", POISSON, "--set", "stepper.type=rk", "--set", "stepper.dt=1e-4", "--set", "run.max_steps=3", "--out", out)
+    args = (
+        "run",
+        POISSON,
+        "--set",
+        "stepper.type=rk",
+        "--set",
+        "stepper.dt=1e-4",
+        "--set",
+        "run.max_steps=3",
+        "--out",
+        out,
+    )
     done = command(*args, "--", "-ts_rk_type", "5dp", "-ts_view")
     assert done.returncode == 0 and "5dp" in done.stdout, done.stderr
     assert "5dp" in (out / "config.toml").read_text()
@@ -43,7 +57,15 @@ def test_petsc_options_reach_ts_and_are_kept(tmp_path):
     assert wrong.returncode == 2 and "ts_rk_typ" in wrong.stderr
 
 
-@pytest.mark.parametrize("args", [("run", "missing.toml"), ("info", "nowhere"), ("resume", "nowhere"), ("run", POISSON, "--set", "run.sed=1")])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "missing.toml"),
+        ("info", "nowhere"),
+        ("resume", "nowhere"),
+        ("run", POISSON, "--set", "run.sed=1"),
+    ],
+)
 def test_usage_errors_exit_2(args):
     done = command(*args)
     assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr
@@ -54,13 +76,26 @@ def test_ranks_agree_on_poisson_2d(tmp_path, ranks):
     thetas = []
     for n in (1, ranks):
         out = tmp_path / f"run{n}"
-        done = command("run", ROOT / "configs" / "poisson_2d.toml", "--set", "run.max_steps=20", "--out", out, ranks=n)
+        done = command(
+            "run",
+            ROOT / "configs" / "poisson_2d.toml",
+            "--set",
+            "run.max_steps=20",
+            "--out",
+            out,
+            ranks=n,
+        )
         assert done.returncode == 0, done.stderr
         thetas.append(checkpoint.newest(out)[1].theta_P)
     assert np.linalg.norm(thetas[0] - thetas[1]) < 1e-9 * np.linalg.norm(thetas[0])
 
 
 def test_a_reader_that_leaves_is_no_error():
-    child = subprocess.Popen([sys.executable, "-m", "nedhpc", "problems"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "nedhpc", "problems"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
     child.stdout.close()
     assert child.wait(60) == 0 and child.stderr.read() == b""

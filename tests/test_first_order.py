@@ -3,29 +3,52 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_case, make_config
 from mpi4py import MPI
 
-from conftest import make_case, make_config
 from nedhpc.config import Stepper, override, tomllib, validate
 from nedhpc.errors import ConfigError, NonFiniteError
-from nedhpc.evolve import evolve, load_resume
 from nedhpc.postprocess.info import info
+from nedhpc.run.evolve import evolve, load_resume
 from nedhpc.steppers.first_order import SCHEDULES
 from nedhpc.steppers.ts import TimeStepper
 
 pytestmark = pytest.mark.mpi
 SAMPLING = {"rule": "uniform", "resample_every": 1}
-OPTIMISERS = {"sgd": (lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9, nesterov=True), {"lr": 1e-4, "momentum": 0.9, "nesterov": True}),
-              "adam": (lambda p: torch.optim.Adam(p, lr=1e-2), {"lr": 1e-2}),
-              "lbfgs": (lambda p: torch.optim.LBFGS(p, lr=1.0, max_iter=5, history_size=4, tolerance_grad=0.0, tolerance_change=0.0,
-                                                    line_search_fn="strong_wolfe"), {"lr": 1.0, "iterations": 5, "history": 4})}
+OPTIMISERS = {
+    "sgd": (
+        lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9, nesterov=True),
+        {"lr": 1e-4, "momentum": 0.9, "nesterov": True},
+    ),
+    "adam": (lambda p: torch.optim.Adam(p, lr=1e-2), {"lr": 1e-2}),
+    "lbfgs": (
+        lambda p: torch.optim.LBFGS(
+            p,
+            lr=1.0,
+            max_iter=5,
+            history_size=4,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        ),
+        {"lr": 1.0, "iterations": 5, "history": 4},
+    ),
+}
 
 
 def march(case, theta, steps, stepper):
     """[(theta, time)] after each step."""
     found = []
     with TimeStepper(case.comm, case.flow, stepper, theta, steps, None) as ts:
-        ts.solve(theta, 0, 0.0, 1.0, {}, lambda step: case.draw(step), lambda theta, step, time, dt, info: found.append((theta, time)))
+        ts.solve(
+            theta,
+            0,
+            0.0,
+            1.0,
+            {},
+            lambda step: case.draw(step),
+            lambda theta, step, time, dt, info: found.append((theta, time)),
+        )
     return found
 
 
@@ -43,6 +66,7 @@ def plain_loop(theta, make, steps, schedule=None):
             E = 0.5 * case.energy.evaluate(parameter, case.flow.sample)[1].square().sum()
             E.backward()
             return E
+
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step(closure)
         if scheduler:
@@ -62,7 +86,9 @@ def test_is_a_plain_torch_loop(comm, kind):
     np.testing.assert_allclose(time, sum(rates), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name, end", [("exponential", 0.1), ("cosine", 0.1), ("one_cycle", 0.1), ("constant", 1.0)])
+@pytest.mark.parametrize(
+    "name, end", [("exponential", 0.1), ("cosine", 0.1), ("one_cycle", 0.1), ("constant", 1.0)]
+)
 def test_schedules(comm, name, end):
     """The time tells the learning rates: torch's own while they last, then the last one."""
     settings = {"lr": 1e-3, "schedule": name, "schedule_steps": 8, "schedule_end": 0.1}
@@ -70,7 +96,9 @@ def test_schedules(comm, name, end):
     theta = torch.as_tensor(case.network.initial(0))
     stepper = Stepper(type="adam", adam=settings)
     times = [0.0, *(time for _, time in march(case, theta, 12, stepper))]
-    _, rates = plain_loop(theta, lambda p: torch.optim.Adam(p, lr=1e-3), 8, lambda o: SCHEDULES[name](o, stepper.adam))
+    _, rates = plain_loop(
+        theta, lambda p: torch.optim.Adam(p, lr=1e-3), 8, lambda o: SCHEDULES[name](o, stepper.adam)
+    )
     np.testing.assert_allclose(np.diff(times)[:8], rates, rtol=1e-9)
     np.testing.assert_allclose(np.diff(times)[8:], end * 1e-3, rtol=1e-9)
 
@@ -79,20 +107,35 @@ def test_schedules(comm, name, end):
 @pytest.mark.parametrize("resample", [0, 3])
 def test_resume_equals_no_interruption(comm, folder, kind, resample):
     def settings(steps):
-        return make_config(stepper={"type": kind, kind: OPTIMISERS[kind][1] | {"schedule": "cosine", "schedule_steps": 14}},
-                           sampling={"rule": "uniform", "resample_every": resample}, run={"max_steps": steps})
+        return make_config(
+            stepper={
+                "type": kind,
+                kind: OPTIMISERS[kind][1] | {"schedule": "cosine", "schedule_steps": 14},
+            },
+            sampling={"rule": "uniform", "resample_every": resample},
+            run={"max_steps": steps},
+        )
+
     _, whole = evolve(settings(20), folder / "whole", comm)
     evolve(settings(9), folder / "parts", comm)
     state, about = load_resume(comm, folder / "parts")
     table = override(tomllib.loads(about["config"]), ["run.max_steps=20"])
     _, resumed = evolve(validate(table), folder / "parts", comm, (state, about))
-    assert resumed.step == 20 and np.array_equal(whole.theta_P, resumed.theta_P) and whole.time == resumed.time
+    assert (
+        resumed.step == 20
+        and np.array_equal(whole.theta_P, resumed.theta_P)
+        and whole.time == resumed.time
+    )
 
 
 def test_a_baseline_needs_no_solver(comm, folder, monkeypatch):
     """Rows and parameters too many for every solver, and a metric that would need P^2, do not matter."""
     monkeypatch.setattr("nedhpc.solvers.memory_bytes", lambda *args: 2**62)
-    evolve(make_config(stepper={"type": "adam"}, flow={"metric": "energy"}, run={"max_steps": 1}), folder / "run", comm)
+    evolve(
+        make_config(stepper={"type": "adam"}, flow={"metric": "energy"}, run={"max_steps": 1}),
+        folder / "run",
+        comm,
+    )
     if comm.rank == 0:
         assert info(folder / "run")["method"] == "euclidean/adam/none"
 
@@ -100,7 +143,12 @@ def test_a_baseline_needs_no_solver(comm, folder, monkeypatch):
 def test_too_large_a_learning_rate_is_reported_by_all_ranks(comm):
     case = make_case(comm, sampling=SAMPLING)
     with pytest.raises(NonFiniteError, match="learning rate"):
-        march(case, torch.as_tensor(case.network.initial(0)), 100, Stepper(type="sgd", sgd={"lr": 1e3}))
+        march(
+            case,
+            torch.as_tensor(case.network.initial(0)),
+            100,
+            Stepper(type="sgd", sgd={"lr": 1e3}),
+        )
 
 
 def test_nesterov_needs_momentum():

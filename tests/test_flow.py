@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_case, parse_jets
 from mpi4py import MPI
 
-from conftest import make_case, parse_jets
 from nedhpc.config import PtcTable, Stepper
 from nedhpc.errors import NonFiniteError, UsageError
 from nedhpc.steppers.ptc import Ptc
@@ -38,7 +38,9 @@ def march(case, theta, dt, steps, kind="euler", options="", each=None, fresh=Fal
             each(theta, time, info)
         return info.stalled
 
-    with TimeStepper(case.comm, case.flow, Stepper(type=kind, dt=dt, petsc_options=options), theta, steps, None) as stepper:
+    with TimeStepper(
+        case.comm, case.flow, Stepper(type=kind, dt=dt, petsc_options=options), theta, steps, None
+    ) as stepper:
         stepper.solve(theta, 0, 0.0, dt, {}, case.draw if fresh else lambda step: False, after)
     return last[0]
 
@@ -58,26 +60,41 @@ def test_gradient_is_the_derivative_of_the_energy(comm):
         np.testing.assert_allclose(g.numpy(), A.T @ r, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(E_K.sum(), 0.5 * r @ r, rtol=1e-12)
         v, h = torch.as_tensor(np.random.default_rng(0).standard_normal(len(theta))), 1e-5
-        slope = (case.flow.energies(theta + h * v).sum() - case.flow.energies(theta - h * v).sum()) / (2 * h)
+        slope = (
+            case.flow.energies(theta + h * v).sum() - case.flow.energies(theta - h * v).sum()
+        ) / (2 * h)
         np.testing.assert_allclose(float(g @ v), slope, rtol=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["l2", "energy"])
 def test_euler_with_unit_step_is_gauss_newton(comm, metric):
-    case = make_case(comm, problem=REGRESSION, flow={"metric": metric, "metric_eps": 1e-20}, solver={"rtol": 1e-6})
+    case = make_case(
+        comm,
+        problem=REGRESSION,
+        flow={"metric": metric, "metric_eps": 1e-20},
+        solver={"rtol": 1e-6},
+    )
     theta = parameters(case)
     A, r = all_rows(case, theta)
     gauss_newton = theta.numpy() - np.linalg.pinv(A, rcond=1e-6) @ r
-    np.testing.assert_allclose(march(case, theta, 1.0, 1).numpy(), gauss_newton, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        march(case, theta, 1.0, 1).numpy(), gauss_newton, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_euclidean_euler_on_fresh_samples_is_sgd(comm):
-    case = make_case(comm, problem=REGRESSION, sampling={"data": 16, "resample_every": 1, "rule": "uniform"})
+    case = make_case(
+        comm, problem=REGRESSION, sampling={"data": 16, "resample_every": 1, "rule": "uniform"}
+    )
     theta, lr = parameters(case), 0.05
     found = march(case, theta, lr, 5, fresh=True)
     parameter = torch.nn.Parameter(theta.clone())
     sgd = torch.optim.SGD([parameter], lr=lr)
-    single = make_case(MPI.COMM_SELF, problem=REGRESSION, sampling={"data": 16, "resample_every": 1, "rule": "uniform"})
+    single = make_case(
+        MPI.COMM_SELF,
+        problem=REGRESSION,
+        sampling={"data": 16, "resample_every": 1, "rule": "uniform"},
+    )
     layout = parse_jets("u", coordinates=("x",))
     for step in range(5):
         single.draw(step)
@@ -91,23 +108,44 @@ def test_euclidean_euler_on_fresh_samples_is_sgd(comm):
 
 def test_l2_flow_of_a_regression_decays_like_exp_minus_t(comm):
     """With N <= rank J the whole error lies in the tangent space: e(t) = e^-t e(0)."""
-    case = make_case(comm, problem=REGRESSION | {"num_points": 6}, network={"hidden": [40]},
-                     flow={"metric": "l2", "metric_eps": 1e-18}, solver={"type": "tsqr"})
+    case = make_case(
+        comm,
+        problem=REGRESSION | {"num_points": 6},
+        network={"hidden": [40]},
+        flow={"metric": "l2", "metric_eps": 1e-18},
+        solver={"type": "tsqr"},
+    )
     theta = well_conditioned(case)
     energies, times = [case.flow.energies(theta).sum()], [0.0]
-    march(case, theta, 0.05, 20, "rk", "-ts_rk_type 5dp -ts_adapt_type none",
-          lambda theta, time, info: (energies.append(case.flow.energies(theta).sum()), times.append(time)))
-    np.testing.assert_allclose(np.sqrt(np.array(energies) / energies[0]), np.exp(-np.array(times)), rtol=1e-6)
+    march(
+        case,
+        theta,
+        0.05,
+        20,
+        "rk",
+        "-ts_rk_type 5dp -ts_adapt_type none",
+        lambda theta, time, info: (
+            energies.append(case.flow.energies(theta).sum()),
+            times.append(time),
+        ),
+    )
+    np.testing.assert_allclose(
+        np.sqrt(np.array(energies) / energies[0]), np.exp(-np.array(times)), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", [*RK, "ssp"])
 def test_order_of_explicit_types(comm, kind):
     case = make_case(comm, problem=REGRESSION | {"num_points": 20}, network={"hidden": [4]})
     theta, order = parameters(case), RK.get(kind, 2)
-    name, options = ("ssp", SSP) if kind == "ssp" else ("rk", f"-ts_rk_type {kind} -ts_adapt_type none")
+    name, options = (
+        ("ssp", SSP) if kind == "ssp" else ("rk", f"-ts_rk_type {kind} -ts_adapt_type none")
+    )
     steps = np.array([8, 16])
     reference = march(case, theta, 2.0 / 128, 128, "rk", "-ts_rk_type 5dp -ts_adapt_type none")
-    errors = [float((march(case, theta, 2.0 / n, n, name, options) - reference).norm()) for n in steps]
+    errors = [
+        float((march(case, theta, 2.0 / n, n, name, options) - reference).norm()) for n in steps
+    ]
     observed = np.log(errors[0] / errors[1]) / np.log(2)
     assert order - 0.4 < observed < order + 2, observed
 
@@ -117,11 +155,29 @@ def test_adaptive_steps_meet_their_tolerance(comm):
     theta, sizes = parameters(case), []
 
     def run(rtol):
-        with TimeStepper(comm, case.flow, Stepper(type="rk", dt=0.01, petsc_options=f"-ts_rtol {rtol} -ts_atol {rtol}"), theta, 10000, 5.0) as stepper:
+        with TimeStepper(
+            comm,
+            case.flow,
+            Stepper(type="rk", dt=0.01, petsc_options=f"-ts_rtol {rtol} -ts_atol {rtol}"),
+            theta,
+            10000,
+            5.0,
+        ) as stepper:
             last = []
-            stepper.solve(theta, 0, 0.0, 0.01, {}, lambda step: False, lambda theta, step, time, dt, info: last.append((theta, time)) or sizes.append(info.dt))
+            stepper.solve(
+                theta,
+                0,
+                0.0,
+                0.01,
+                {},
+                lambda step: False,
+                lambda theta, step, time, dt, info: (
+                    last.append((theta, time)) or sizes.append(info.dt)
+                ),
+            )
         assert abs(last[-1][1] - 5.0) < 1e-12
         return last[-1][0]
+
     reference = run(1e-9)
     assert (run(1e-5) - reference).norm() < 1e-3
     assert max(sizes) > 1.5 * min(sizes)
@@ -139,7 +195,12 @@ def test_ptc_solves_poisson(comm, metric, solver):
 @pytest.mark.parametrize("corrections", [0, 1, 2])
 def test_corrections_follow_the_curved_path(comm, corrections):
     """Each correction of a step s delta raises the order in s of what the residual has beyond r + s A delta by one."""
-    case = make_case(comm, problem=REGRESSION | {"num_points": 6}, network={"hidden": [40]}, solver={"type": "tsqr"})
+    case = make_case(
+        comm,
+        problem=REGRESSION | {"num_points": 6},
+        network={"hidden": [40]},
+        solver={"type": "tsqr"},
+    )
     theta = well_conditioned(case)
     system = case.flow.linearise(theta)
     delta = case.flow.descent(system, 1e-12)[0] / 20
@@ -147,8 +208,12 @@ def test_corrections_follow_the_curved_path(comm, corrections):
     def excess(s):
         moved, line = theta + s * delta, case.flow.line(system, s * delta)
         for _ in range(corrections):
-            moved = moved + case.flow.correction(system, moved, case.flow.evaluate(moved)[1], line, 1e-12)[0]
+            moved = (
+                moved
+                + case.flow.correction(system, moved, case.flow.evaluate(moved)[1], line, 1e-12)[0]
+            )
         return comm.allreduce(float((case.flow.evaluate(moved)[1] - line).square().sum())) ** 0.5
+
     order = np.log2(excess(1) / excess(0.5))
     assert abs(order - (corrections + 2)) < 0.4, order
 
@@ -158,7 +223,10 @@ def test_ptc_takes_the_longest_of_nearly_equal_steps(comm):
     theta = parameters(case)
     greedy, long = (Ptc(case.flow, PtcTable(slack=slack)).step(theta, 1e-3) for slack in (1.0, 4.0))
     assert long[1] > greedy[1]
-    assert long[2].E_K.sum() < 4 * greedy[2].E_K.sum() and long[2].E_K.sum() < case.flow.energies(theta).sum()
+    assert (
+        long[2].E_K.sum() < 4 * greedy[2].E_K.sum()
+        and long[2].E_K.sum() < case.flow.energies(theta).sum()
+    )
 
 
 def test_ptc_takes_no_step_longer_than_max_dt(comm):

@@ -9,17 +9,29 @@ import typing
 
 import pytest
 import tomli_w
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nedhpc import config
-from nedhpc.cli import main
+from nedhpc.cli.main import main
 
 BASES = [
     {"problem": {"name": "poisson", "dim": 1}, "sampling": {"interior": 50, "rule": "grid"}},
     {"problem": {"name": "poisson", "dim": 2}, "sampling": {"interior": 49, "boundary": 16}},
-    {"problem": {"name": "poisson", "dim": 5}, "sampling": {"interior": 100, "boundary": 50, "resample_every": 1}, "stepper": {"type": "spring"}},
-    {"problem": {"name": "heat"}, "sampling": {"interior": 64, "boundary": 16, "initial": 8}, "stepper": {"type": "rk"}},
-    {"problem": {"name": "regression", "function": "sinc", "num_points": 30}, "stepper": {"type": "adam"}},
+    {
+        "problem": {"name": "poisson", "dim": 5},
+        "sampling": {"interior": 100, "boundary": 50, "resample_every": 1},
+        "stepper": {"type": "spring"},
+    },
+    {
+        "problem": {"name": "heat"},
+        "sampling": {"interior": 64, "boundary": 16, "initial": 8},
+        "stepper": {"type": "rk"},
+    },
+    {
+        "problem": {"name": "regression", "function": "sinc", "num_points": 30},
+        "stepper": {"type": "adam"},
+    },
 ]
 
 
@@ -48,18 +60,75 @@ def sane(annotation):
 
 
 FIELDS = fields(config.Config)
-OPTIONS = [("problem", key) for key in ("dim", "solution", "function", "file", "num_points", "targets", "held_out", "split_seed", "boundary_weight",
-                                        "initial_weight", "end")]
-WORDS = sorted({word for annotation in FIELDS.values() for word in typing.get_args(annotation) if isinstance(word, str)} | {
-    "poisson", "heat", "regression", "digits", "sin", "sinc", "borehole", "square", "", "a.py:B", ":", "x:y:z", "/", "00:10:00", "9-99:99:99",
-    "-ts_rk_type 4", "-- -", "\0", "ä" * 40, "None", "nan"})
+OPTIONS = [
+    ("problem", key)
+    for key in (
+        "dim",
+        "solution",
+        "function",
+        "file",
+        "num_points",
+        "targets",
+        "held_out",
+        "split_seed",
+        "boundary_weight",
+        "initial_weight",
+        "end",
+    )
+]
+WORDS = sorted(
+    {
+        word
+        for annotation in FIELDS.values()
+        for word in typing.get_args(annotation)
+        if isinstance(word, str)
+    }
+    | {
+        "poisson",
+        "heat",
+        "regression",
+        "digits",
+        "sin",
+        "sinc",
+        "borehole",
+        "square",
+        "",
+        "a.py:B",
+        ":",
+        "x:y:z",
+        "/",
+        "00:10:00",
+        "9-99:99:99",
+        "-ts_rk_type 4",
+        "-- -",
+        "\0",
+        "ä" * 40,
+        "None",
+        "nan",
+    }
+)
 VALUES = st.recursive(
-    st.one_of(st.sampled_from(WORDS), st.integers(-3, 40), st.sampled_from([10**6, 10**9, 10**12, 2**31, 2**63 - 1, -2**63]), st.booleans(),
-              st.floats(), st.sampled_from([0.0, -0.0, 1e-300, 1e300, 0.5]), st.text(max_size=8), st.just(datetime.time(0, 10)),
-              st.just(datetime.date(2020, 1, 1))),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abchidden_", min_size=1, max_size=6), inner, max_size=3), max_leaves=5)
+    st.one_of(
+        st.sampled_from(WORDS),
+        st.integers(-3, 40),
+        st.sampled_from([10**6, 10**9, 10**12, 2**31, 2**63 - 1, -(2**63)]),
+        st.booleans(),
+        st.floats(),
+        st.sampled_from([0.0, -0.0, 1e-300, 1e300, 0.5]),
+        st.text(max_size=8),
+        st.just(datetime.time(0, 10)),
+        st.just(datetime.date(2020, 1, 1)),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text("abchidden_", min_size=1, max_size=6), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
 NAMES = st.lists(st.text("abcrun_", min_size=1, max_size=5), min_size=1, max_size=3).map(tuple)
-SANE = st.sampled_from(sorted(FIELDS)).flatmap(lambda path: st.tuples(st.just(path), sane(FIELDS[path])))
+SANE = st.sampled_from(sorted(FIELDS)).flatmap(
+    lambda path: st.tuples(st.just(path), sane(FIELDS[path]))
+)
 ANY = st.tuples(st.sampled_from([*FIELDS, *OPTIONS]) | NAMES, VALUES)
 CHANGES = st.lists(SANE, min_size=1, max_size=4) | st.lists(SANE | ANY, min_size=1, max_size=4)
 
@@ -77,14 +146,23 @@ def build(base, changes):
     return table
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=2000,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(st.sampled_from(BASES), CHANGES, st.integers(1, 5))
 def check_config(path, base, changes, ranks):
     path.write_text(tomli_w.dumps(build(base, changes)))
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(["check", str(path), "--ranks", str(ranks)])
-    assert (code, bool(out.getvalue()), bool(err.getvalue())) in ((0, True, False), (2, False, True)), (code, out.getvalue(), err.getvalue())
+    assert (code, bool(out.getvalue()), bool(err.getvalue())) in (
+        (0, True, False),
+        (2, False, True),
+    ), (code, out.getvalue(), err.getvalue())
     FOUND[code] += 1
 
 
@@ -96,8 +174,17 @@ def test_any_config_is_a_plan_or_errors(tmp_path):
     assert min(FOUND.values()) > 200, FOUND  # both kinds were met
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode), st.lists(st.text(max_size=20), max_size=2))
+@settings(
+    max_examples=500,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    st.binary(max_size=60) | st.text(max_size=60).map(str.encode),
+    st.lists(st.text(max_size=20), max_size=2),
+)
 def check_bytes(path, content, overrides):
     path.write_bytes(content)
     with contextlib.redirect_stderr(io.StringIO()) as err:
@@ -109,12 +196,23 @@ def test_any_file_is_errors(tmp_path):
     check_bytes(tmp_path / "case.toml")
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(st.sampled_from(BASES), CHANGES)
 def check_command(path, base, changes):
     path.write_text(tomli_w.dumps(build(base, changes)))
-    done = subprocess.run([sys.executable, "-m", "nedhpc", "check", path], capture_output=True, timeout=120)
-    assert (done.returncode, bool(done.stdout), bool(done.stderr)) in ((0, True, False), (2, False, True)) and b"Traceback" not in done.stderr, done
+    done = subprocess.run(
+        [sys.executable, "-m", "nedhpc", "check", path], capture_output=True, timeout=120
+    )
+    assert (done.returncode, bool(done.stdout), bool(done.stderr)) in (
+        (0, True, False),
+        (2, False, True),
+    ) and b"Traceback" not in done.stderr, done
 
 
 @pytest.mark.slow

@@ -5,15 +5,16 @@ import functools
 import numpy as np
 import pytest
 import torch
-from mpi4py import MPI
-
 from conftest import make_case, make_config
-from nedhpc import checkpoint
+from mpi4py import MPI
+from test_flow import march, parameters
+
 from nedhpc.config import Stepper, override, tomllib, validate
 from nedhpc.errors import NedError, NonFiniteError, UsageError
-from nedhpc.evolve import evolve as run, load_resume
+from nedhpc.files import checkpoint
+from nedhpc.run.evolve import evolve as run
+from nedhpc.run.evolve import load_resume
 from nedhpc.steppers.ts import TimeStepper
-from test_flow import march, parameters
 
 pytestmark = pytest.mark.mpi
 REGRESSION = {"name": "regression", "function": "sinc", "num_points": 20}
@@ -23,39 +24,82 @@ TIGHT = "-snes_rtol 1e-12 -snes_stol 1e-13"
 
 def order(case, theta, kind, options, steps, reference, end):
     """Observed order of the last pair, errors against `reference`."""
-    errors = [float((march(case, theta, end / n, n, kind, options) - reference).norm()) for n in steps]
+    errors = [
+        float((march(case, theta, end / n, n, kind, options) - reference).norm()) for n in steps
+    ]
     return np.log2(errors[-2] / errors[-1]) * np.log(2) / np.log(steps[-1] / steps[-2]), errors
 
 
 @pytest.fixture(scope="module")
 def curves():
     """metric -> (case, theta_0, theta(1) by a fine explicit integration)."""
+
     @functools.cache
     def build(metric):
-        case = make_case(MPI.COMM_WORLD, problem=REGRESSION, network={"hidden": [4]}, flow={"metric": metric, "metric_eps": 1e-2}, solver={"type": "tsqr"})
+        case = make_case(
+            MPI.COMM_WORLD,
+            problem=REGRESSION,
+            network={"hidden": [4]},
+            flow={"metric": metric, "metric_eps": 1e-2},
+            solver={"type": "tsqr"},
+        )
         theta = parameters(case)
-        return case, theta, march(case, theta, 1 / 64, 64, "rk", "-ts_rk_type 5dp -ts_adapt_type none")
+        return (
+            case,
+            theta,
+            march(case, theta, 1 / 64, 64, "rk", "-ts_rk_type 5dp -ts_adapt_type none"),
+        )
+
     return build
 
 
-ORDERS = [(kind, options, expected, metric) for metric in ("euclidean", "l2", "energy") for kind, options, expected in [
-    ("beuler", "", 1), ("theta", "-ts_theta_theta 0.5", 2), ("bdf", "-ts_bdf_order 2 -ts_adapt_type none", 2),
-    ("arkimex", "-ts_arkimex_type 3 -ts_adapt_type none", 3), ("arkimex", "-ts_arkimex_type 4 -ts_adapt_type none", 4)]]
+ORDERS = [
+    (kind, options, expected, metric)
+    for metric in ("euclidean", "l2", "energy")
+    for kind, options, expected in [
+        ("beuler", "", 1),
+        ("theta", "-ts_theta_theta 0.5", 2),
+        ("bdf", "-ts_bdf_order 2 -ts_adapt_type none", 2),
+        ("arkimex", "-ts_arkimex_type 3 -ts_adapt_type none", 3),
+        ("arkimex", "-ts_arkimex_type 4 -ts_adapt_type none", 4),
+    ]
+]
 # These two take M to be constant.
-ORDERS += [("cn", "", 2, "euclidean"), ("rosw", "-ts_rosw_type ra34pw2 -ts_adapt_type none", 3, "euclidean")]
+ORDERS += [
+    ("cn", "", 2, "euclidean"),
+    ("rosw", "-ts_rosw_type ra34pw2 -ts_adapt_type none", 3, "euclidean"),
+]
 
 
 @pytest.mark.parametrize("kind, options, expected, metric", ORDERS)
 def test_order(curves, kind, options, expected, metric):
     case, theta, reference = curves(metric)
     steps = (8, 16) if expected > 2 else (16, 32)
-    observed, errors = order(case, theta, kind, f"{options} {TIGHT}" if kind != "rosw" else options, steps, reference, 1.0)
+    observed, errors = order(
+        case,
+        theta,
+        kind,
+        f"{options} {TIGHT}" if kind != "rosw" else options,
+        steps,
+        reference,
+        1.0,
+    )
     assert expected - 0.4 < observed < expected + 1, (observed, errors)
 
 
 LOOSE = "-ts_adapt_type basic -ts_rtol 0.1 -ts_atol 0.1"
-EVERY = {"euler": "", "rk": "-ts_rk_type 4", "ssp": "", "beuler": "", "theta": "-ts_theta_theta 0.9", "cn": "", "bdf": LOOSE, "arkimex": LOOSE,
-         "rosw": "-ts_adapt_type basic -ts_rtol 0.02 -ts_atol 0.02", "pseudo": ""}
+EVERY = {
+    "euler": "",
+    "rk": "-ts_rk_type 4",
+    "ssp": "",
+    "beuler": "",
+    "theta": "-ts_theta_theta 0.9",
+    "cn": "",
+    "bdf": LOOSE,
+    "arkimex": LOOSE,
+    "rosw": "-ts_adapt_type basic -ts_rtol 0.02 -ts_atol 0.02",
+    "pseudo": "",
+}
 EXPLICIT = {"euler": 50, "rk": 40, "ssp": 40}
 """Steps of 0.2 in metric energy, in which every mode of the energy decays at rate 1; implicit types take steps of 1 in metric euclidean."""
 
@@ -63,8 +107,14 @@ EXPLICIT = {"euler": 50, "rk": 40, "ssp": 40}
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_type_solves_poisson(comm, kind):
     explicit = kind in EXPLICIT
-    case = make_case(comm, flow={"metric": "energy", "metric_eps": 1e-4}) if explicit else make_case(comm)
-    dt, steps = (0.2, EXPLICIT[kind]) if explicit else (1.0, {"arkimex": 6, "rosw": 100}.get(kind, 20))
+    case = (
+        make_case(comm, flow={"metric": "energy", "metric_eps": 1e-4})
+        if explicit
+        else make_case(comm)
+    )
+    dt, steps = (
+        (0.2, EXPLICIT[kind]) if explicit else (1.0, {"arkimex": 6, "rosw": 100}.get(kind, 20))
+    )
     theta = parameters(case)
     assert case.relative_l2(theta) > 0.5
     assert case.relative_l2(march(case, theta, dt, steps, kind, EVERY[kind])) < 0.05
@@ -81,8 +131,15 @@ def test_every_type_fits_a_regression(comm, kind):
 
 
 @pytest.mark.parametrize("metric", ["l2", "h1"])
-@pytest.mark.parametrize("kind, options", [("beuler", ""), ("theta", f"-ts_theta_theta 0.7 {LOOSE}"), ("bdf", "-ts_bdf_order 1 -ts_adapt_type none"),
-                                           ("arkimex", LOOSE)])
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        ("beuler", ""),
+        ("theta", f"-ts_theta_theta 0.7 {LOOSE}"),
+        ("bdf", "-ts_bdf_order 1 -ts_adapt_type none"),
+        ("arkimex", LOOSE),
+    ],
+)
 def test_stiff(comm, metric, kind, options):
     """A PDE energy in the metric of u or its gradient: steps of implicit types at which explicit Euler explodes."""
     case = make_case(comm, flow={"metric": metric, "metric_eps": 1e-2})
@@ -98,7 +155,14 @@ def test_explicit_steps_get_nowhere_where_implicit_ones_do_not(comm, metric, dt)
     theta, energies = parameters(case), []
     first = case.flow.energies(theta).sum()
     try:
-        march(case, theta, dt, 200, "euler", each=lambda theta, time, info: energies.append(case.flow.energies(theta).sum()))
+        march(
+            case,
+            theta,
+            dt,
+            200,
+            "euler",
+            each=lambda theta, time, info: energies.append(case.flow.energies(theta).sum()),
+        )
     except NonFiniteError:
         return
     assert energies[-1] > 0.5 * first
@@ -108,9 +172,28 @@ def test_full_jacobian_converges_where_gauss_newton_iterates(comm):
     """-snes_mf_operator takes what the Gauss-Newton Jacobian leaves out into account: fewer iterations, the same solution."""
     case = make_case(comm)
     theta, found = parameters(case), {}
-    for name, options in {"gn": "", "full": "-snes_mf_operator -ksp_type gmres -ksp_rtol 1e-6", "krylov": "-ksp_type cg -pc_type none -ksp_rtol 1e-10"}.items():
-        with TimeStepper(comm, case.flow, Stepper(type="beuler", dt=0.05, petsc_options=f"-snes_rtol 1e-9 {options}"), theta, 1, None) as stepper:
-            stepper.solve(theta, 0, 0.0, 0.05, {}, lambda step: False, lambda theta, *rest: found.update({name: (theta, stepper.ts.getSNESIterations())}))
+    for name, options in {
+        "gn": "",
+        "full": "-snes_mf_operator -ksp_type gmres -ksp_rtol 1e-6",
+        "krylov": "-ksp_type cg -pc_type none -ksp_rtol 1e-10",
+    }.items():
+        with TimeStepper(
+            comm,
+            case.flow,
+            Stepper(type="beuler", dt=0.05, petsc_options=f"-snes_rtol 1e-9 {options}"),
+            theta,
+            1,
+            None,
+        ) as stepper:
+            stepper.solve(
+                theta,
+                0,
+                0.0,
+                0.05,
+                {},
+                lambda step: False,
+                lambda theta, *rest: found.update({name: (theta, stepper.ts.getSNESIterations())}),
+            )
     for name in ("full", "krylov"):
         torch.testing.assert_close(found[name][0], found["gn"][0], rtol=1e-6, atol=1e-6)
     assert found["full"][1] < found["gn"][1]
@@ -122,7 +205,15 @@ def test_a_failing_nonlinear_solve(comm):
     theta, sizes = parameters(case), []
     with pytest.raises(NedError, match="nonlinear solve.*smaller stepper.dt"):
         march(case, theta, 1e3, 5, "beuler", "-snes_max_it 2")
-    march(case, theta, 1e3, 2, "beuler", "-snes_max_it 10 -ts_adapt_type basic", lambda theta, time, info: sizes.append(info.dt))
+    march(
+        case,
+        theta,
+        1e3,
+        2,
+        "beuler",
+        "-snes_max_it 10 -ts_adapt_type basic",
+        lambda theta, time, info: sizes.append(info.dt),
+    )
     assert 0 < sizes[0] < 1e3
 
 
@@ -144,8 +235,17 @@ def test_options_of_all_levels_are_known_and_typing_errors_refused(comm):
             march(case, parameters(case), 0.1, 1, "theta", bad)
 
 
-RESUMED = {"beuler": "", "theta": "-ts_adapt_type basic", "cn": "", "bdf": "", "bdf 4": "-ts_bdf_order 4", "bdf 6": "-ts_bdf_order 6 -ts_adapt_type none",
-           "arkimex": "", "rosw": "", "pseudo": ""}
+RESUMED = {
+    "beuler": "",
+    "theta": "-ts_adapt_type basic",
+    "cn": "",
+    "bdf": "",
+    "bdf 4": "-ts_bdf_order 4",
+    "bdf 6": "-ts_bdf_order 6 -ts_adapt_type none",
+    "arkimex": "",
+    "rosw": "",
+    "pseudo": "",
+}
 
 
 @pytest.mark.parametrize("name", RESUMED)
@@ -153,7 +253,12 @@ RESUMED = {"beuler": "", "theta": "-ts_adapt_type basic", "cn": "", "bdf": "", "
 def test_resume_equals_no_interruption(comm, folder, name, resample):
     def settings(steps):
         stepper = {"type": name.split()[0], "dt": 0.02, "petsc_options": RESUMED[name]}
-        return make_config(stepper=stepper, run={"max_steps": steps}, network={"hidden": [5]}, sampling={"rule": "uniform", "interior": 20, "resample_every": resample})
+        return make_config(
+            stepper=stepper,
+            run={"max_steps": steps},
+            network={"hidden": [5]},
+            sampling={"rule": "uniform", "interior": 20, "resample_every": resample},
+        )
 
     _, whole = run(settings(13), folder / "whole", comm)
     for stop in (3, 10):
@@ -167,5 +272,11 @@ def test_resume_equals_no_interruption(comm, folder, name, resample):
 
 
 def test_pseudo_stops_at_the_steady_state(comm, folder):
-    status, state = run(make_config(stepper={"type": "pseudo", "dt": 1.0, "petsc_options": "-ts_pseudo_frtol 1e-2"}), folder / "run", comm)
+    status, state = run(
+        make_config(
+            stepper={"type": "pseudo", "dt": 1.0, "petsc_options": "-ts_pseudo_frtol 1e-2"}
+        ),
+        folder / "run",
+        comm,
+    )
     assert status == "converged" and state.step < 2000

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-
 from conftest import parse_jets
+
+from nedhpc.ansatz.mlp import ACTIVATIONS, MLP, ModuleNetwork
 from nedhpc.errors import UsageError
-from nedhpc.networks import ACTIVATIONS, MLP, ModuleNetwork
-from nedhpc.tangent import aligned
+from nedhpc.rows.tangent import aligned
 
 NAMES = ("u", "v_x", "lap_u", "u_xz", "grad_v", "v_yy")
 
@@ -17,7 +17,9 @@ class Stack(torch.nn.Module):
     def __init__(self, mlp):
         super().__init__()
         self.activation = mlp.activation
-        self.layers = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in zip(mlp.widths, mlp.widths[1:]))
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Linear(a, b) for a, b in zip(mlp.widths, mlp.widths[1:])
+        )
 
     def forward(self, x):
         for layer in self.layers[:-1]:
@@ -33,10 +35,15 @@ def test_rows_equal_torch_func(activation, hidden):
     layout = parse_jets(*NAMES, outputs=("u", "v"), coordinates=("x", "y", "z"))
     theta = torch.as_tensor(mlp.initial(0)) + 0.3 * torch.randn(mlp.num_parameters)
     x = torch.randn(11, 3)
-    ours, reference = mlp.linearize(theta, x, layout), ModuleNetwork(Stack(mlp), 2).linearize(theta, x, layout)
+    ours, reference = (
+        mlp.linearize(theta, x, layout),
+        ModuleNetwork(Stack(mlp), 2).linearize(theta, x, layout),
+    )
     seed = torch.randn_like(ours.j_NCM)
     seed[:, [c for c in range(layout.num_channels) if c not in layout.named_channels]] = 0
-    rows, expected = (lin.rows(seed, torch.empty(11, mlp.num_parameters)) for lin in (ours, reference))
+    rows, expected = (
+        lin.rows(seed, torch.empty(11, mlp.num_parameters)) for lin in (ours, reference)
+    )
     assert (ours.j_NCM - reference.j_NCM).abs().max() < 1e-12
     assert (rows - expected).abs().max() < 1e-12 * max(1, expected.abs().max())
     torch.testing.assert_close(ours.vjp(seed), rows.sum(0), rtol=1e-12, atol=1e-12)
@@ -46,7 +53,9 @@ def test_rows_equal_torch_func(activation, hidden):
         torch.testing.assert_close(some, rows[:, part], rtol=1e-13, atol=1e-13)
     v = torch.randn(mlp.num_parameters)
     for lin in (ours, reference):
-        torch.testing.assert_close((seed * lin.jvp(v)).sum((1, 2)), rows @ v, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(
+            (seed * lin.jvp(v)).sum((1, 2)), rows @ v, rtol=1e-11, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -54,7 +63,9 @@ def test_activation_derivatives(activation):
     z = torch.linspace(-4, 4, 201, requires_grad=True)
     values = ACTIVATIONS[activation](z, 3)
     for s, ds in zip(values, values[1:]):
-        torch.testing.assert_close(torch.autograd.grad(s.sum(), z, retain_graph=True)[0], ds, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            torch.autograd.grad(s.sum(), z, retain_graph=True)[0], ds, rtol=1e-12, atol=1e-12
+        )
 
 
 def test_jet_names():

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from mpi4py import MPI
-
 from conftest import make_case, make_config
-from nedhpc import tangent
+from mpi4py import MPI
+from test_flow import march, parameters
+from test_solvers import rows
+
 from nedhpc.config import KrylovTable, Stepper
 from nedhpc.errors import ConfigError
+from nedhpc.rows import tangent
 from nedhpc.solvers import choose, memory_bytes
 from nedhpc.solvers.krylov import Krylov
 from nedhpc.solvers.tsqr import Tsqr
 from nedhpc.steppers.ts import TimeStepper
-from test_flow import march, parameters
-from test_solvers import rows
 
 pytestmark = pytest.mark.mpi
 TIGHT = KrylovTable(rtol=1e-12, max_iterations=500)
@@ -22,7 +22,12 @@ TIGHT = KrylovTable(rtol=1e-12, max_iterations=500)
 
 def ned_rows(comm, steps=5, hidden=(20, 20)):
     """Rows of a network on its way: singular values fall over all of float64."""
-    case = make_case(comm, problem={"name": "poisson", "dim": 2}, network={"hidden": list(hidden)}, sampling={"interior": 225, "boundary": 40, "rule": "grid"})
+    case = make_case(
+        comm,
+        problem={"name": "poisson", "dim": 2},
+        network={"hidden": list(hidden)},
+        sampling={"interior": 225, "boundary": 40, "rule": "grid"},
+    )
     theta = march(case, parameters(case), 1.0, steps, "ptc")
     return case.energy.rows(theta, case.flow.sample)
 
@@ -46,8 +51,18 @@ def test_preconditioner_saves_iterations(comm):
     """What rank 100 solves in 20 iterations, rank 1 does not in ten times as many."""
     found = ned_rows(comm)
     damping = 1e-8 * Tsqr(comm, found.A, -found.r_N, 1e-15).solve_rows(1.0)[1].sigma_max ** 2
-    assert Krylov(comm, found.A, -found.r_N, 1e-15, KrylovTable(max_iterations=20)).solve_rows(damping)[1].note == ""
-    assert "did not reach" in Krylov(comm, found.A, -found.r_N, 1e-15, KrylovTable(rank=1, max_iterations=200)).solve_rows(damping)[1].note
+    assert (
+        Krylov(comm, found.A, -found.r_N, 1e-15, KrylovTable(max_iterations=20))
+        .solve_rows(damping)[1]
+        .note
+        == ""
+    )
+    assert (
+        "did not reach"
+        in Krylov(comm, found.A, -found.r_N, 1e-15, KrylovTable(rank=1, max_iterations=200))
+        .solve_rows(damping)[1]
+        .note
+    )
 
 
 def test_streamed_rows_are_held_rows(comm, monkeypatch):
@@ -55,13 +70,19 @@ def test_streamed_rows_are_held_rows(comm, monkeypatch):
     monkeypatch.setattr(tangent, "HOLD_BYTES", 0)
     streamed = ned_rows(comm, 0, (6, 5))
     assert streamed.A.A_NP is None
-    one, other = (Krylov(comm, r.A, -r.r_N, 1e-15, TIGHT).solve_rows(1e-4)[0] for r in (held, streamed))
+    one, other = (
+        Krylov(comm, r.A, -r.r_N, 1e-15, TIGHT).solve_rows(1e-4)[0] for r in (held, streamed)
+    )
     torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
 def test_ranks_agree(comm):
-    together = Krylov(comm, *(lambda r: (r.A, -r.r_N))(ned_rows(comm, 2)), 1e-15, TIGHT).solve_rows(1e-4)[0]
-    alone = Krylov(MPI.COMM_SELF, *(lambda r: (r.A, -r.r_N))(ned_rows(MPI.COMM_SELF, 2)), 1e-15, TIGHT).solve_rows(1e-4)[0]
+    together = Krylov(comm, *(lambda r: (r.A, -r.r_N))(ned_rows(comm, 2)), 1e-15, TIGHT).solve_rows(
+        1e-4
+    )[0]
+    alone = Krylov(
+        MPI.COMM_SELF, *(lambda r: (r.A, -r.r_N))(ned_rows(MPI.COMM_SELF, 2)), 1e-15, TIGHT
+    ).solve_rows(1e-4)[0]
     assert (together - alone).norm() < 1e-7 * alone.norm()
 
 
@@ -70,7 +91,9 @@ def test_never_squares_the_rows(comm):
     P = 12
     A, _, A_local, _ = rows(comm, 60, P, np.geomspace(1, 1e-10, P))
     b_local = A_local.matvec(torch.ones(P, dtype=torch.float64))
-    x, _ = Krylov(comm, A_local, b_local, 1e-15, KrylovTable(rtol=1e-15, max_iterations=200)).solve_rows()
+    x, _ = Krylov(
+        comm, A_local, b_local, 1e-15, KrylovTable(rtol=1e-15, max_iterations=200)
+    ).solve_rows()
     normal = np.linalg.solve(A.T @ A + 1e-30 * np.eye(P), A.T @ (A @ np.ones(P)))
     assert np.abs(x.numpy() - 1).max() < 1e-3 < np.abs(normal - 1).max()
 
@@ -79,20 +102,32 @@ def test_never_squares_the_rows(comm):
 def test_in_ptc_and_in_the_implicit_form(comm, metric):
     ends = {}
     for kind in ("tsqr", "krylov"):
-        case = make_case(comm, solver={"type": kind, "krylov": {"rtol": 1e-12}}, flow={"metric": metric, "metric_eps": 1e-2})
+        case = make_case(
+            comm,
+            solver={"type": kind, "krylov": {"rtol": 1e-12}},
+            flow={"metric": metric, "metric_eps": 1e-2},
+        )
         theta = parameters(case)
-        ends[kind] = march(case, theta, 1e-2, 2, "ptc"), march(case, theta, 0.05, 2, "beuler", "-snes_rtol 1e-10")
+        ends[kind] = (
+            march(case, theta, 1e-2, 2, "ptc"),
+            march(case, theta, 0.05, 2, "beuler", "-snes_rtol 1e-10"),
+        )
     for one, other in zip(*ends.values()):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_zero_and_not_finite_right_hand_sides(comm):
     _, _, A, b = rows(comm, 30, 6)
-    assert torch.equal(Krylov(comm, A, 0 * b, 1e-15).solve_rows(1e-3)[0], torch.zeros(6, dtype=torch.float64))
+    assert torch.equal(
+        Krylov(comm, A, 0 * b, 1e-15).solve_rows(1e-3)[0], torch.zeros(6, dtype=torch.float64)
+    )
     if comm.rank == comm.size - 1:
         A.A_NP[0, 0] = np.nan
     F = Krylov(comm, A, b, 1e-15)
-    assert torch.isnan(F.solve_rows(1e-3)[0]).all() and torch.isnan(F.solve_params(torch.ones(6), 1e-3)[0]).all()
+    assert (
+        torch.isnan(F.solve_rows(1e-3)[0]).all()
+        and torch.isnan(F.solve_params(torch.ones(6), 1e-3)[0]).all()
+    )
 
 
 def test_auto_takes_it_where_nothing_else_fits():

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "bench_memory"
+SCRIPT = Path(__file__).parent.parent / "scripts" / "bench_memory.py"
 MIB = 2**20
 
 
 def measure(**table):
-    child = subprocess.run([sys.executable, SCRIPT, "--child", json.dumps(table)], capture_output=True, text=True, timeout=600)
+    child = subprocess.run(
+        [sys.executable, SCRIPT, "--child", json.dumps(table)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout.splitlines()[-1])
 
@@ -21,8 +26,15 @@ def measure(**table):
 @pytest.mark.parametrize("kind", ["gram", "tsqr"])
 def test_rows_are_streamed(kind):
     """Rows of 0.36 and 1.43 GiB. What is in flight at once is bounded; how the heap's holes lie is worth 100 MiB more or less."""
-    few, many = (measure(problem={"name": "poisson", "dim": 2}, network={"hidden": [300]}, sampling={"interior": n, "boundary": 400}, solver={"type": kind})
-                 for n in (40_000, 160_000))
+    few, many = (
+        measure(
+            problem={"name": "poisson", "dim": 2},
+            network={"hidden": [300]},
+            sampling={"interior": n, "boundary": 400},
+            solver={"type": kind},
+        )
+        for n in (40_000, 160_000)
+    )
     assert many["measured"] < few["measured"] + 0.25 * 8 * many["P"] * (many["N"] - few["N"])
     assert many["measured"] < 1.2 * many["predicted"] + 100 * MIB
 
@@ -30,5 +42,10 @@ def test_rows_are_streamed(kind):
 @pytest.mark.slow
 def test_dual_holds_no_parameter_matrix():
     """P = 265,000: rows of 0.2 GiB, a P x P matrix of 500."""
-    found = measure(problem={"name": "poisson", "dim": 10}, network={"hidden": [512, 512]}, sampling={"interior": 80, "boundary": 20}, solver={"type": "dual"})
+    found = measure(
+        problem={"name": "poisson", "dim": 10},
+        network={"hidden": [512, 512]},
+        sampling={"interior": 80, "boundary": 20},
+        solver={"type": "dual"},
+    )
     assert found["measured"] < 1.2 * found["predicted"] + 100 * MIB < 2**31

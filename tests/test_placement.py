@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from nedhpc import placement
-from nedhpc.placement import Place
+from nedhpc.parallel import placement
+from nedhpc.parallel.placement import Place
 
 pytestmark = pytest.mark.mpi
 
@@ -49,10 +49,22 @@ def place(host, gpu, device="cuda:0"):
 
 
 def test_a_shared_gpu_is_told():
-    shared = placement.shared_gpus([place("a", "x"), place("a", "y"), place("a", "x"), place("b", "x"), place("b", "", "cpu"), place("b", "", "cpu")])
+    shared = placement.shared_gpus(
+        [
+            place("a", "x"),
+            place("a", "y"),
+            place("a", "x"),
+            place("b", "x"),
+            place("b", "", "cpu"),
+            place("b", "", "cpu"),
+        ]
+    )
     assert len(shared) == 1 and shared[0].startswith("ranks 0,2 share cuda:0 of a")
 
 
 def test_every_rank_has_a_line():
     lines = placement.describe([place("a", "x"), place("b", "", "cpu")])
-    assert lines == ["rank 0 on a, local rank 0 of 1, 4 threads on cores 0-2,7, cuda:0", "rank 1 on b, local rank 0 of 1, 4 threads on cores 0-2,7, cpu"]
+    assert lines == [
+        "rank 0 on a, local rank 0 of 1, 4 threads on cores 0-2,7, cuda:0",
+        "rank 1 on b, local rank 0 of 1, 4 threads on cores 0-2,7, cpu",
+    ]

@@ -7,16 +7,16 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import make_config
 from mpi4py import MPI
 
 import nedhpc
-from conftest import make_config
 from nedhpc import problems
-from nedhpc.case import Case
 from nedhpc.config import load
-from nedhpc.evolve import evolve as run
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.postprocess.info import info
+from nedhpc.run.case import Case
+from nedhpc.run.evolve import evolve as run
 
 OWN = '''
 import torch, nedhpc
@@ -73,7 +73,13 @@ def test_an_unknown_coefficient_is_found(own, tmp_path):
 
 
 def test_a_density_term(own, tmp_path):
-    facts, _ = solve(tmp_path, 150, problem={"name": own("Ritz")}, network={"hidden": [10]}, sampling={"interior": 200})
+    facts, _ = solve(
+        tmp_path,
+        150,
+        problem={"name": own("Ritz")},
+        network={"hidden": [10]},
+        sampling={"interior": 200},
+    )
     assert facts["relative_l2"] < 1e-3
 
 
@@ -84,10 +90,17 @@ def test_density_rows_are_the_hessian(own):
     theta = torch.as_tensor(case.network.initial(0))
     rows = case.energy.rows(theta, case.flow.sample)
     last = case.network.last_layer
-    hessian = torch.autograd.functional.hessian(lambda w: case.energy.evaluate(torch.cat([theta[:last.start], w]), case.flow.sample)[0].sum(), theta[last])
+    hessian = torch.autograd.functional.hessian(
+        lambda w: case.energy.evaluate(torch.cat([theta[: last.start], w]), case.flow.sample)[
+            0
+        ].sum(),
+        theta[last],
+    )
     gram = rows.A.A_NP.T @ rows.A.A_NP
     torch.testing.assert_close(gram[last, last], hessian, rtol=1e-8, atol=1e-7)
-    torch.testing.assert_close(rows.g_P, case.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        rows.g_P, case.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9
+    )
 
 
 def test_a_changed_problem_file_is_not_run(own, tmp_path):
@@ -99,23 +112,45 @@ def test_a_changed_problem_file_is_not_run(own, tmp_path):
 
 
 def test_vector_outputs_and_residuals(own, tmp_path):
-    facts, _ = solve(tmp_path, 150, problem={"name": own("Pair")}, sampling={"interior": 100}, network={"hidden": [12]})
+    facts, _ = solve(
+        tmp_path,
+        150,
+        problem={"name": own("Pair")},
+        sampling={"interior": 100},
+        network={"hidden": [12]},
+    )
     assert facts["relative_l2"] < 1e-3
 
 
 def test_rows_are_the_jacobian_of_the_residual(own):
     """Row by row, in the same order: the geodesic correction differentiates the one and solves with the other."""
-    case = Case(COMM, make_config(problem={"name": own("Pair")}, sampling={"interior": 9}, network={"hidden": [5]}, solver={"chunk": 4}))
+    case = Case(
+        COMM,
+        make_config(
+            problem={"name": own("Pair")},
+            sampling={"interior": 9},
+            network={"hidden": [5]},
+            solver={"chunk": 4},
+        ),
+    )
     case.draw(0)
     theta = torch.as_tensor(case.network.initial(0))
     rows = case.energy.rows(theta, case.flow.sample)
     residual = lambda theta: case.energy.evaluate(theta, case.flow.sample)[1]
     torch.testing.assert_close(rows.r_N, residual(theta), rtol=1e-13, atol=1e-14)
-    torch.testing.assert_close(rows.A.A_NP, torch.func.jacrev(residual)(theta), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        rows.A.A_NP, torch.func.jacrev(residual)(theta), rtol=1e-11, atol=1e-12
+    )
 
 
 def test_a_torch_module(own, tmp_path):
-    facts, _ = solve(tmp_path, 60, problem={"name": "poisson", "dim": 1}, network={"name": own("Net")}, solver={"chunk": 16})
+    facts, _ = solve(
+        tmp_path,
+        60,
+        problem={"name": "poisson", "dim": 1},
+        network={"name": own("Net")},
+        solver={"chunk": 16},
+    )
     assert facts["num_parameters"] == 37 and facts["relative_l2"] < 1e-4
     solution = nedhpc.load(tmp_path / "run")
     assert solution([[0.5]]).shape == (1, 1)
@@ -134,14 +169,19 @@ def test_a_data_file(tmp_path, suffix):
         with h5py.File(path, "w") as file:
             file["x"], file["y"] = x, y
     config = tmp_path / "case.toml"
-    config.write_text(f'[problem]\nname = "regression"\nfile = "data{suffix}"\ntargets = 2\n[network]\nhidden = [16]\n[run]\nmax_steps = 60\n')
+    config.write_text(
+        f'[problem]\nname = "regression"\nfile = "data{suffix}"\ntargets = 2\n[network]\nhidden = [16]\n[run]\nmax_steps = 60\n'
+    )
     nedhpc.run(load(config), tmp_path / "run", COMM)
     facts = info(tmp_path / "run")
     assert facts["num_points"] == 240 and facts["relative_l2"] < 1e-2
     assert problems.build(load(config).problem.model_dump()).data.held_out_x.shape == (60, 2)
 
 
-@pytest.mark.parametrize("text, part", [("1,2\n3,x\n", "not a finite number"), ("1,2\n1,3\n", "constant"), ("", "needed are")])
+@pytest.mark.parametrize(
+    "text, part",
+    [("1,2\n3,x\n", "not a finite number"), ("1,2\n1,3\n", "constant"), ("", "needed are")],
+)
 def test_bad_data_is_refused(tmp_path, text, part):
     path = tmp_path / "data.csv"
     path.write_text(text)
@@ -157,17 +197,33 @@ def test_bad_classes_are_refused(own, tmp_path):
     path.write_text("import nedhpc\n1 / 0\n")
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         problems.build({"name": f"{path}:X"})
-    path.write_text('import nedhpc\nclass X(nedhpc.Problem):\n    domain = nedhpc.Box([0], [1])\n    terms = [nedhpc.Residual("pde", on="outside", weight=-1)]\n')
+    path.write_text(
+        'import nedhpc\nclass X(nedhpc.Problem):\n    domain = nedhpc.Box([0], [1])\n    terms = [nedhpc.Residual("pde", on="outside", weight=-1)]\n'
+    )
     with pytest.raises(ConfigError) as error:
         problems.build({"name": f"{path}:X"})
     assert len(error.value.problems) == 3
 
 
-@pytest.mark.parametrize("solution, dim", [("auto", 1), ("auto", 2), ("auto", 3), ("auto", 5), ("bilinear", 4), ("square", 3), ("peak", 2), ("layer", 2)])
+@pytest.mark.parametrize(
+    "solution, dim",
+    [
+        ("auto", 1),
+        ("auto", 2),
+        ("auto", 3),
+        ("auto", 5),
+        ("bilinear", 4),
+        ("square", 3),
+        ("peak", 2),
+        ("layer", 2),
+    ],
+)
 def test_poisson_right_hand_side(solution, dim):
     problem = problems.build({"name": "poisson", "dim": dim, "solution": solution, "width": 0.3})
     x = torch.rand(5, dim)
-    laplacian = torch.stack([torch.func.hessian(lambda y: problem.exact(y[None])[0])(p).trace() for p in x])
+    laplacian = torch.stack(
+        [torch.func.hessian(lambda y: problem.exact(y[None])[0])(p).trace() for p in x]
+    )
     torch.testing.assert_close(-laplacian, problem.f(x), rtol=1e-10, atol=1e-10)
 
 
@@ -177,14 +233,20 @@ def exact_jets(problem, x):
     gradient = torch.stack([torch.func.grad(u)(p) for p in x])
     second = torch.stack([torch.func.hessian(u)(p).diagonal() for p in x])
     is_time = len(problem.coordinates) - (problem.coordinates[-1] == "t")
-    return SimpleNamespace(u=problem.exact(x), u_t=gradient[:, -1], lap_u=second[:, :is_time].sum(1))
+    return SimpleNamespace(
+        u=problem.exact(x), u_t=gradient[:, -1], lap_u=second[:, :is_time].sum(1)
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"nu": 0.4, "end": 2.0}, {"dim": 3}])
 def test_heat_residuals_vanish_at_the_solution(options):
     problem = problems.build({"name": "heat", **options})
     for term in problem.terms:
-        x = torch.as_tensor(problem.domain.place(term.on, np.random.default_rng(0).random((20, problem.domain.unit_dim(term.on)))))
+        x = torch.as_tensor(
+            problem.domain.place(
+                term.on, np.random.default_rng(0).random((20, problem.domain.unit_dim(term.on)))
+            )
+        )
         assert getattr(problem, term.name)(x, exact_jets(problem, x), None).abs().max() < 1e-12
         moved = exact_jets(problem, x)
         moved.u, moved.u_t = moved.u + 1, moved.u_t + 1
@@ -192,12 +254,24 @@ def test_heat_residuals_vanish_at_the_solution(options):
 
 
 def test_heat_is_solved(tmp_path):
-    facts, _ = solve(tmp_path, 150, problem={"name": "heat"}, network={"hidden": [16]}, sampling={"interior": 225, "boundary": 40, "initial": 20})
+    facts, _ = solve(
+        tmp_path,
+        150,
+        problem={"name": "heat"},
+        network={"hidden": [16]},
+        sampling={"interior": 225, "boundary": 40, "initial": 20},
+    )
     assert facts["relative_l2"] < 1e-3
 
 
 def test_heat_jets_leave_time_out_of_the_laplacian():
-    case = Case(COMM, make_config(problem={"name": "heat", "dim": 2}, sampling={"interior": 27, "boundary": 16, "initial": 9, "rule": "uniform"}))
+    case = Case(
+        COMM,
+        make_config(
+            problem={"name": "heat", "dim": 2},
+            sampling={"interior": 27, "boundary": 16, "initial": 9, "rule": "uniform"},
+        ),
+    )
     theta, x = torch.as_tensor(case.network.initial(0)), torch.rand(4, 3)
     u = lambda p: case.u(theta, p[None])[0, 0]
     nu_lap = 0.25 * torch.stack([torch.func.hessian(u)(p).diagonal()[:2].sum() for p in x])
@@ -209,7 +283,9 @@ def test_heat_jets_leave_time_out_of_the_laplacian():
 
 def test_borehole():
     """The range of the function over its inputs, as published for it, and its direction in each."""
-    problem = problems.build({"name": "regression", "function": "borehole", "dim": 8, "num_points": 10})
+    problem = problems.build(
+        {"name": "regression", "function": "borehole", "dim": 8, "num_points": 10}
+    )
     sign = torch.tensor([1.0, -1, 1, 1, 1, -1, -1, 1])
     low, high = problem.exact(torch.stack([-sign, sign]))
     assert abs(high - 3.0958) < 1e-3 and abs(low - 0.0782) < 1e-3
@@ -218,7 +294,10 @@ def test_borehole():
 
 
 def test_bad_poisson_options_are_refused():
-    for options, part in (({"dim": 3, "solution": "bilinear"}, "even number"), ({"solution": "peak", "width": 0.0}, "width"),
-                          ({"solution": "cosine"}, "solution")):
+    for options, part in (
+        ({"dim": 3, "solution": "bilinear"}, "even number"),
+        ({"solution": "peak", "width": 0.0}, "width"),
+        ({"solution": "cosine"}, "solution"),
+    ):
         with pytest.raises(UsageError, match=part):
             problems.build({"name": "poisson", **options})

@@ -5,18 +5,24 @@ import json
 import h5py
 import numpy as np
 import pytest
-
 from conftest import make_config
-from nedhpc import checkpoint
+
 from nedhpc.config import override, tomllib, validate
-from nedhpc.evolve import evolve as run, load_resume
 from nedhpc.errors import NonFiniteError, NotAStateError
-from nedhpc.phases import PHASES
+from nedhpc.files import checkpoint
+from nedhpc.parallel.phases import PHASES
 from nedhpc.postprocess.info import info
 from nedhpc.postprocess.solution import Solution
+from nedhpc.run.evolve import evolve as run
+from nedhpc.run.evolve import load_resume
 
 pytestmark = pytest.mark.mpi
-STEPPERS = {"euler": ("euler", ""), "rk4": ("rk", "-ts_rk_type 4"), "rk5dp": ("rk", "-ts_rk_type 5dp"), "ptc": ("ptc", "")}
+STEPPERS = {
+    "euler": ("euler", ""),
+    "rk4": ("rk", "-ts_rk_type 4"),
+    "rk5dp": ("rk", "-ts_rk_type 5dp"),
+    "ptc": ("ptc", ""),
+}
 
 
 def settings(name="ptc", steps=20, **tables):
@@ -37,15 +43,22 @@ def test_resume_equals_no_interruption(comm, folder, name, resample):
     assert state.step == 10
     table = override(tomllib.loads(about["config"]), ["run.max_steps=20"])
     _, resumed = run(validate(table), folder / "parts", comm, (state, about))
-    assert resumed.step == 20 and np.array_equal(whole.theta_P, resumed.theta_P) and whole.dt == resumed.dt
+    assert (
+        resumed.step == 20
+        and np.array_equal(whole.theta_P, resumed.theta_P)
+        and whole.dt == resumed.dt
+    )
     if comm.rank == 0:
         for column in ("step", "time", "energy", "relative_l2"):
-            assert np.array_equal(Solution(folder / "whole").series[column], Solution(folder / "parts").series[column])
+            assert np.array_equal(
+                Solution(folder / "whole").series[column], Solution(folder / "parts").series[column]
+            )
 
 
 def test_ranks_agree(comm, folder):
     """The distributed run against the same run on each rank alone."""
     from mpi4py import MPI
+
     _, together = run(settings("ptc"), folder / "together", comm)
     _, alone = run(settings("ptc"), folder / f"alone{comm.rank}", MPI.COMM_SELF)
     assert np.linalg.norm(together.theta_P - alone.theta_P) < 1e-9 * np.linalg.norm(alone.theta_P)
@@ -61,22 +74,51 @@ def test_info_and_files(comm, folder):
     if comm.rank:
         return
     facts = json.loads(json.dumps(info(folder / "run")))
-    assert facts["status"] == "max_steps" and facts["step"] == 12 and facts["method"] == "euclidean/ptc/tsqr"
-    assert facts["num_ranks"] == comm.size and facts["num_parameters"] == 25 and facts["num_points"] == 42
+    assert (
+        facts["status"] == "max_steps"
+        and facts["step"] == 12
+        and facts["method"] == "euclidean/ptc/tsqr"
+    )
+    assert (
+        facts["num_ranks"] == comm.size
+        and facts["num_parameters"] == 25
+        and facts["num_points"] == 42
+    )
     assert abs(sum(facts["energy_terms"].values()) - facts["energy"]) < 1e-12 * facts["energy"]
     solution = Solution(folder / "run")
     x = np.linspace(0, 1, 10_001)[:, None]
     exact = solution.exact(x)
-    assert abs(np.linalg.norm(solution(x) - exact) / np.linalg.norm(exact) / facts["relative_l2"] - 1) < 1e-2
+    assert (
+        abs(np.linalg.norm(solution(x) - exact) / np.linalg.norm(exact) / facts["relative_l2"] - 1)
+        < 1e-2
+    )
     with h5py.File(folder / "run" / "series.h5") as file:
-        lengths = {file[name].shape for name in ("step", "time", "dt", "energy", "relative_l2", "wall_time", "energy_terms/pde")}
+        lengths = {
+            file[name].shape
+            for name in (
+                "step",
+                "time",
+                "dt",
+                "energy",
+                "relative_l2",
+                "wall_time",
+                "energy_terms/pde",
+            )
+        }
         assert lengths == {(3,)} and list(file["step"][:]) == [0, 10, 12]
         assert file["energy"].dims[0][0] == file["step"] and file["wall_time"].attrs["units"] == "s"
         seconds = {phase: file[f"seconds/{phase}"][:] for phase in PHASES}
-        assert all(values.shape == (3,) for values in seconds.values()) and min(seconds["rows"][1], seconds["solve"][1]) > 0
+        assert (
+            all(values.shape == (3,) for values in seconds.values())
+            and min(seconds["rows"][1], seconds["solve"][1]) > 0
+        )
         assert sum(values.sum() for values in seconds.values()) <= file["wall_time"][-1]
     with h5py.File(checkpoint.paths(folder / "run")[-1]) as file:
-        assert file.attrs["complete"] and file.attrs["schema_version"] == 1 and file["state/theta"].dtype == np.float64
+        assert (
+            file.attrs["complete"]
+            and file.attrs["schema_version"] == 1
+            and file["state/theta"].dtype == np.float64
+        )
 
 
 def test_keeps_the_last_checkpoints_and_skips_torn_ones(comm, folder):
@@ -110,12 +152,20 @@ def test_nan_leaves_the_last_good_state(comm, folder, kind):
     if comm.rank == 0:
         (folder / "p.py").write_text(FAILING)
     comm.Barrier()
-    config = make_config(problem={"name": f"{folder}/p.py:P"}, stepper={"type": kind, "dt": 1e-3}, run={"max_steps": 500})
+    config = make_config(
+        problem={"name": f"{folder}/p.py:P"},
+        stepper={"type": kind, "dt": 1e-3},
+        run={"max_steps": 500},
+    )
     with pytest.raises(NonFiniteError, match=r"step \d+: .* not finite; the likely cause"):
         run(config, folder / "run", comm)
     if comm.rank == 0:
         _, state, _, _ = checkpoint.newest(folder / "run")
-        assert np.isfinite(state.theta_P).all() and info(folder / "run")["status"] == "failed" and state.step > 0
+        assert (
+            np.isfinite(state.theta_P).all()
+            and info(folder / "run")["status"] == "failed"
+            and state.step > 0
+        )
 
 
 BARRIER = """
@@ -136,8 +186,17 @@ def test_a_step_to_no_energy_is_taken_again_shorter(comm, folder, name):
     comm.Barrier()
 
     def barrier(steps):
-        stepper = {"type": STEPPERS[name][0], "dt": 8.0, "petsc_options": f"{STEPPERS[name][1]} -ts_adapt_type none"}
-        return make_config(problem={"name": f"{folder}/p.py:P"}, stepper=stepper, run={"max_steps": steps}, output={"every_steps": 3})
+        stepper = {
+            "type": STEPPERS[name][0],
+            "dt": 8.0,
+            "petsc_options": f"{STEPPERS[name][1]} -ts_adapt_type none",
+        }
+        return make_config(
+            problem={"name": f"{folder}/p.py:P"},
+            stepper=stepper,
+            run={"max_steps": steps},
+            output={"every_steps": 3},
+        )
 
     status, whole = run(barrier(40), folder / "whole", comm)
     assert status == "max_steps" and whole.step == 40 and 8 * 0.25**8 < whole.dt < 8
@@ -148,11 +207,21 @@ def test_a_step_to_no_energy_is_taken_again_shorter(comm, folder, name):
     if comm.rank == 0:
         series = Solution(folder / "whole").series
         assert list(series["step"]) == [*range(0, 40, 3), 40]
-        assert series["energy"][-1] < 0.5 * series["energy"][0] and np.isfinite(series["energy"]).all()
+        assert (
+            series["energy"][-1] < 0.5 * series["energy"][0] and np.isfinite(series["energy"]).all()
+        )
 
 
 def test_last_layer_start_solves_smooth_problems(comm, folder):
-    _, state = run(make_config(network={"hidden": [40]}, sampling={"interior": 200}, run={"start": "last_layer", "max_steps": 0}), folder / "run", comm)
+    _, state = run(
+        make_config(
+            network={"hidden": [40]},
+            sampling={"interior": 200},
+            run={"start": "last_layer", "max_steps": 0},
+        ),
+        folder / "run",
+        comm,
+    )
     if comm.rank == 0:
         assert info(folder / "run")["relative_l2"] < 1e-8
         assert Solution(folder / "run").series["wall_time"][0] > 0  # the start's own time

@@ -3,19 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_config
 from scipy.stats import qmc
 
-from conftest import make_config
-from nedhpc import problems, sampling
+from nedhpc import problems
 from nedhpc.errors import UsageError
-from nedhpc.parallel import block
+from nedhpc.parallel.comm import block
+from nedhpc.sampling import points as sampling
 
 SIZES = [1, 2, 3, 7, 60]
 
 
 def draws(rule, size, number, counts, dim=2, grow_draws=0):
     problem = problems.build({"name": "poisson", "dim": dim})
-    samplers = [sampling.Sampler(rank, size, problem, counts, rule, 5, "cpu", torch.float64, grow_draws) for rank in range(size)]
+    samplers = [
+        sampling.Sampler(rank, size, problem, counts, rule, 5, "cpu", torch.float64, grow_draws)
+        for rank in range(size)
+    ]
     shares = [sampler.draw(number) for sampler in samplers]
     return {on: torch.cat([share[on].x_ND for share in shares]) for on in counts}
 
@@ -45,20 +49,38 @@ def test_draws_and_seeds_differ(rule):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_sample_grows_to_its_number(size):
     full = {"interior": 200, "boundary": 41}
-    counts = [{on: len(x) for on, x in draws("sobol", size, number, full, grow_draws=8).items()} for number in (0, 4, 8, 9)]
-    assert counts == [{"interior": 50, "boundary": 11}, {"interior": 125, "boundary": 26}, full, full]
+    counts = [
+        {on: len(x) for on, x in draws("sobol", size, number, full, grow_draws=8).items()}
+        for number in (0, 4, 8, 9)
+    ]
+    assert counts == [
+        {"interior": 50, "boundary": 11},
+        {"interior": 125, "boundary": 26},
+        full,
+        full,
+    ]
     for on in full:
-        assert torch.equal(draws("sobol", size, 3, full, grow_draws=8)[on], draws("sobol", 1, 3, full, grow_draws=8)[on])
-        assert torch.equal(draws("sobol", size, 9, full, grow_draws=8)[on], draws("sobol", size, 9, full)[on])
+        assert torch.equal(
+            draws("sobol", size, 3, full, grow_draws=8)[on],
+            draws("sobol", 1, 3, full, grow_draws=8)[on],
+        )
+        assert torch.equal(
+            draws("sobol", size, 9, full, grow_draws=8)[on], draws("sobol", size, 9, full)[on]
+        )
     assert len(draws("sobol", size, 0, {"boundary": 2}, 1, 8)["boundary"]) == 2  # the two ends
 
 
 def test_weights_of_a_growing_sample_integrate():
     problem = problems.build({"name": "poisson", "dim": 2})
-    sampler = sampling.Sampler(0, 1, problem, {"interior": 64, "boundary": 40}, "sobol", 0, "cpu", torch.float64, 5)
+    sampler = sampling.Sampler(
+        0, 1, problem, {"interior": 64, "boundary": 40}, "sobol", 0, "cpu", torch.float64, 5
+    )
     for number in range(7):
         points = sampler.draw(number)
-        assert abs(points["interior"].weight_N.sum() - 1) < 1e-14 and abs(points["boundary"].weight_N.sum() - 4) < 1e-14
+        assert (
+            abs(points["interior"].weight_N.sum() - 1) < 1e-14
+            and abs(points["boundary"].weight_N.sum() - 4) < 1e-14
+        )
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
@@ -70,7 +92,9 @@ def test_boundary_points_lie_on_the_boundary(dim):
 
 def test_midpoint_grid_integrates():
     problem = problems.build({"name": "poisson", "dim": 2})
-    points = sampling.Sampler(0, 1, problem, {"interior": 900, "boundary": 120}, "grid", 0, "cpu", torch.float64).draw(0)
+    points = sampling.Sampler(
+        0, 1, problem, {"interior": 900, "boundary": 120}, "grid", 0, "cpu", torch.float64
+    ).draw(0)
     x = points["interior"].x_ND
     assert abs(points["interior"].weight_N @ torch.sin(np.pi * x).prod(1) - 4 / np.pi**2) < 1e-3
     assert abs(points["boundary"].weight_N.sum() - 4) < 1e-14
@@ -85,7 +109,12 @@ def test_evaluation_set_is_large_and_fixed():
     for dim, least in ((1, 10_000), (2, 10_000), (5, 100_000)):
         domain = problems.build({"name": "poisson", "dim": dim}).domain
         x = sampling.evaluation_points(domain)
-        assert len(x) >= least and (x > 0).all() and (x < 1).all() and len(np.unique(x, axis=0)) == len(x)
+        assert (
+            len(x) >= least
+            and (x > 0).all()
+            and (x < 1).all()
+            and len(np.unique(x, axis=0)) == len(x)
+        )
 
 
 def test_config_rejects_redraws_of_a_grid():
@@ -95,10 +124,13 @@ def test_config_rejects_redraws_of_a_grid():
 
 def test_sobol_redraws_are_even_and_independent():
     """Every draw is as even as a Sobol set, and the draws' quadrature errors are independent: their mean falls like 1 / sqrt(draws)."""
+
     def interior(rule, number):
         return draws(rule, 1, number, {"interior": 256})["interior"].numpy()
 
-    sobol, uniform = ([interior(rule, number) for number in range(64)] for rule in ("sobol", "uniform"))
+    sobol, uniform = (
+        [interior(rule, number) for number in range(64)] for rule in ("sobol", "uniform")
+    )
     assert max(map(qmc.discrepancy, sobol)) < 0.2 * min(map(qmc.discrepancy, uniform))
     assert len({x.tobytes() for x in sobol}) == 64
     errors = np.array([np.exp(x.sum(1)).mean() - (np.e - 1) ** 2 for x in sobol])
@@ -113,19 +145,45 @@ def test_space_time_point_sets(dim):
     assert domain.measure("interior") == 2 * 2**dim and domain.measure("initial") == 2**dim
     assert domain.measure("boundary") == 2 * (2 if dim == 1 else 2 * dim * 2 ** (dim - 1))
     rng = np.random.default_rng(0)
-    sets = {on: domain.place(on, rng.random((300, domain.unit_dim(on)))) for on in domain.point_sets}
+    sets = {
+        on: domain.place(on, rng.random((300, domain.unit_dim(on)))) for on in domain.point_sets
+    }
     for x in sets.values():
-        assert (x[:, :-1] >= 0).all() and (x[:, :-1] <= 2).all() and (x[:, -1] >= 1).all() and (x[:, -1] <= 3).all()
+        assert (
+            (x[:, :-1] >= 0).all()
+            and (x[:, :-1] <= 2).all()
+            and (x[:, -1] >= 1).all()
+            and (x[:, -1] <= 3).all()
+        )
     assert (sets["initial"][:, -1] == 1).all() and np.ptp(sets["initial"][:, 0]) > 1.8
     walls = sets["boundary"][:, :-1]
-    assert (((walls == 0) | (walls == 2)).sum(1) == 1).all() and len(np.unique(sets["boundary"][:, -1])) == 300
+    assert (((walls == 0) | (walls == 2)).sum(1) == 1).all() and len(
+        np.unique(sets["boundary"][:, -1])
+    ) == 300
     assert all((walls[:, axis] == side).any() for axis in range(dim) for side in (0, 2))
 
 
 def test_space_time_grid():
     problem = problems.build({"name": "heat"})
-    points = sampling.Sampler(0, 1, problem, {"interior": 25, "boundary": 20, "initial": 7}, "grid", 0, "cpu", torch.float64).draw(0)
-    assert torch.equal(points["initial"].x_ND, torch.stack([(torch.arange(7) + 0.5) / 7, torch.zeros(7)], 1))
+    points = sampling.Sampler(
+        0,
+        1,
+        problem,
+        {"interior": 25, "boundary": 20, "initial": 7},
+        "grid",
+        0,
+        "cpu",
+        torch.float64,
+    ).draw(0)
+    assert torch.equal(
+        points["initial"].x_ND, torch.stack([(torch.arange(7) + 0.5) / 7, torch.zeros(7)], 1)
+    )
     walls = points["boundary"].x_ND
-    assert torch.equal(walls[:10, 1], walls[10:, 1]) and (walls[:10, 0] == 0).all() and (walls[10:, 0] == 1).all()
-    assert all(abs(p.weight_N.sum() - measure) < 1e-14 for p, measure in zip(points.values(), (1, 2, 1)))
+    assert (
+        torch.equal(walls[:10, 1], walls[10:, 1])
+        and (walls[:10, 0] == 0).all()
+        and (walls[10:, 0] == 1).all()
+    )
+    assert all(
+        abs(p.weight_N.sum() - measure) < 1e-14 for p, measure in zip(points.values(), (1, 2, 1))
+    )

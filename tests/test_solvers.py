@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from nedhpc.parallel import block, total
-from nedhpc.solvers import SOLVERS, choose, memory_bytes
 from nedhpc.errors import UsageError
-from nedhpc.tangent import dense
+from nedhpc.parallel.comm import block, total
+from nedhpc.rows.tangent import dense
+from nedhpc.solvers import SOLVERS, choose, memory_bytes
 
 pytestmark = pytest.mark.mpi
 
@@ -30,13 +30,23 @@ def test_solves_rows_and_params(comm, kind, N, P, damping):
     A, b, A_local, b_local = rows(comm, N, P)
     F = SOLVERS[kind](comm, A_local, b_local, 1e-13)
     x, info = F.solve_rows(damping)
-    expected = np.linalg.pinv(A) @ b if damping == 0 else np.linalg.solve(A.T @ A + damping * np.eye(P), A.T @ b)
+    expected = (
+        np.linalg.pinv(A) @ b
+        if damping == 0
+        else np.linalg.solve(A.T @ A + damping * np.eye(P), A.T @ b)
+    )
     np.testing.assert_allclose(x.numpy(), expected, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(info.residual, np.linalg.norm(A @ expected - b), atol=1e-7)
-    np.testing.assert_allclose(info.projection_error, np.linalg.norm(A @ expected - b) / np.linalg.norm(b), atol=1e-7)
+    np.testing.assert_allclose(
+        info.projection_error, np.linalg.norm(A @ expected - b) / np.linalg.norm(b), atol=1e-7
+    )
     g = A.T @ b
     y, _ = F.solve_params(torch.as_tensor(g), damping)
-    expected = np.linalg.pinv(A.T @ A) @ g if damping == 0 else np.linalg.solve(A.T @ A + damping * np.eye(P), g)
+    expected = (
+        np.linalg.pinv(A.T @ A) @ g
+        if damping == 0
+        else np.linalg.solve(A.T @ A + damping * np.eye(P), g)
+    )
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-7, atol=1e-7)
 
 
@@ -53,11 +63,17 @@ def test_dual_by_cholesky_and_by_eigenvectors(comm, damping):
     start, stop = block(9, comm.rank, comm.size)
     A, b = rows(comm, 9, 30)[:2]
     A[1::2] = A[0]  # rank 5
-    F = SOLVERS["dual"](comm, dense(torch.as_tensor(A[start:stop])), torch.as_tensor(b[start:stop]), 1e-13)
+    F = SOLVERS["dual"](
+        comm, dense(torch.as_tensor(A[start:stop])), torch.as_tensor(b[start:stop]), 1e-13
+    )
     F.solve_rows(7.0)
     x, info = F.solve_rows(damping)
     assert ("not positive definite" in info.note) == (damping == 1e-30)
-    expected = np.linalg.pinv(A, 1e-7) @ b if damping < 1e-3 else np.linalg.solve(A.T @ A + damping * np.eye(30), A.T @ b)
+    expected = (
+        np.linalg.pinv(A, 1e-7) @ b
+        if damping < 1e-3
+        else np.linalg.solve(A.T @ A + damping * np.eye(30), A.T @ b)
+    )
     np.testing.assert_allclose(x.numpy(), expected, rtol=1e-7, atol=1e-9)
 
 
@@ -70,7 +86,10 @@ def test_dual_refines_what_woodbury_cancels(comm):
     x, info = F.solve_params(torch.as_tensor(b), d)
     U, s, Vh = np.linalg.svd(A, full_matrices=False)
     expected = Vh.T @ (Vh @ b / (s * s + d))
-    assert np.linalg.norm(Vh @ (x.numpy() - expected)) < 1e-9 * np.linalg.norm(expected) and info.note == ""
+    assert (
+        np.linalg.norm(Vh @ (x.numpy() - expected)) < 1e-9 * np.linalg.norm(expected)
+        and info.note == ""
+    )
     assert info.residual < 1e-9 * np.linalg.norm(b)
 
 
@@ -79,8 +98,12 @@ def test_a_further_right_hand_side_on_the_rows(comm, kind):
     A, b, A_local, b_local = rows(comm, 12, 20)
     other = np.random.default_rng(5).standard_normal(12)
     start, stop = block(12, comm.rank, comm.size)
-    x, _ = SOLVERS[kind](comm, A_local, b_local, 1e-13).solve_pulled(torch.as_tensor(other[start:stop]), 0.01)
-    np.testing.assert_allclose(x.numpy(), np.linalg.solve(A.T @ A + 0.01 * np.eye(20), A.T @ other), rtol=1e-8, atol=1e-9)
+    x, _ = SOLVERS[kind](comm, A_local, b_local, 1e-13).solve_pulled(
+        torch.as_tensor(other[start:stop]), 0.01
+    )
+    np.testing.assert_allclose(
+        x.numpy(), np.linalg.solve(A.T @ A + 0.01 * np.eye(20), A.T @ other), rtol=1e-8, atol=1e-9
+    )
 
 
 def test_solution_is_the_same_on_every_rank(comm):
@@ -97,8 +120,13 @@ def test_tsqr_keeps_full_accuracy_where_gram_does_not(comm):
     x = np.ones(P)
     start, stop = block(200, comm.rank, comm.size)
     b_local = torch.as_tensor((A @ x)[start:stop])
-    error = {kind: np.linalg.norm(SOLVERS[kind](comm, A_local, b_local, 1e-15).solve_rows()[0].numpy() - x) / np.sqrt(P)
-             for kind in ("tsqr", "gram")}
+    error = {
+        kind: np.linalg.norm(
+            SOLVERS[kind](comm, A_local, b_local, 1e-15).solve_rows()[0].numpy() - x
+        )
+        / np.sqrt(P)
+        for kind in ("tsqr", "gram")
+    }
     assert error["tsqr"] < 1e-3 and error["gram"] > 1e-1
 
 
@@ -142,4 +170,6 @@ def test_auto_picks_by_size():
 def test_solvers_on_cuda(comm, kind):
     A, b, A_local, b_local = rows(comm, 40, 7)
     x, _ = SOLVERS[kind](comm, dense(A_local.A_NP.cuda()), b_local.cuda(), 1e-13).solve_rows(1e-3)
-    np.testing.assert_allclose(x.cpu().numpy(), np.linalg.solve(A.T @ A + 1e-3 * np.eye(7), A.T @ b), rtol=1e-9)
+    np.testing.assert_allclose(
+        x.cpu().numpy(), np.linalg.solve(A.T @ A + 1e-3 * np.eye(7), A.T @ b), rtol=1e-9
+    )

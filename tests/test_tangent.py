@@ -3,19 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_case
 
 import nedhpc
-from conftest import make_case
-from nedhpc import tangent
-from nedhpc.energy import Energy
-from nedhpc.networks import MLP, ModuleNetwork
-from nedhpc.sampling import Sampler
+from nedhpc.ansatz.mlp import MLP, ModuleNetwork
+from nedhpc.flows.energy import Energy
+from nedhpc.rows import tangent
+from nedhpc.rows.tangent import dense
+from nedhpc.sampling.points import Sampler
 from nedhpc.solvers import SOLVERS, dual
-from nedhpc.tangent import dense
 
 pytestmark = pytest.mark.mpi
-TABLES = {"problem": {"name": "poisson", "dim": 2}, "sampling": {"interior": 25, "boundary": 8}, "network": {"hidden": [6, 5]},
-          "solver": {"chunk": 4}}
+TABLES = {
+    "problem": {"name": "poisson", "dim": 2},
+    "sampling": {"interior": 25, "boundary": 8},
+    "network": {"hidden": [6, 5]},
+    "solver": {"chunk": 4},
+}
 
 
 @pytest.fixture
@@ -48,7 +52,9 @@ def test_products(both, in_metric):
     if not in_metric:
         for width in (1, 7, 1000):
             close(torch.cat(list(S.column_blocks(width)), 1), A.A_NP)
-            assert [b.shape for b in S.column_blocks(width)] == [b.shape for b in A.column_blocks(width)]
+            assert [b.shape for b in S.column_blocks(width)] == [
+                b.shape for b in A.column_blocks(width)
+            ]
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
@@ -57,19 +63,26 @@ def test_solvers(comm, both, kind, monkeypatch):
     monkeypatch.setattr(dual, "COLUMN_BYTES", 4000)
     b, g = -held.r_N, torch.ones(len(theta), dtype=theta.dtype)
     one, other = (SOLVERS[kind](comm, rows.A, b, 1e-13) for rows in (held, streamed))
-    torch.testing.assert_close(one.solve_rows(1e-3)[0], other.solve_rows(1e-3)[0], rtol=1e-7, atol=1e-8)
-    torch.testing.assert_close(one.solve_params(g, 1e-2)[0], other.solve_params(g, 1e-2)[0], rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(
+        one.solve_rows(1e-3)[0], other.solve_rows(1e-3)[0], rtol=1e-7, atol=1e-8
+    )
+    torch.testing.assert_close(
+        one.solve_params(g, 1e-2)[0], other.solve_params(g, 1e-2)[0], rtol=1e-7, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "l2", "energy"])
 def test_a_ptc_step(comm, metric, monkeypatch):
     from nedhpc.config import PtcTable
     from nedhpc.steppers.ptc import Ptc
+
     ends = []
     for hold in (2**29, 0):
         monkeypatch.setattr(tangent, "HOLD_BYTES", hold)
         case = make_case(comm, flow={"metric": metric}, **TABLES)
-        theta, _, info = Ptc(case.flow, PtcTable()).step(torch.as_tensor(case.network.initial(0)), 1e-2)
+        theta, _, info = Ptc(case.flow, PtcTable()).step(
+            torch.as_tensor(case.network.initial(0)), 1e-2
+        )
         assert info.dt > 0
         ends.append(theta)
     torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-8)
@@ -81,7 +94,10 @@ class Values(nedhpc.Problem):
     domain = nedhpc.Box([-1.0, -1.0], [1.0, 1.0])
     outputs = ("u", "v")
     coefficients = {"k": 0.7, "unused": 1.0}
-    terms = [nedhpc.Residual("fit", jets=("u", "v")), nedhpc.Residual("edge", on="boundary", jets=("v",), weight=3.0)]
+    terms = [
+        nedhpc.Residual("fit", jets=("u", "v")),
+        nedhpc.Residual("edge", on="boundary", jets=("v",), weight=3.0),
+    ]
 
     def fit(self, x, j, c):
         return torch.stack([j.u * j.v - c.k, j.u.sin() + c.k * j.v * x[:, 0]], 1)
@@ -93,7 +109,10 @@ class Values(nedhpc.Problem):
 class Derivatives(Values):
     """Second, mixed and first derivatives; on the boundary a gradient with a coefficient."""
 
-    terms = [nedhpc.Residual("fit", jets=("u", "v", "u_xy", "lap_v")), nedhpc.Residual("edge", on="boundary", jets=("v", "u_x"), weight=3.0)]
+    terms = [
+        nedhpc.Residual("fit", jets=("u", "v", "u_xy", "lap_v")),
+        nedhpc.Residual("edge", on="boundary", jets=("v", "u_x"), weight=3.0),
+    ]
 
     def fit(self, x, j, c):
         return torch.stack([j.u_xy * j.v - c.k, j.lap_v.sin() + c.k * j.u * x[:, 0]], 1)
@@ -105,20 +124,28 @@ class Derivatives(Values):
 class Curvature(Derivatives):
     """Second derivatives alone, which a single layer does not have."""
 
-    terms = [nedhpc.Residual("fit", jets=("lap_u", "lap_v")), nedhpc.Residual("edge", on="boundary", jets=("v", "u_x"), weight=3.0)]
+    terms = [
+        nedhpc.Residual("fit", jets=("lap_u", "lap_v")),
+        nedhpc.Residual("edge", on="boundary", jets=("v", "u_x"), weight=3.0),
+    ]
 
     def fit(self, x, j, c):
         return torch.stack([j.lap_u * c.k, j.lap_v + x[:, 0]], 1)
 
 
 @pytest.mark.parametrize("problem", [Values, Derivatives, Curvature])
-@pytest.mark.parametrize("hidden, interior, hold", [([], 9, 2**29), ([5], 9, 2**29), ([6, 5], 9, 2**29), ([6, 5], 9, 0), ([7], 2, 2**29)])
+@pytest.mark.parametrize(
+    "hidden, interior, hold",
+    [([], 9, 2**29), ([5], 9, 2**29), ([6, 5], 9, 2**29), ([6, 5], 9, 0), ([7], 2, 2**29)],
+)
 def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, hold, monkeypatch):
     monkeypatch.setattr(dual, "STRIP", 7)
     monkeypatch.setattr(tangent, "HOLD_BYTES", hold)
     energy = Energy(problem(), MLP(2, hidden, 2), chunk=4)
     counts = {"interior": interior, "boundary": 5}
-    sample = Sampler(comm.rank, comm.size, energy.problem, counts, "sobol", 0, torch.device("cpu"), torch.float64).draw(0)
+    sample = Sampler(
+        comm.rank, comm.size, energy.problem, counts, "sobol", 0, torch.device("cpu"), torch.float64
+    ).draw(0)
     theta = torch.as_tensor([*energy.network.initial(0), 0.7, 1.0])
     factored, rows = energy.rows(theta, sample, factored=True).A, energy.rows(theta, sample)
     A_NP = torch.cat([block for _, block in rows.A.blocks()])
@@ -126,21 +153,31 @@ def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, 
     v, w = (torch.as_tensor(np.random.default_rng(0).standard_normal(n)) for n in A_NP.shape[::-1])
     torch.testing.assert_close(factored.matvec(v), A_NP @ v, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(factored.rmatvec(w), A_NP.T @ w, rtol=1e-13, atol=1e-13)
-    by_factors, again, by_rows = (SOLVERS["dual"](comm, A, -rows.r_N, 1e-13) for A in (factored, factored, dense(A_NP)))
+    by_factors, again, by_rows = (
+        SOLVERS["dual"](comm, A, -rows.r_N, 1e-13) for A in (factored, factored, dense(A_NP))
+    )
     if comm.rank == 0:
         K = by_rows.K
         assert len(K) == 2 * interior + 5
         torch.testing.assert_close(by_factors.K, K, rtol=0, atol=1e-13 * float(K.abs().max()))
         assert torch.equal(by_factors.K, again.K)
-    torch.testing.assert_close(by_factors.solve_rows(1e-3)[0], by_rows.solve_rows(1e-3)[0], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        by_factors.solve_rows(1e-3)[0], by_rows.solve_rows(1e-3)[0], rtol=1e-9, atol=1e-11
+    )
 
 
 def test_factors_where_they_pay(comm):
     """Values, and derivatives in wide layers at few points; not another solver or metric, nor a torch module."""
-    tables = {"problem": {"name": "regression", "function": "sinc", "num_points": 30}, "sampling": {"data": 20, "rule": "uniform"},
-              "network": {"hidden": [30, 30]}}
+    tables = {
+        "problem": {"name": "regression", "function": "sinc", "num_points": 30},
+        "sampling": {"data": 20, "rule": "uniform"},
+        "network": {"hidden": [30, 30]},
+    }
     dual_solver = {"solver": {"type": "dual"}}
-    wide = {"network": {"hidden": [256, 256]}, "sampling": {"interior": 2, "boundary": 40}} | dual_solver
+    wide = {
+        "network": {"hidden": [256, 256]},
+        "sampling": {"interior": 2, "boundary": 40},
+    } | dual_solver
 
     def factored(**tables):
         case = make_case(comm, **tables)
@@ -151,6 +188,8 @@ def test_factors_where_they_pay(comm):
     assert not factored(**tables, **dual_solver, flow={"metric": "l2"})
     assert not factored(**dual_solver)
     assert factored(**wide)
-    assert not factored(**wide | {"sampling": {"interior": 400, "boundary": 40}, "network": {"hidden": [20, 20]}})
+    assert not factored(
+        **wide | {"sampling": {"interior": 400, "boundary": 40}, "network": {"hidden": [20, 20]}}
+    )
     module = ModuleNetwork(torch.nn.Linear(2, 2), 2)
     assert not Energy(Values(), module, chunk=4).factors_pay([3, 3])

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nedhpc import checkpoint, config, jets, problems, series
-from nedhpc.case import make_network
+from nedhpc import config, problems
+from nedhpc.ansatz import jets
+from nedhpc.files import checkpoint, series
+from nedhpc.run.case import make_network
 
 
 class Solution:

@@ -26,15 +26,23 @@ def build(table):
     cls = load_class(name, Problem, "problem.name") if ":" in name else CATALOGUE.get(name)
     if cls is None:
         close = difflib.get_close_matches(name, CATALOGUE, 1)
-        raise ConfigError([f"problem.name = {name!r} is unknown" + (f"; did you mean {close[0]!r}?" if close else "")
-                           + f"; allowed: {', '.join(CATALOGUE)}, or a class of your own as \"file.py:Class\""])
+        raise ConfigError(
+            [
+                f"problem.name = {name!r} is unknown"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+                + f'; allowed: {", ".join(CATALOGUE)}, or a class of your own as "file.py:Class"'
+            ]
+        )
     parameters = inspect.signature(cls).parameters
     errors = []
     for key, value in options.items():
         if key not in parameters:
             close = difflib.get_close_matches(key, parameters, 1)
-            errors.append(f"problem.{key}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
-                          + f"; allowed for {name}: {', '.join(['name', *parameters])}")
+            errors.append(
+                f"problem.{key}: unknown key"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+                + f"; allowed for {name}: {', '.join(['name', *parameters])}"
+            )
             continue
         annotation = parameters[key].annotation
         try:
@@ -56,21 +64,35 @@ def check(problem, name):
     errors = []
     domain = getattr(problem, "domain", None)
     if not isinstance(domain, Box):
-        errors.append(f"{name}: set `domain = nedhpc.Box(low, high)` or `nedhpc.SpaceTime(low, high, end)`")
+        errors.append(
+            f"{name}: set `domain = nedhpc.Box(low, high)` or `nedhpc.SpaceTime(low, high, end)`"
+        )
     if not problem.terms:
-        errors.append(f"{name}: `terms` is empty; list at least one nedhpc.Residual, nedhpc.Density or nedhpc.CrossEntropy")
+        errors.append(
+            f"{name}: `terms` is empty; list at least one nedhpc.Residual, nedhpc.Density or nedhpc.CrossEntropy"
+        )
     for term in problem.terms:
         if not callable(getattr(problem, term.name, None)):
-            errors.append(f"{name}: term {term.name!r} needs a method `def {term.name}(self, x, j, c)`")
+            errors.append(
+                f"{name}: term {term.name!r} needs a method `def {term.name}(self, x, j, c)`"
+            )
         sets = (*getattr(domain, "point_sets", Box.point_sets), "data")
         if term.on not in sets:
-            errors.append(f"{name}: term {term.name!r} is on {term.on!r}; allowed: {', '.join(sets)}")
+            errors.append(
+                f"{name}: term {term.name!r} is on {term.on!r}; allowed: {', '.join(sets)}"
+            )
         if term.on == "data" and problem.data is None:
-            errors.append(f"{name}: term {term.name!r} is on \"data\" but the problem has no `data = nedhpc.DataSet(x, y)`")
+            errors.append(
+                f'{name}: term {term.name!r} is on "data" but the problem has no `data = nedhpc.DataSet(x, y)`'
+            )
         if isinstance(term, CrossEntropy) and term.on != "data":
-            errors.append(f"{name}: term {term.name!r} is a CrossEntropy on {term.on!r}; it needs targets, which \"data\" has")
+            errors.append(
+                f'{name}: term {term.name!r} is a CrossEntropy on {term.on!r}; it needs targets, which "data" has'
+            )
         if not term.weight > 0:
-            errors.append(f"{name}: term {term.name!r} has weight {term.weight}; it must be positive")
+            errors.append(
+                f"{name}: term {term.name!r} has weight {term.weight}; it must be positive"
+            )
     if errors:
         raise ConfigError(errors)
 
@@ -80,17 +102,25 @@ def load_class(name, base, key):
     path, _, cls_name = name.rpartition(":")
     path = Path(path)
     if not path.is_file():
-        raise ConfigError([f"{key} = {name!r}: there is no file {path} (paths are relative to the config file)"])
+        raise ConfigError(
+            [f"{key} = {name!r}: there is no file {path} (paths are relative to the config file)"]
+        )
     spec = importlib.util.spec_from_file_location(f"nedhpc_user_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError([f"{key} = {name!r}: {path} raises {type(error).__name__}: {error}"]) from error
+        raise ConfigError(
+            [f"{key} = {name!r}: {path} raises {type(error).__name__}: {error}"]
+        ) from error
     cls = getattr(module, cls_name, None)
     if not (inspect.isclass(cls) and issubclass(cls, base)):
-        raise ConfigError([f"{key} = {name!r}: {path} has no class {cls_name} that derives from {base.__module__}.{base.__name__}"])
+        raise ConfigError(
+            [
+                f"{key} = {name!r}: {path} has no class {cls_name} that derives from {base.__module__}.{base.__name__}"
+            ]
+        )
     return cls
 
 
@@ -120,11 +150,27 @@ def check_unchanged(config, known, named=()):
         if key in named:
             continue
         if not path.is_file():
-            raise UsageError(f"{key}: {path} is gone; give its new place with --set {key}=FILE.py:CLASS")
+            raise UsageError(
+                f"{key}: {path} is gone; give its new place with --set {key}=FILE.py:CLASS"
+            )
         if hashlib.sha256(path.read_bytes()).hexdigest() != known.get(key):
-            raise UsageError(f"{key}: {path} is not the file that the run was started with and is not run for that reason; restore it, or "
-                             f"name it with --set {key}=FILE.py:CLASS")
+            raise UsageError(
+                f"{key}: {path} is not the file that the run was started with and is not run for that reason; restore it, or "
+                f"name it with --set {key}=FILE.py:CLASS"
+            )
 
 
-__all__ = ["CATALOGUE", "Box", "CrossEntropy", "DataSet", "Density", "Problem", "Residual", "SpaceTime", "build", "check_unchanged", "digests",
-           "load_class"]
+__all__ = [
+    "CATALOGUE",
+    "Box",
+    "CrossEntropy",
+    "DataSet",
+    "Density",
+    "Problem",
+    "Residual",
+    "SpaceTime",
+    "build",
+    "check_unchanged",
+    "digests",
+    "load_class",
+]

@@ -60,8 +60,14 @@ class Box:
 
     def __init__(self, low, high):
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
-        if self.low.ndim != 1 or self.low.shape != self.high.shape or not (self.low < self.high).all():
-            raise UsageError(f"{type(self).__name__}: needs low < high in each coordinate; it got low = {low}, high = {high}")
+        if (
+            self.low.ndim != 1
+            or self.low.shape != self.high.shape
+            or not (self.low < self.high).all()
+        ):
+            raise UsageError(
+                f"{type(self).__name__}: needs low < high in each coordinate; it got low = {low}, high = {high}"
+            )
         self.dim = len(self.low)
 
     @property
@@ -75,8 +81,14 @@ class Box:
 
     def _walls(self, axes):
         """The faces x_i = low_i and x_i = high_i of the given axes."""
-        return [(np.where(np.arange(self.dim) == axis, side, self.low), np.where(np.arange(self.dim) == axis, side, self.high))
-                for axis in axes for side in (self.low[axis], self.high[axis])]
+        return [
+            (
+                np.where(np.arange(self.dim) == axis, side, self.low),
+                np.where(np.arange(self.dim) == axis, side, self.high),
+            )
+            for axis in axes
+            for side in (self.low[axis], self.high[axis])
+        ]
 
     def face_dim(self, on):
         """Dimension of the faces of a point set."""
@@ -100,7 +112,10 @@ class Box:
         areas = self._areas(on)
         if len(areas) == 1:
             return self.place_on_face(on, np.zeros(len(unit_NK), int), unit_NK)
-        face = np.minimum(np.searchsorted(np.cumsum(areas) / areas.sum(), unit_NK[:, 0], side="right"), len(areas) - 1)
+        face = np.minimum(
+            np.searchsorted(np.cumsum(areas) / areas.sum(), unit_NK[:, 0], side="right"),
+            len(areas) - 1,
+        )
         return self.place_on_face(on, face, unit_NK[:, 1:])
 
     def place_on_face(self, on, face_N, unit_NK):
@@ -130,7 +145,11 @@ class SpaceTime(Box):
 
     def faces(self, on):
         walls = self._walls(range(self.dim))
-        return {"interior": [(self.low, self.high)], "boundary": walls[:-2], "initial": walls[-2:-1]}[on]
+        return {
+            "interior": [(self.low, self.high)],
+            "boundary": walls[:-2],
+            "initial": walls[-2:-1],
+        }[on]
 
 
 def space_coordinates(dim):

@@ -21,7 +21,9 @@ class Digits(Problem):
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise UsageError("problem digits needs scikit-learn: pip install 'nedhpc[examples]'") from None
+            raise UsageError(
+                "problem digits needs scikit-learn: pip install 'nedhpc[examples]'"
+            ) from None
         if not 0 <= held_out < 1:
             raise UsageError(f"problem.held_out = {held_out} is not in [0, 1)")
         pixels, digits = load_digits(return_X_y=True)

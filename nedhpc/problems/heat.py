@@ -14,12 +14,22 @@ class Heat(Problem):
     example has nu = 0.4.
     """
 
-    def __init__(self, *, dim: int = 1, nu: float = 0.25, end: float = 1.0, boundary_weight: float = 1.0, initial_weight: float = 1.0):
+    def __init__(
+        self,
+        *,
+        dim: int = 1,
+        nu: float = 0.25,
+        end: float = 1.0,
+        boundary_weight: float = 1.0,
+        initial_weight: float = 1.0,
+    ):
         self.domain = SpaceTime([0.0] * dim, [1.0] * dim, end)
         self.dim, self.nu = dim, nu
-        self.terms = [Residual("pde", on="interior", jets=("u_t", "lap_u")),
-                      Residual("wall", on="boundary", jets=("u",), weight=boundary_weight),
-                      Residual("start", on="initial", jets=("u",), weight=initial_weight)]
+        self.terms = [
+            Residual("pde", on="interior", jets=("u_t", "lap_u")),
+            Residual("wall", on="boundary", jets=("u",), weight=boundary_weight),
+            Residual("start", on="initial", jets=("u",), weight=initial_weight),
+        ]
 
     def exact(self, x):
         return torch.exp(-self.nu * self.dim * pi**2 * x[:, -1]) * torch.sin(pi * x[:, :-1]).prod(1)

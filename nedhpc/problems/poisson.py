@@ -17,17 +17,30 @@ class Poisson(Problem):
     u* = tanh(sum (x_i - 1/2) / width).
     """
 
-    def __init__(self, *, dim: int = 2, solution: Literal["auto", "sin_product", "cos_sum", "bilinear", "square", "peak", "layer"] = "auto",
-                 frequency: int = 1, width: float = 0.05, boundary_weight: float = 1.0):
+    def __init__(
+        self,
+        *,
+        dim: int = 2,
+        solution: Literal[
+            "auto", "sin_product", "cos_sum", "bilinear", "square", "peak", "layer"
+        ] = "auto",
+        frequency: int = 1,
+        width: float = 0.05,
+        boundary_weight: float = 1.0,
+    ):
         self.domain = Box([0.0] * dim, [1.0] * dim)
         self.solution = solution if solution != "auto" else "sin_product" if dim <= 3 else "cos_sum"
         if self.solution == "bilinear" and dim % 2:
-            raise UsageError(f"problem.dim = {dim}: solution = 'bilinear' pairs the coordinates and needs an even number of them")
+            raise UsageError(
+                f"problem.dim = {dim}: solution = 'bilinear' pairs the coordinates and needs an even number of them"
+            )
         if not width > 0:
             raise UsageError(f"problem.width = {width}: must be positive")
         self.dim, self.wave_number, self.width = dim, frequency * pi, width
-        self.terms = [Residual("pde", on="interior", jets=("lap_u",)),
-                      Residual("wall", on="boundary", jets=("u",), weight=boundary_weight)]
+        self.terms = [
+            Residual("pde", on="interior", jets=("lap_u",)),
+            Residual("wall", on="boundary", jets=("u",), weight=boundary_weight),
+        ]
 
     def exact(self, x):
         match self.solution:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from nedhpc.parallel import total
+from nedhpc.parallel.comm import total
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +38,6 @@ class Factorisation(Protocol):
 
     def solve_pulled(self, b_N, damping=0.0):
         """x = (A^T A + damping)^+ A^T b_N for a further right-hand side on the rows."""
-        return self.solve_params(total(self.comm, self.A.rmatvec(b_N).double().cpu().numpy()), damping)
+        return self.solve_params(
+            total(self.comm, self.A.rmatvec(b_N).double().cpu().numpy()), damping
+        )

@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 import torch
 
-from nedhpc.parallel import broadcast, total, tree_reduce
+from nedhpc.parallel.comm import broadcast, total, tree_reduce
 from nedhpc.solvers.base import Factorisation, SolveInfo
 
 COLUMN_BYTES = 2**28
@@ -37,7 +37,11 @@ class Dual(Factorisation):
         self.N = sum(self.counts)
         self.cutoff = max(DUAL_RTOL, rtol**2)
         self.spectrum = self.damping = self.L = None
-        self.K = torch.zeros(self.N, self.N, dtype=torch.float64, device=A.like.device) if comm.rank == 0 else None
+        self.K = (
+            torch.zeros(self.N, self.N, dtype=torch.float64, device=A.like.device)
+            if comm.rank == 0
+            else None
+        )
         if A.factored:
             self._sum_by_factors()
         else:
@@ -55,7 +59,9 @@ class Dual(Factorisation):
         """K in blocks of a pair of terms, then from the terms' order of rows to the ranks'."""
         terms = self.A.factors()
         counts = np.array(self.comm.allgather([len(layers[0][0]) for layers in terms]))
-        terms = [[(self._gather(z_bar), self._gather(h)) for z_bar, h in layers] for layers in terms]
+        terms = [
+            [(self._gather(z_bar), self._gather(h)) for z_bar, h in layers] for layers in terms
+        ]
         if self.comm.rank:
             return
         ends = np.cumsum(counts.sum(0))
@@ -77,7 +83,9 @@ class Dual(Factorisation):
         """All ranks' rows on rank 0, in rank order."""
         if self.comm.size == 1:
             return x_NK.double()
-        stacked = tree_reduce(self.comm, x_NK.double().cpu().numpy(), lambda a, b: np.concatenate([a, b]))
+        stacked = tree_reduce(
+            self.comm, x_NK.double().cpu().numpy(), lambda a, b: np.concatenate([a, b])
+        )
         return None if stacked is None else torch.as_tensor(stacked, device=x_NK.device)
 
     def solve_rows(self, damping=0.0):
@@ -96,8 +104,8 @@ class Dual(Factorisation):
             else:
                 y = self._eigen(b, lambda values: 1 / (values + damping))
             left, norm = float((self.K @ y - b).norm()), float(b.norm())
-            packed[:self.N] = y.squeeze(1).cpu().numpy()
-            packed[self.N:] = [*self._facts(damping), left, left / norm if norm else 0.0]
+            packed[: self.N] = y.squeeze(1).cpu().numpy()
+            packed[self.N :] = [*self._facts(damping), left, left / norm if norm else 0.0]
         broadcast(self.comm, packed)
         return self._primal(packed)
 
@@ -114,19 +122,38 @@ class Dual(Factorisation):
         for _ in range(1 + MAX_REFINEMENTS):
             pulled, info = self.solve_pulled(self.A.matvec(residual), damping)
             trial = x + (residual - pulled) / damping
-            left = b_P - damping * trial - self.A.tensor(total(self.comm, self.A.rmatvec(self.A.matvec(trial)).double().cpu().numpy()))
+            left = (
+                b_P
+                - damping * trial
+                - self.A.tensor(
+                    total(self.comm, self.A.rmatvec(self.A.matvec(trial)).double().cpu().numpy())
+                )
+            )
             if float(left.norm()) > 0.5 * norm:  # it has met rounding
                 break
             x, residual, norm = trial, left, float(left.norm())
-        return x, SolveInfo(self.name, info.effective_rank, info.sigma_max, info.sigma_min, norm, float("nan"), info.note)
+        return x, SolveInfo(
+            self.name,
+            info.effective_rank,
+            info.sigma_max,
+            info.sigma_min,
+            norm,
+            float("nan"),
+            info.note,
+        )
 
     def _solve_params_by_eigenvectors(self, b_P, damping):
         Ab = self._gather(self.A.matvec(b_P).unsqueeze(1))
         packed, inside = np.full((2, self.N + 6), np.nan)
         if self.comm.rank == 0 and self.finite:
-            packed[:self.N] = self._eigen(Ab, lambda values: 1 / (values * (values + damping))).squeeze(1).cpu().numpy()
-            inside[:self.N] = self._eigen(Ab, lambda values: 1 / values).squeeze(1).cpu().numpy()
-            packed[self.N:] = inside[self.N:] = [*self._facts(damping), np.nan, np.nan]
+            packed[: self.N] = (
+                self._eigen(Ab, lambda values: 1 / (values * (values + damping)))
+                .squeeze(1)
+                .cpu()
+                .numpy()
+            )
+            inside[: self.N] = self._eigen(Ab, lambda values: 1 / values).squeeze(1).cpu().numpy()
+            packed[self.N :] = inside[self.N :] = [*self._facts(damping), np.nan, np.nan]
         broadcast(self.comm, packed)
         x, info = self._primal(packed)
         if damping > 0:
@@ -164,23 +191,34 @@ class Dual(Factorisation):
             return [self.N, float(pivots.max()), float(pivots.min()), 0]
         values, _, kept = self.spectrum
         seen = values[kept].sqrt()
-        return [int((kept & (values >= damping)).sum()), float(seen[-1]) if len(seen) else 0.0, float(seen[0]) if len(seen) else 0.0,
-                float(damping > 0)]
+        return [
+            int((kept & (values >= damping)).sum()),
+            float(seen[-1]) if len(seen) else 0.0,
+            float(seen[0]) if len(seen) else 0.0,
+            float(damping > 0),
+        ]
 
     def _primal(self, packed):
-        start = sum(self.counts[:self.comm.rank])
-        y = self.A.tensor(packed[start:start + self.A.num_rows])
+        start = sum(self.counts[: self.comm.rank])
+        y = self.A.tensor(packed[start : start + self.A.num_rows])
         x = total(self.comm, self.A.rmatvec(y).double().cpu().numpy())
-        rank, sigma_max, sigma_min, failed, left, relative = packed[self.N:]
+        rank, sigma_max, sigma_min, failed, left, relative = packed[self.N :]
         note = NOTE if failed == 1 else ""
-        return self.A.tensor(x), SolveInfo(self.name, 0 if np.isnan(rank) else int(rank), float(sigma_max), float(sigma_min),
-                                           float(left), float(relative), note)
+        return self.A.tensor(x), SolveInfo(
+            self.name,
+            0 if np.isnan(rank) else int(rank),
+            float(sigma_max),
+            float(sigma_min),
+            float(left),
+            float(relative),
+            note,
+        )
 
 
 def _add_rows(K, A):
     """Add A A^T to the lower triangle of K, by strips of columns down from the diagonal."""
     for start in range(0, len(K), STRIP):
-        K[start:, start:start + STRIP].addmm_(A[start:], A[start:start + STRIP].T)
+        K[start:, start : start + STRIP].addmm_(A[start:], A[start : start + STRIP].T)
 
 
 def _add_factors(K, one, other, lower):
@@ -197,4 +235,4 @@ def _add_factors(K, one, other, lower):
 def _mirror(K):
     """The upper triangle from the lower."""
     for start in range(0, len(K), STRIP):
-        K[start:start + STRIP, start + STRIP:] = K[start + STRIP:, start:start + STRIP].T
+        K[start : start + STRIP, start + STRIP :] = K[start + STRIP :, start : start + STRIP].T

@@ -7,7 +7,7 @@ its info says so.
 import numpy as np
 import torch
 
-from nedhpc.parallel import broadcast, total, tree_reduce
+from nedhpc.parallel.comm import broadcast, total, tree_reduce
 from nedhpc.solvers.base import Factorisation, SolveInfo
 
 GRAM_RTOL = 1e-15
@@ -22,7 +22,11 @@ class Gram(Factorisation):
     def __init__(self, comm, A, b_N, rtol):
         self.comm, self.A, self.b_N, G = comm, A, b_N, None
         for _, block in A.blocks():
-            G = (block.T @ block).double() if G is None else G.addmm_(block.T.double(), block.double())
+            G = (
+                (block.T @ block).double()
+                if G is None
+                else G.addmm_(block.T.double(), block.double())
+            )
         if comm.size > 1:
             G = tree_reduce(comm, G.cpu().numpy(), np.add)
         self.G = torch.as_tensor(G, device=A.like.device) if comm.rank == 0 else None
@@ -33,12 +37,17 @@ class Gram(Factorisation):
         rhs_P = total(self.comm, self.A.rmatvec(self.b_N).double().cpu().numpy())
         x, info = self._solve(rhs_P, damping)
         residual = self.A.matvec(x) - self.b_N
-        square = total(self.comm, [float(residual.double().square().sum()), float(self.b_N.double().square().sum())])
+        square = total(
+            self.comm,
+            [float(residual.double().square().sum()), float(self.b_N.double().square().sum())],
+        )
         relative = float(np.sqrt(square[0] / square[1])) if square[1] > 0 else 0.0
         return x, SolveInfo(self.name, *info[:3], float(np.sqrt(square[0])), relative, info[4])
 
     def solve_params(self, b_P, damping=0.0):
-        x, info = self._solve(np.asarray(b_P.double().cpu().numpy() if torch.is_tensor(b_P) else b_P), damping)
+        x, info = self._solve(
+            np.asarray(b_P.double().cpu().numpy() if torch.is_tensor(b_P) else b_P), damping
+        )
         return x, SolveInfo(self.name, *info[:4], float("nan"), info[4])
 
     def _solve(self, rhs_P, damping):
@@ -60,11 +69,20 @@ class Gram(Factorisation):
                 kept = values > self.cutoff * values[-1]
                 x = V @ (torch.where(kept, 1 / (values + damping), 0) * (V.T @ rhs))
                 seen = values[kept].sqrt()
-                info = [int(kept.sum()), float(seen[-1]) if len(seen) else 0, float(seen[0]) if len(seen) else 0, 1]
+                info = [
+                    int(kept.sum()),
+                    float(seen[-1]) if len(seen) else 0,
+                    float(seen[0]) if len(seen) else 0,
+                    1,
+                ]
             packed[:P] = x.cpu().numpy()
             packed[P:] = [*info[:3], float((damped @ x - rhs).norm()), info[3]]
         broadcast(self.comm, packed)
-        note = "G is not positive definite to rounding: eigenvectors with a cutoff instead of Cholesky" if packed[-1] == 1 else ""
+        note = (
+            "G is not positive definite to rounding: eigenvectors with a cutoff instead of Cholesky"
+            if packed[-1] == 1
+            else ""
+        )
         rank = 0 if np.isnan(packed[P]) else int(packed[P])
         x = self.A.tensor(packed[:P])
         return x, (rank, float(packed[P + 1]), float(packed[P + 2]), float(packed[P + 3]), note)

@@ -10,10 +10,10 @@ import torch
 from petsc4py import PETSc
 
 from nedhpc.config import KrylovTable
-from nedhpc.parallel import broadcast, total, tree_reduce
+from nedhpc.parallel.comm import broadcast, total, tree_reduce
+from nedhpc.rows.tangent import dense
 from nedhpc.solvers.base import Factorisation, SolveInfo
 from nedhpc.solvers.tsqr import local_triangle, merge
-from nedhpc.tangent import dense
 
 SEED = 2110_02820
 """Of the random test matrix, the same for every system, rank and number of ranks."""
@@ -34,7 +34,12 @@ class Krylov(Factorisation):
         self.s, self.V = self._low_rank(min(settings.rank, self.P))
 
     def solve_rows(self, damping=0.0):
-        b, N, root, half = self._numpy(self.b_N), self.A.num_rows, np.sqrt(damping), self._half(damping)
+        b, N, root, half = (
+            self._numpy(self.b_N),
+            self.A.num_rows,
+            np.sqrt(damping),
+            self._half(damping),
+        )
 
         def mult(z):
             v = half(z)
@@ -44,9 +49,19 @@ class Krylov(Factorisation):
             return half(self._reduce(self.A.rmatvec(self.A.tensor(w[:N]))) + root * w[N:])
 
         own = self._local(self.P)
-        x, note = self._solve("lsqr", _Operator(self.comm, N + own, own, mult, mult_transpose), np.concatenate([b, np.zeros(own)]), half)
+        x, note = self._solve(
+            "lsqr",
+            _Operator(self.comm, N + own, own, mult, mult_transpose),
+            np.concatenate([b, np.zeros(own)]),
+            half,
+        )
         square = total(self.comm, [np.sum((self._numpy(self.A.matvec(x)) - b) ** 2), np.sum(b**2)])
-        return x, self._info(damping, square[0] ** 0.5, (square[0] / square[1]) ** 0.5 if square[1] > 0 else 0.0, note)
+        return x, self._info(
+            damping,
+            square[0] ** 0.5,
+            (square[0] / square[1]) ** 0.5 if square[1] > 0 else 0.0,
+            note,
+        )
 
     def solve_params(self, b_P, damping=0.0):
         b, half, own = self._numpy(self.A.tensor(b_P)), self._half(damping), self._local(self.P)
@@ -56,7 +71,11 @@ class Krylov(Factorisation):
             return half(self._reduce(self.A.rmatvec(self.A.matvec(self._share(v)))) + damping * v)
 
         x, note = self._solve("cg", _Operator(self.comm, own, own, mult), half(b[:own]), half)
-        normal = total(self.comm, self._numpy(self.A.rmatvec(self.A.matvec(x)))) + damping * self._numpy(x) - b
+        normal = (
+            total(self.comm, self._numpy(self.A.rmatvec(self.A.matvec(x))))
+            + damping * self._numpy(x)
+            - b
+        )
         return x, self._info(damping, float(np.linalg.norm(normal)), float("nan"), note)
 
     def _half(self, damping):
@@ -78,7 +97,9 @@ class Krylov(Factorisation):
             b.getArray()[:] = rhs
             ksp.setType(kind)
             ksp.setOperators(operator.mat)
-            ksp.setTolerances(rtol=self.settings.rtol, atol=1e-300, max_it=self.settings.max_iterations)
+            ksp.setTolerances(
+                rtol=self.settings.rtol, atol=1e-300, max_it=self.settings.max_iterations
+            )
             ksp.pc.setType("none")
             ksp.solve(b, z)
             reason, iterations = ksp.getConvergedReason(), ksp.getIterationNumber()
@@ -96,8 +117,16 @@ class Krylov(Factorisation):
     def _low_rank(self, rank):
         """Leading singular values and right singular vectors of A, approximately: those of Q^T A on rank 0, None elsewhere."""
         rng = np.random.Generator(np.random.Philox(key=SEED))
-        Y = torch.stack([self.A.matvec(self.A.tensor(rng.standard_normal(self.P))).double() for _ in range(rank)], 1)
-        bad = float((~torch.isfinite(Y)).sum()) + (0.0 if self.b_N is None else float((~torch.isfinite(self.b_N)).sum()))
+        Y = torch.stack(
+            [
+                self.A.matvec(self.A.tensor(rng.standard_normal(self.P))).double()
+                for _ in range(rank)
+            ],
+            1,
+        )
+        bad = float((~torch.isfinite(Y)).sum()) + (
+            0.0 if self.b_N is None else float((~torch.isfinite(self.b_N)).sum())
+        )
         self.finite = total(self.comm, [bad])[0] == 0
         if not self.finite:
             return np.zeros(0), np.zeros((self.P, 0))
@@ -108,7 +137,7 @@ class Krylov(Factorisation):
         V = None
         if self.comm.rank == 0:
             V, s, _ = np.linalg.svd(np.stack(B, 1), full_matrices=False)
-        s = broadcast(self.comm, np.ascontiguousarray(s[:min(len(s), self.P)]))
+        s = broadcast(self.comm, np.ascontiguousarray(s[: min(len(s), self.P)]))
         return s, V
 
     def _orthonormal(self, Y):
@@ -118,16 +147,23 @@ class Krylov(Factorisation):
         if self.comm.rank == 0:
             _, s, Vh = np.linalg.svd(R.cpu().numpy(), full_matrices=False)
             kept = s > 1e-14 * s[0] if len(s) and s[0] > 0 else s > np.inf
-            W[:, :kept.sum()] = Vh[kept].T / s[kept]
+            W[:, : kept.sum()] = Vh[kept].T / s[kept]
             W[0, -1] = kept.sum()
         broadcast(self.comm, W)
-        return Y @ torch.as_tensor(W[:, :int(W[0, -1])], device=Y.device)
+        return Y @ torch.as_tensor(W[:, : int(W[0, -1])], device=Y.device)
 
     def _info(self, damping, residual, projection_error, note):
         s = self.s[self.s > self.rtol * self.s[0]] if len(self.s) else self.s
         rank = int((s * s >= damping).sum())
-        return SolveInfo(self.name, rank, float(s[0]) if len(s) else 0.0, float(s[-1]) if len(s) else 0.0, float(residual),
-                         float(projection_error), note)
+        return SolveInfo(
+            self.name,
+            rank,
+            float(s[0]) if len(s) else 0.0,
+            float(s[-1]) if len(s) else 0.0,
+            float(residual),
+            float(projection_error),
+            note,
+        )
 
     def _local(self, n):
         return n if self.comm.rank == 0 else 0
@@ -138,7 +174,9 @@ class Krylov(Factorisation):
 
     def _share(self, x):
         """Rank 0's parameter vector on every rank."""
-        return self.A.tensor(broadcast(self.comm, np.array(x) if self.comm.rank == 0 else np.empty(self.P)))
+        return self.A.tensor(
+            broadcast(self.comm, np.array(x) if self.comm.rank == 0 else np.empty(self.P))
+        )
 
     def _reduce(self, g_P):
         """The sum over ranks on rank 0, nothing elsewhere."""
@@ -151,7 +189,9 @@ class _Operator:
 
     def __init__(self, comm, num_rows, num_columns, mult, mult_transpose=None):
         self._mult, self._mult_transpose = mult, mult_transpose
-        self.mat = PETSc.Mat().createPython(((num_rows, None), (num_columns, None)), self, comm=comm)
+        self.mat = PETSc.Mat().createPython(
+            ((num_rows, None), (num_columns, None)), self, comm=comm
+        )
         self.mat.setUp()
 
     def mult(self, mat, x, y):

@@ -7,7 +7,7 @@ condition number is never squared and x is accurate up to cond(A) = 1 / rtol (De
 import numpy as np
 import torch
 
-from nedhpc.parallel import broadcast, tree_reduce
+from nedhpc.parallel.comm import broadcast, tree_reduce
 from nedhpc.solvers.base import Factorisation, SolveInfo
 
 
@@ -26,7 +26,11 @@ def merge(comm, R):
         return R
     like = R
     tensor = lambda x: torch.as_tensor(x, dtype=like.dtype, device=like.device)
-    R = tree_reduce(comm, R.cpu().numpy(), lambda upper, lower: _triangle(tensor(np.concatenate([upper, lower]))).cpu().numpy())
+    R = tree_reduce(
+        comm,
+        R.cpu().numpy(),
+        lambda upper, lower: _triangle(tensor(np.concatenate([upper, lower]))).cpu().numpy(),
+    )
     return None if R is None else tensor(R)
 
 
@@ -68,7 +72,9 @@ class Tsqr(Factorisation):
             x = self.Vh.T @ y
             residual = (self.U @ (s * y) - self.c).square().sum() + self.rho2
             norm2 = self.c.square().sum() + self.rho2
-            info = self._info(damping, residual.sqrt(), (residual / norm2).sqrt() if norm2 > 0 else residual)
+            info = self._info(
+                damping, residual.sqrt(), (residual / norm2).sqrt() if norm2 > 0 else residual
+            )
         return self._share(x, info)
 
     def solve_params(self, b_P, damping=0.0):
@@ -78,20 +84,31 @@ class Tsqr(Factorisation):
             x = self._normal(b, damping)
             # One step of refinement: corrected semi-normal equations (Bjorck 1987).
             x = x + self._normal(b - self.R.T @ (self.R @ x) - damping * x, damping)
-            info = self._info(damping, (self.R.T @ (self.R @ x) + damping * x - b).norm(), torch.nan)
+            info = self._info(
+                damping, (self.R.T @ (self.R @ x) + damping * x - b).norm(), torch.nan
+            )
         return self._share(x, info)
 
     def _normal(self, b, damping):
         """(A^T A + damping)^+ b; a damping above the cutoff also divides the part of b outside the kept span."""
         s, y = self.s, self.Vh @ b
         x = self.Vh.T @ (torch.where(self.kept, 1 / (s * s + damping), 0) * y)
-        return x if damping <= self.cutoff**2 else x + (b - self.Vh.T @ torch.where(self.kept, y, 0)) / damping
+        return (
+            x
+            if damping <= self.cutoff**2
+            else x + (b - self.Vh.T @ torch.where(self.kept, y, 0)) / damping
+        )
 
     def _info(self, damping, residual, projection_error):
         s = self.s
         seen = s[self.kept]
-        return [float((self.kept & (s * s >= damping)).sum()), float(s[0]) if len(s) else 0.0,
-                float(seen[-1]) if len(seen) else 0.0, float(residual), float(projection_error)]
+        return [
+            float((self.kept & (s * s >= damping)).sum()),
+            float(s[0]) if len(s) else 0.0,
+            float(seen[-1]) if len(seen) else 0.0,
+            float(residual),
+            float(projection_error),
+        ]
 
     def _share(self, x, info):
         """Rank 0's solution and info on every rank, one broadcast."""
@@ -101,4 +118,6 @@ class Tsqr(Factorisation):
             packed[:P] = x.double().cpu().numpy() if self.finite else np.nan
             packed[P:] = info
         broadcast(self.comm, packed)
-        return self._tensor(packed[:P]), SolveInfo(self.name, int(packed[P]), *map(float, packed[P + 1:]))
+        return self._tensor(packed[:P]), SolveInfo(
+            self.name, int(packed[P]), *map(float, packed[P + 1 :])
+        )

@@ -15,10 +15,19 @@ from nedhpc.steppers.base import StepInfo
 
 SCHEDULES = {
     "constant": lambda optimizer, s: lr_scheduler.ConstantLR(optimizer, factor=1.0),
-    "exponential": lambda optimizer, s: lr_scheduler.ExponentialLR(optimizer, s.schedule_end ** (1 / s.schedule_steps)),
-    "cosine": lambda optimizer, s: lr_scheduler.CosineAnnealingLR(optimizer, s.schedule_steps, s.lr * s.schedule_end),
-    "one_cycle": lambda optimizer, s: lr_scheduler.OneCycleLR(optimizer, s.lr, s.schedule_steps + 1, cycle_momentum=False,
-                                                              final_div_factor=1 / (25 * s.schedule_end)),
+    "exponential": lambda optimizer, s: lr_scheduler.ExponentialLR(
+        optimizer, s.schedule_end ** (1 / s.schedule_steps)
+    ),
+    "cosine": lambda optimizer, s: lr_scheduler.CosineAnnealingLR(
+        optimizer, s.schedule_steps, s.lr * s.schedule_end
+    ),
+    "one_cycle": lambda optimizer, s: lr_scheduler.OneCycleLR(
+        optimizer,
+        s.lr,
+        s.schedule_steps + 1,
+        cycle_momentum=False,
+        final_div_factor=1 / (25 * s.schedule_end),
+    ),
 }
 """Learning rate over schedule_steps steps, from lr (one_cycle: from lr / 25 up to lr) down to schedule_end lr, then held."""
 LISTS, COUNTS = ("old_dirs", "old_stps", "ro"), ("func_evals", "n_iter")
@@ -46,8 +55,13 @@ class FirstOrder:
                 self.schedule.step()
         tensor = lambda x: torch.as_tensor(x, device=theta_P.device)
         for name, value in memory.items():
-            self.optimizer.state[self.parameter][name] = (int(value) if name in COUNTS else [tensor(x) for x in value] if name in LISTS
-                                                          else tensor(value))
+            self.optimizer.state[self.parameter][name] = (
+                int(value)
+                if name in COUNTS
+                else [tensor(x) for x in value]
+                if name in LISTS
+                else tensor(value)
+            )
 
     def state(self):
         if self.parameter is None:
@@ -83,8 +97,10 @@ class FirstOrder:
         E = float(E_K.sum())
         # A line search may try a point where the energy overflows; the step's own start must be finite.
         if self.fresh and not np.isfinite(E + float(self.parameter.grad.sum())):
-            raise NonFiniteError("the energy or its gradient is not finite; the likely cause is a learning rate that is too large, or a "
-                                 "problem function that divides by zero or takes a root or log of a negative number")
+            raise NonFiniteError(
+                "the energy or its gradient is not finite; the likely cause is a learning rate that is too large, or a "
+                "problem function that divides by zero or takes a root or log of a negative number"
+            )
         self.fresh = False
         return E
 
@@ -103,8 +119,15 @@ class Adam(FirstOrder):
 class Lbfgs(FirstOrder):
     def optimiser(self, parameters):
         s = self.settings
-        return torch.optim.LBFGS(parameters, lr=s.lr, max_iter=s.iterations, history_size=s.history, tolerance_grad=0.0, tolerance_change=0.0,
-                                 line_search_fn=None if s.line_search == "none" else s.line_search)
+        return torch.optim.LBFGS(
+            parameters,
+            lr=s.lr,
+            max_iter=s.iterations,
+            history_size=s.history,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn=None if s.line_search == "none" else s.line_search,
+        )
 
 
 BASELINES = {"sgd": Sgd, "adam": Adam, "lbfgs": Lbfgs}

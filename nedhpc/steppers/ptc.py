@@ -65,11 +65,16 @@ class Ptc:
 
         best, most = 0, self.settings.max_trials
         highest = min(most, floor(log(self.settings.max_dt / dt, factor)))
-        slack = self.settings.slack if self.flow.energy.has_row_residual else 1.0  # a ratio of energies needs them above zero
+        slack = (
+            self.settings.slack if self.flow.energy.has_row_residual else 1.0
+        )  # a ratio of energies needs them above zero
         if energy(0) < system.energy:
             # Of steps that are nearly as good the longest: it gains more later.
-            while (best < highest and energy(best + 1) < system.energy
-                   and energy(best + 1) <= slack * min(trial.energy for trial in trials.values())):
+            while (
+                best < highest
+                and energy(best + 1) < system.energy
+                and energy(best + 1) <= slack * min(trial.energy for trial in trials.values())
+            ):
                 best += 1
         else:
             while energy(best) >= system.energy and best > -most:
@@ -80,12 +85,27 @@ class Ptc:
         trial = trials[best]
         if trial.energy < system.energy:
             self.stalls = 0
-            theta_P, E_K, taken, following = trial.theta_P, trial.E_K, dt * factor**best, dt * factor**best
+            theta_P, E_K, taken, following = (
+                trial.theta_P,
+                trial.E_K,
+                dt * factor**best,
+                dt * factor**best,
+            )
         else:
             self.stalls += 1
             E_K, taken, following = system.E_K, 0.0, dt / factor**3
-        return theta_P, following, StepInfo(taken, E_K, trial.info.effective_rank, trial.info.projection_error,
-                                            self.stalls >= MAX_STALLS, trial.info.note)
+        return (
+            theta_P,
+            following,
+            StepInfo(
+                taken,
+                E_K,
+                trial.info.effective_rank,
+                trial.info.projection_error,
+                self.stalls >= MAX_STALLS,
+                trial.info.note,
+            ),
+        )
 
     def _trial(self, system, dt):
         flow = self.flow
@@ -95,7 +115,9 @@ class Ptc:
         best = Trial(theta, E_K, info)
         for _ in range(self.settings.corrections):
             c, c_norm = flow.correction(system, theta, r_N, line, 1 / dt)
-            if not c_norm < norm:  # no contraction: the tangent space at theta says nothing about this far
+            if (
+                not c_norm < norm
+            ):  # no contraction: the tangent space at theta says nothing about this far
                 best.curved = True
                 break
             theta, norm = theta + c, c_norm

@@ -36,7 +36,11 @@ class Spring:
     def step(self, theta_P, dt):
         """Collective on the flow's comm. Cost: one factorisation; for each trial of lambda a solve and an energy."""
         search, trials = self.settings.search, {}
-        start_P = torch.zeros_like(theta_P) if self.phi_P is None else self.settings.momentum * self.phi_P.to(theta_P)
+        start_P = (
+            torch.zeros_like(theta_P)
+            if self.phi_P is None
+            else self.settings.momentum * self.phi_P.to(theta_P)
+        )
         system = self.flow.linearise(theta_P, start_P)
 
         def energy(k):
@@ -52,16 +56,29 @@ class Spring:
         if search and not E < system.energy:
             # What other samples left in phi leads uphill on this one.
             self.phi_P, self.damping = None, self.damping * FACTOR**3
-            return theta_P, dt, StepInfo(0.0, system.E_K, info.effective_rank, info.projection_error, note=info.note)
+            return (
+                theta_P,
+                dt,
+                StepInfo(
+                    0.0, system.E_K, info.effective_rank, info.projection_error, note=info.note
+                ),
+            )
         self.phi_P, self.damping = phi_P, max(MIN_DAMPING, self.damping * FACTOR**best)
-        return theta, dt, StepInfo(dt, E_K, info.effective_rank, info.projection_error, note=info.note)
+        return (
+            theta,
+            dt,
+            StepInfo(dt, E_K, info.effective_rank, info.projection_error, note=info.note),
+        )
 
     def _trial(self, system, start_P, dt, damping):
         """(energy, theta, phi, energy by term, solver info) of a step with this damping."""
         delta, _, info = self.flow.descent(system, damping)
         phi_P = start_P + delta
         norm = self.flow.norm(system, phi_P)
-        theta = system.theta_P + dt * min(1.0, self.settings.max_norm / norm if norm > 0 else 1.0) * phi_P
+        theta = (
+            system.theta_P
+            + dt * min(1.0, self.settings.max_norm / norm if norm > 0 else 1.0) * phi_P
+        )
         E_K = self.flow.energies(theta)
         E = float(E_K.sum())
         return (E if np.isfinite(E) else np.inf), theta, phi_P, E_K, info

@@ -18,7 +18,7 @@ import torch
 from petsc4py import PETSc
 
 from nedhpc.errors import NedError, NonFiniteError, UsageError
-from nedhpc.parallel import broadcast
+from nedhpc.parallel.comm import broadcast
 from nedhpc.steppers.base import StepInfo
 from nedhpc.steppers.first_order import BASELINES
 from nedhpc.steppers.ptc import Ptc
@@ -30,7 +30,10 @@ EXPLICIT = ("euler", "rk", "ssp")
 MEMORY = {"bdf": 6, "theta": 1, "beuler": 1, "cn": 1, "pseudo": 1}
 """Past steps that a TS type remembers: bdf's formula, the error estimate of the theta family, the norm of F of pseudo."""
 
-STEADY = (PETSc.TS.ConvergedReason.CONVERGED_PSEUDO_FATOL, PETSc.TS.ConvergedReason.CONVERGED_PSEUDO_FRTOL)
+STEADY = (
+    PETSc.TS.ConvergedReason.CONVERGED_PSEUDO_FATOL,
+    PETSc.TS.ConvergedReason.CONVERGED_PSEUDO_FRTOL,
+)
 LATE = re.compile(r"_(view|view_pre|view_solution|view_final_residual_vec)$|_mat_mffd_")
 """Options that PETSc looks up when they are needed."""
 
@@ -45,7 +48,9 @@ def parse_options(text):
         if is_name:
             pairs.append([token[1:], None])
         elif not pairs or pairs[-1][1] is not None:
-            raise UsageError(f"PETSc options {text!r}: {token!r} is a value without an option; options start with '-'")
+            raise UsageError(
+                f"PETSc options {text!r}: {token!r} is a value without an option; options start with '-'"
+            )
         else:
             pairs[-1][1] = token
     return pairs
@@ -83,8 +88,11 @@ class TimeStepper:
             self.implicit = ImplicitForm(self, ts)
         ts.setMaxSteps(self.max_steps)
         ts.setMaxTime(self.max_time if self.max_time is not None else 1e300)
-        ts.setExactFinalTime(PETSc.TS.ExactFinalTime.MATCHSTEP if self.max_time is not None and self.rule is None
-                             else PETSc.TS.ExactFinalTime.STEPOVER)
+        ts.setExactFinalTime(
+            PETSc.TS.ExactFinalTime.MATCHSTEP
+            if self.max_time is not None and self.rule is None
+            else PETSc.TS.ExactFinalTime.STEPOVER
+        )
         try:
             self._apply_options()
         except UsageError:
@@ -95,7 +103,12 @@ class TimeStepper:
     def __exit__(self, *exception):
         for name in self.option_names:
             PETSc.Options().delValue(name)
-        for thing in (self.ts, self.vec, self.work, self.implicit and self.implicit.J):  # Python's collector would be out of step
+        for thing in (
+            self.ts,
+            self.vec,
+            self.work,
+            self.implicit and self.implicit.J,
+        ):  # Python's collector would be out of step
             if thing is not None:
                 thing.destroy()
 
@@ -110,11 +123,19 @@ class TimeStepper:
         try:
             self.ts.setFromOptions()
         except PETSc.Error as error:
-            raise UsageError(f"PETSc refuses the options {self.settings.petsc_options!r}: {_last_line(error)}") from None
-        unused = [name.removeprefix(prefix) for name in self.option_names if not options.used(name) and not LATE.search(name)]
+            raise UsageError(
+                f"PETSc refuses the options {self.settings.petsc_options!r}: {_last_line(error)}"
+            ) from None
+        unused = [
+            name.removeprefix(prefix)
+            for name in self.option_names
+            if not options.used(name) and not LATE.search(name)
+        ]
         if unused:
-            raise UsageError(f"PETSc options that a TS of type {self.settings.type} does not know: {' '.join('-' + n for n in unused)}; "
-                             "see -help of PETSc's TS, or a typing error")
+            raise UsageError(
+                f"PETSc options that a TS of type {self.settings.type} does not know: {' '.join('-' + n for n in unused)}; "
+                "see -help of PETSc's TS, or a typing error"
+            )
 
     def solve(self, theta_P, step, time, dt, stepper_state, before_step, after_step):
         """Run to max_steps, max_time or until after_step says stop."""
@@ -122,10 +143,17 @@ class TimeStepper:
         self.states, self.past, self.info = [(theta_P, time, dt)], [], None
         if stepper_state.get("type") == self.settings.type:
             if self.rule is not None:
-                self.rule.load({name: value for name, value in stepper_state.items() if name != "type"})
+                self.rule.load(
+                    {name: value for name, value in stepper_state.items() if name != "type"}
+                )
             elif "theta" in stepper_state:
-                past = zip(torch.as_tensor(stepper_state["theta"], dtype=self.like.dtype, device=self.like.device),
-                           map(float, stepper_state["time"]), map(float, stepper_state["dt"]))
+                past = zip(
+                    torch.as_tensor(
+                        stepper_state["theta"], dtype=self.like.dtype, device=self.like.device
+                    ),
+                    map(float, stepper_state["time"]),
+                    map(float, stepper_state["dt"]),
+                )
                 self.states = [*past, *self.states]
         self.first_step = step + 1 - len(self.states)
         ts.setStepNumber(self.first_step)
@@ -137,9 +165,14 @@ class TimeStepper:
         except PETSc.Error as error:
             if self.error is not None:
                 raise self.error from None
-            raise self.implicit.failure() if self.implicit and self.implicit.failed() else NedError(
-                f"PETSc TS stopped: {_last_line(error)}; the likely cause is a time step that its error control "
-                "cannot meet; try a smaller stepper.dt, another -ts_adapt_type, or a fixed sample") from error
+            raise (
+                self.implicit.failure()
+                if self.implicit and self.implicit.failed()
+                else NedError(
+                    f"PETSc TS stopped: {_last_line(error)}; the likely cause is a time step that its error control "
+                    "cannot meet; try a smaller stepper.dt, another -ts_adapt_type, or a fixed sample"
+                )
+            ) from error
 
     def state(self):
         """What a resumed run needs beside theta, time and dt."""
@@ -148,24 +181,32 @@ class TimeStepper:
             state |= self.rule.state()
         elif self.past:
             theta, time, dt = zip(*self.past)
-            state |= {"theta": torch.stack(theta).double().cpu().numpy(), "time": np.array(time), "dt": np.array(dt)}
+            state |= {
+                "theta": torch.stack(theta).double().cpu().numpy(),
+                "time": np.array(time),
+                "dt": np.array(dt),
+            }
         return state
 
     def _guard(self, callback):
         """Keep a callback's own exception: PETSc would wrap it."""
+
         def call(*args):
             try:
                 return callback(*args)
             except Exception as error:
                 self.error = error
                 raise
+
         return call
 
     def _load(self, vec):
         theta = np.empty(len(self.like))
         if self.comm.rank == 0:
             theta[:] = vec.getArray(readonly=True)
-        return torch.as_tensor(broadcast(self.comm, theta), dtype=self.like.dtype, device=self.like.device)
+        return torch.as_tensor(
+            broadcast(self.comm, theta), dtype=self.like.dtype, device=self.like.device
+        )
 
     def _store(self, vec, theta_P):
         array = vec.getArray()
@@ -190,7 +231,9 @@ class TimeStepper:
             if self.implicit:
                 self.implicit.restart()
         if self.depth:
-            self.past = [*self.past, (self.theta_P, self.last_time, ts.getTimeStep())][-self.depth:]
+            self.past = [*self.past, (self.theta_P, self.last_time, ts.getTimeStep())][
+                -self.depth :
+            ]
 
     def _post_step(self, ts):
         taken = ts.getStepNumber() - self.first_step
@@ -201,7 +244,9 @@ class TimeStepper:
             self.vec.norm()
             return self.vec.stateSet(seen)
         self.theta_P = self._load(self.vec)
-        if self.after_step(self.theta_P, ts.getStepNumber(), ts.getTime(), ts.getTimeStep(), self._step_info(ts)):
+        if self.after_step(
+            self.theta_P, ts.getStepNumber(), ts.getTime(), ts.getTimeStep(), self._step_info(ts)
+        ):
             ts.setConvergedReason(PETSc.TS.ConvergedReason.CONVERGED_USER)
 
     def _step_info(self, ts):
@@ -212,12 +257,19 @@ class TimeStepper:
         # TS has moved on already: the step taken is what the clock gained.
         dt, solve = ts.getTime() - self.last_time, self.solve_info
         steady = ts.getConvergedReason() in STEADY
-        return StepInfo(dt, stalled=steady) if solve is None else StepInfo(dt, None, solve.effective_rank, solve.projection_error, steady, solve.note)
+        return (
+            StepInfo(dt, stalled=steady)
+            if solve is None
+            else StepInfo(
+                dt, None, solve.effective_rank, solve.projection_error, steady, solve.note
+            )
+        )
 
     def _velocity(self, ts, t, u, f):
         def evaluate():
             theta_dot, self.solve_info = self.flow.velocity(self._load(u))
             self._store(f, theta_dot)
+
         self._guard(evaluate)()
 
     # The TS of type python.
@@ -227,6 +279,7 @@ class TimeStepper:
             theta_P, self.next_dt, self.info = self.rule.step(self._load(u), ts.getTimeStep())
             self._store(u, theta_P)
             ts.setTimeStep(self.info.dt)  # the clock advances by the step that the rule took
+
         self._guard(step)()
 
     def adaptStep(self, ts, t, u):
@@ -253,7 +306,10 @@ class ImplicitForm:
         if kind == "arkimex":
             ts.setARKIMEXFullyImplicit(True)
             ts.getSNES().setInitialGuess(stepper._guard(self._first_guess))
-        if options.get("ts_adapt_type", "none" if kind in ("theta", "beuler", "cn") else "basic") != "none":
+        if (
+            options.get("ts_adapt_type", "none" if kind in ("theta", "beuler", "cn") else "basic")
+            != "none"
+        ):
             ts.setMaxSNESFailures(-1)  # the adaptor cuts dt instead
         snes = ts.getSNES()
         # F is close to the gradient of an energy, and its norm in theta says little: search along a step where F is normal to it.
@@ -274,8 +330,10 @@ class ImplicitForm:
     def check(self):
         """NonFiniteError where the last F was not finite."""
         if not self.finite:
-            raise NonFiniteError("M theta_dot + g is not finite; the likely cause is a time step dt that is too large, or a problem "
-                                 "function that divides by zero or takes a root or log of a negative number")
+            raise NonFiniteError(
+                "M theta_dot + g is not finite; the likely cause is a time step dt that is too large, or a problem "
+                "function that divides by zero or takes a root or log of a negative number"
+            )
 
     def failed(self):
         return not self.finite or self.ts.getSNES().getConvergedReason() < 0
@@ -286,8 +344,10 @@ class ImplicitForm:
         except NonFiniteError as error:
             return error
         reason = self.ts.getSNES().getConvergedReason()
-        return NedError(f"the nonlinear solve of the step failed ({SNES_REASONS.get(reason, reason)}); take a smaller stepper.dt, an adaptor "
-                        "that cuts it (-ts_adapt_type basic), or the full Jacobian (-snes_mf_operator -ksp_type gmres)")
+        return NedError(
+            f"the nonlinear solve of the step failed ({SNES_REASONS.get(reason, reason)}); take a smaller stepper.dt, an adaptor "
+            "that cuts it (-ts_adapt_type basic), or the full Jacobian (-snes_mf_operator -ksp_type gmres)"
+        )
 
     def restart(self):
         """Nothing of the steps before is used again: pseudo keeps F of this theta, arkimex a guess of its first slope."""
@@ -302,7 +362,11 @@ class ImplicitForm:
         self.restarted = False
 
     def _jacobian(self, ts, t, u, u_dot, shift, J, P):
-        self.system, self.shift, self.factor = self.flow.linearise(self.stepper._load(u)), shift, 1.0
+        self.system, self.shift, self.factor = (
+            self.flow.linearise(self.stepper._load(u)),
+            shift,
+            1.0,
+        )
         J.assemble()  # with -snes_mf_operator J is PETSc's difference of F, and our P its preconditioner
 
     def scale(self, J, factor):
@@ -311,15 +375,23 @@ class ImplicitForm:
 
     def mult(self, J, x, y):
         stepper = self.stepper
-        stepper._store(y, self.factor * self.flow.jacobian(self.system, self.shift, stepper._load(x)))
+        stepper._store(
+            y, self.factor * self.flow.jacobian(self.system, self.shift, stepper._load(x))
+        )
 
     def apply(self, pc, x, y):
         stepper = self.stepper
-        solution, stepper.solve_info = self.flow.solve_jacobian(self.system, self.shift, stepper._load(x))
+        solution, stepper.solve_info = self.flow.solve_jacobian(
+            self.system, self.shift, stepper._load(x)
+        )
         stepper._store(y, solution / self.factor)
 
 
-SNES_REASONS = {value: name for name, value in vars(PETSc.SNES.ConvergedReason).items() if isinstance(value, int)}
+SNES_REASONS = {
+    value: name
+    for name, value in vars(PETSc.SNES.ConvergedReason).items()
+    if isinstance(value, int)
+}
 
 
 def _last_line(error):

@@ -9,11 +9,11 @@ import numpy as np
 import psutil
 import pytest
 from mpi4py import MPI
-
-from nedhpc import checkpoint, series
-from nedhpc.config import load
-from nedhpc.evolve import evolve
 from processes import TIMEOUT, finish, run, start, wait_for_step, write_config
+
+from nedhpc.config import load
+from nedhpc.files import checkpoint, series
+from nedhpc.run.evolve import evolve
 
 STEPS, EVERY = 200, 20
 STEPPERS = {"euler": 1e-4, "spring": 0.5}
@@ -47,15 +47,26 @@ def check_kills(tmp_path, kills, seed):
     dice, whole, count, done = random.Random(seed), {}, 0, 0
     while done < kills:
         stepper = list(STEPPERS)[count % 2]
-        config, out, count = write_config(tmp_path, stepper, STEPPERS[stepper], STEPS, EVERY), tmp_path / f"run{count}", count + 1
+        config, out, count = (
+            write_config(tmp_path, stepper, STEPPERS[stepper], STEPS, EVERY),
+            tmp_path / f"run{count}",
+            count + 1,
+        )
         if stepper not in whole:
             whole[stepper] = evolve(load(config), tmp_path / stepper, MPI.COMM_SELF)[1].theta_P
         done += sum(start_and_kill(config, out, dice) == -signal.SIGKILL for _ in range(2))
         code, _, err = run("run", config, "--out", out, "--resume", "auto")
         assert code == 0, err
         assert np.array_equal(checkpoint.newest(out)[1].theta_P, whole[stepper])
-        assert list(series.read(out / "series.h5")["step"]) == list(range(0, STEPS + 1, 10))  # no gap, nothing twice
-        assert {path.name for path in out.iterdir()} == {"config.toml", "series.h5", ".lock", *(path.name for path in checkpoint.paths(out))}
+        assert list(series.read(out / "series.h5")["step"]) == list(
+            range(0, STEPS + 1, 10)
+        )  # no gap, nothing twice
+        assert {path.name for path in out.iterdir()} == {
+            "config.toml",
+            "series.h5",
+            ".lock",
+            *(path.name for path in checkpoint.paths(out)),
+        }
         assert count <= 2 * kills
 
 
@@ -72,7 +83,11 @@ def test_killed_rank_ends_the_job(tmp_path):
     out = tmp_path / "run"
     process = start("run", write_config(tmp_path), "--out", out, ranks=3)
     wait_for_step(out, 50, process)
-    ranks = [child.pid for child in psutil.Process(process.pid).children(recursive=True) if "nedhpc" in child.cmdline()]
+    ranks = [
+        child.pid
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "nedhpc" in child.cmdline()
+    ]
     assert len(ranks) == 3
     begun = time.monotonic()
     os.kill(ranks[1], signal.SIGKILL)
@@ -85,7 +100,17 @@ def test_other_numbers_of_ranks_continue(tmp_path):
     """1 -> 2 -> 3 -> 1 ranks against 1 rank throughout."""
     out, whole, config = tmp_path / "run", tmp_path / "whole", write_config(tmp_path, steps=STEPS)
     for ranks, steps in ((None, 60), (2, 110), (3, 160), (None, STEPS)):
-        code, _, err = run("run", config, "--set", f"run.max_steps={steps}", "--out", out, "--resume", "auto", ranks=ranks)
+        code, _, err = run(
+            "run",
+            config,
+            "--set",
+            f"run.max_steps={steps}",
+            "--out",
+            out,
+            "--resume",
+            "auto",
+            ranks=ranks,
+        )
         assert code == 0, err
     assert run("run", config, "--out", whole)[0] == 0
     theta, expected = (checkpoint.newest(folder)[1].theta_P for folder in (out, whole))

@@ -3,13 +3,13 @@
 import time
 
 import pytest
-
 from conftest import make_config
-from nedhpc import checkpoint, provenance
-from nedhpc.errors import UsageError
 from processes import finish, start, wait_for_step
 
-PROBLEM = '''
+from nedhpc.errors import UsageError
+from nedhpc.files import checkpoint, provenance
+
+PROBLEM = """
 import os, nedhpc, torch
 class P(nedhpc.Problem):
     domain = nedhpc.Box([0.0], [1.0])
@@ -20,8 +20,8 @@ class P(nedhpc.Problem):
         if P.calls > 200 and os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "@RANK@":
             @ACTION@
         return j.lap_u + 1
-'''
-CONFIG = '''
+"""
+CONFIG = """
 [problem]
 name = "p.py:P"
 [sampling]
@@ -33,7 +33,7 @@ type = "euler"
 dt = 1e-9
 [checkpoint]
 every_steps = 20
-'''
+"""
 
 
 def failing(tmp_path, action, rank=1):
@@ -42,25 +42,40 @@ def failing(tmp_path, action, rank=1):
     return tmp_path / "case.toml"
 
 
-@pytest.mark.parametrize("action, ranks", [("torch.zeros(10**14)", 2), ("import numpy; numpy.zeros(10**14)", None)])
+@pytest.mark.parametrize(
+    "action, ranks", [("torch.zeros(10**14)", 2), ("import numpy; numpy.zeros(10**14)", None)]
+)
 def test_out_of_memory_is_said_with_the_remedy(tmp_path, action, ranks):
     out = tmp_path / "run"
-    code, _, err = finish(start("run", failing(tmp_path, action, 1 if ranks else 0), "--out", out, ranks=ranks), 120)
-    assert code not in (0, 2, 75) and "ran out of memory" in err and "solver.chunk" in err and "Traceback" not in err, err
+    code, _, err = finish(
+        start("run", failing(tmp_path, action, 1 if ranks else 0), "--out", out, ranks=ranks), 120
+    )
+    assert (
+        code not in (0, 2, 75)
+        and "ran out of memory" in err
+        and "solver.chunk" in err
+        and "Traceback" not in err
+    ), err
     assert checkpoint.newest(out)[1].step >= 20
 
 
 def test_error_of_one_rank_alone_ends_the_job(tmp_path):
     """An expected error that is not collective: the others would wait for that rank for ever."""
-    config = failing(tmp_path, "from nedhpc.errors import UsageError; raise UsageError('only here')")
+    config = failing(
+        tmp_path, "from nedhpc.errors import UsageError; raise UsageError('only here')"
+    )
     process = start("run", config, "--out", tmp_path / "run", ranks=3)
     wait_for_step(tmp_path / "run", 0, process)
     begun = time.monotonic()
     code, _, err = finish(process, 90)
-    assert code != 0 and "only here" in err and "failed alone" in err and time.monotonic() - begun < 60
+    assert (
+        code != 0 and "only here" in err and "failed alone" in err and time.monotonic() - begun < 60
+    )
 
 
-@pytest.mark.parametrize("action, part", [("raise RuntimeError('a bug here')", "a bug here"), ("os._exit(3)", "")])
+@pytest.mark.parametrize(
+    "action, part", [("raise RuntimeError('a bug here')", "a bug here"), ("os._exit(3)", "")]
+)
 def test_one_failing_rank_ends_the_job(tmp_path, action, part):
     process = start("run", failing(tmp_path, action), "--out", tmp_path / "run", ranks=3)
     wait_for_step(tmp_path / "run", 0, process)
@@ -73,7 +88,9 @@ def test_one_failing_rank_ends_the_job(tmp_path, action, part):
 
 def test_nan_of_one_rank_is_agreed_on(tmp_path):
     out = tmp_path / "run"
-    code, _, err = finish(start("run", failing(tmp_path, "return j.u * float('nan')"), "--out", out, ranks=2))
+    code, _, err = finish(
+        start("run", failing(tmp_path, "return j.u * float('nan')"), "--out", out, ranks=2)
+    )
     assert code == 1 and "is not finite; the likely cause" in err and "Traceback" not in err, err
     assert err.count("nedhpc: after step") == err.count("nedhpc: ") == 1, err
     assert checkpoint.newest(out)[1].step >= 20
@@ -85,7 +102,9 @@ def test_what_differs_between_ranks_is_named(comm, folder):
     last = comm.rank == comm.size - 1
     with pytest.raises(UsageError, match=rf"config: .*\(rank {comm.size - 1}\)"):
         provenance.inputs(comm, make_config(run={"seed": int(last)}))
-    path = folder / "p.py" if not last else folder / "there" / ".." / "p.py"  # on the last rank there is none
+    path = (
+        folder / "p.py" if not last else folder / "there" / ".." / "p.py"
+    )  # on the last rank there is none
     if comm.rank == 0:
         path.write_text("x = 1\n")
     comm.Barrier()

@@ -6,13 +6,17 @@ import time
 
 import numpy as np
 import pytest
-
-from nedhpc import checkpoint, stop
-from nedhpc.postprocess.info import info
 from processes import finish, run, start, wait_for_step, write_config
 
+from nedhpc.files import checkpoint
+from nedhpc.postprocess.info import info
+from nedhpc.run import stop
 
-@pytest.mark.parametrize("number, ranks", [(signal.SIGUSR1, None), (signal.SIGTERM, None), (signal.SIGINT, None), (signal.SIGUSR1, 2)])
+
+@pytest.mark.parametrize(
+    "number, ranks",
+    [(signal.SIGUSR1, None), (signal.SIGTERM, None), (signal.SIGINT, None), (signal.SIGUSR1, 2)],
+)
 def test_signal_is_checkpointed_and_continued(tmp_path, number, ranks):
     out, whole = tmp_path / "run", tmp_path / "whole"
     process = start("run", write_config(tmp_path), "--out", out, ranks=ranks)
@@ -36,8 +40,18 @@ def test_second_interrupt_ends_at_once(tmp_path):
     # One step that takes minutes: the first Ctrl-C cannot be heard before its end.
     config = write_config(tmp_path, stepper="lbfgs")
     out = tmp_path / "run"
-    process = start("run", config, "--out", out, "--set", "stepper.lbfgs.iterations=1000000", "--set", "stepper.lbfgs.line_search=none",
-                    "--set", "stepper.lbfgs.lr=1e-9")
+    process = start(
+        "run",
+        config,
+        "--out",
+        out,
+        "--set",
+        "stepper.lbfgs.iterations=1000000",
+        "--set",
+        "stepper.lbfgs.line_search=none",
+        "--set",
+        "stepper.lbfgs.lr=1e-9",
+    )
     wait_for_step(out, 0, process)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
@@ -51,15 +65,30 @@ def test_second_interrupt_ends_at_once(tmp_path):
 
 def test_stops_ahead_of_slurms_limit(tmp_path):
     limit = time.time() + stop.MARGIN_SECONDS + 12
-    process = start("run", write_config(tmp_path), "--out", tmp_path / "run",
-                    env={"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(limit))})
+    process = start(
+        "run",
+        write_config(tmp_path),
+        "--out",
+        tmp_path / "run",
+        env={"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(limit))},
+    )
     code, _, err = finish(process)
     assert code == 75 and time.time() < limit, err
     facts = info(tmp_path / "run")
     assert facts["status"] == "stopped" and "time limit" in facts["message"]
 
 
-@pytest.mark.parametrize("text, seconds", [("1-02:03:04", 93784), ("2:03", 123), ("00:01:40", 100), ("UNLIMITED", None), ("NOT_SET", None), ("", None)])
+@pytest.mark.parametrize(
+    "text, seconds",
+    [
+        ("1-02:03:04", 93784),
+        ("2:03", 123),
+        ("00:01:40", 100),
+        ("UNLIMITED", None),
+        ("NOT_SET", None),
+        ("", None),
+    ],
+)
 def test_slurm_end_from_squeue(tmp_path, monkeypatch, text, seconds):
     squeue = tmp_path / "squeue"
     squeue.write_text(f'#!/bin/sh\n[ "$*" = "-h -j 7 -o %L" ] && echo "{text}"\n')

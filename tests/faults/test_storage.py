@@ -8,16 +8,21 @@ import time
 
 import numpy as np
 import pytest
-
-from nedhpc import checkpoint, series
 from processes import finish, run, start, wait_for_step, write_config
+
+from nedhpc.files import checkpoint, series
 
 
 def ends(process, seconds=30):
     """stderr of a run that must fail by itself soon."""
     begun = time.monotonic()
     code, _, err = finish(process, 60)
-    assert code == 1 and time.monotonic() - begun < seconds and "Traceback" not in err and "cannot write in" in err, (code, err)
+    assert (
+        code == 1
+        and time.monotonic() - begun < seconds
+        and "Traceback" not in err
+        and "cannot write in" in err
+    ), (code, err)
     return err
 
 
@@ -48,7 +53,12 @@ def disk(tmp_path):
     """A file system of 1 MiB of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True
+        ).returncode
+    ):
         pytest.skip("only root may mount a file system, where the kernel lets it")
     yield folder
     subprocess.run(["umount", folder], check=True)

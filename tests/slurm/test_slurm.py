@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nedhpc import checkpoint
+from nedhpc.files import checkpoint
 from nedhpc.postprocess.info import info
 
 pytestmark = pytest.mark.slurm
@@ -57,24 +57,56 @@ class Slurm:
     def __init__(self, folder, conf):
         self.folder = folder
         # The environment that runs the tests is the jobs' too; ranks that wait leave the few cores to the others.
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX", "PRTE", "SLURM", "OMP_"))}
-        self.env = clean | {"SLURM_CONF": conf, "VIRTUAL_ENV": PREFIX, "OMPI_MCA_mpi_yield_when_idle": "1"}
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("OMPI_", "PMIX", "PRTE", "SLURM", "OMP_"))
+        }
+        self.env = clean | {
+            "SLURM_CONF": conf,
+            "VIRTUAL_ENV": PREFIX,
+            "OMPI_MCA_mpi_yield_when_idle": "1",
+        }
 
     def __call__(self, *command, timeout=60, **env):
         """stdout of a SLURM command."""
-        done = subprocess.run([str(c) for c in command], cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            [str(c) for c in command],
+            cwd=ROOT,
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def submit(self, script, *args, options=(), **env):
         """The id of a submitted job of 2 ranks."""
-        output = self.folder / "job-%A-%a.out" if any("--array" in o for o in options) else self.folder / "job-%j.out"
-        return self("sbatch", "--parsable", "--ntasks=2", f"--output={output}", *options, script, *args, **env).strip()
+        output = (
+            self.folder / "job-%A-%a.out"
+            if any("--array" in o for o in options)
+            else self.folder / "job-%j.out"
+        )
+        return self(
+            "sbatch",
+            "--parsable",
+            "--ntasks=2",
+            f"--output={output}",
+            *options,
+            script,
+            *args,
+            **env,
+        ).strip()
 
     def jobs(self, job):
         """A dict of the facts of a job, or of each task of an array."""
         lines = self("scontrol", "show", "job", "-o", job).splitlines()
-        return [dict(fact.split("=", 1) for fact in line.split() if "=" in fact) for line in lines if "JobState=" in line]
+        return [
+            dict(fact.split("=", 1) for fact in line.split() if "=" in fact)
+            for line in lines
+            if "JobState=" in line
+        ]
 
     def wait(self, job, timeout=600):
         """The facts of a job's tasks when all have ended."""
@@ -86,7 +118,9 @@ class Slurm:
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:
-                pytest.fail(f"not within {timeout} s\n{self('squeue')}\n" + "\n".join(self.outputs()))
+                pytest.fail(
+                    f"not within {timeout} s\n{self('squeue')}\n" + "\n".join(self.outputs())
+                )
             time.sleep(0.5)
 
     def outputs(self):
@@ -101,8 +135,12 @@ def sandbox():
     possible = subprocess.run([SANDBOX, "possible"], capture_output=True, text=True)
     if possible.returncode:
         pytest.skip(f"no SLURM can be started here: {possible.stdout.strip()}")
-    env = os.environ | {"SLURM_SANDBOX": tempfile.mkdtemp(prefix="nedhpc-slurm-")}  # not pytest's folder, which others may not enter
-    started = subprocess.run([SANDBOX, "start"], capture_output=True, text=True, env=env, timeout=600)
+    env = os.environ | {
+        "SLURM_SANDBOX": tempfile.mkdtemp(prefix="nedhpc-slurm-")
+    }  # not pytest's folder, which others may not enter
+    started = subprocess.run(
+        [SANDBOX, "start"], capture_output=True, text=True, env=env, timeout=600
+    )
     if started.returncode == 3:
         pytest.skip(f"no SLURM can be installed here: {started.stderr.strip()}")
     assert started.returncode == 0, started.stderr
@@ -130,7 +168,7 @@ def uninterrupted(sandbox, config, tmp_path_factory):
     """The final parameters of a run of the config on 2 ranks."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     slurm = Slurm(folder, sandbox)
-    job, = slurm.wait(slurm.submit("slurm/run.sbatch", config, folder / "run"))
+    (job,) = slurm.wait(slurm.submit("slurm/run.sbatch", config, folder / "run"))
     assert job["JobState"] == "COMPLETED", slurm.outputs()
     return final(folder / "run", 40)
 
@@ -144,21 +182,26 @@ def final(run_dir, step):
 @pytest.mark.parametrize("launcher", ["mpirun", "srun"])
 def test_run(slurm, config, uninterrupted, launcher, tmp_path):
     submitted = slurm.submit("slurm/run.sbatch", config, tmp_path / "run", NEDHPC_LAUNCHER=launcher)
-    job, = slurm.wait(submitted)
+    (job,) = slurm.wait(submitted)
     text = slurm.output(submitted)
     assert job["JobState"] == "COMPLETED" and job["ExitCode"] == "0:0", text
     assert np.array_equal(final(tmp_path / "run", 40), uninterrupted)
-    assert re.search(r"^rank 0 on \S+, local rank 0 of 2, 1 thread on", text, re.M) and "rank 1 on" in text
+    assert (
+        re.search(r"^rank 0 on \S+, local rank 0 of 2, 1 thread on", text, re.M)
+        and "rank 1 on" in text
+    )
     _, _, about, _ = checkpoint.newest(tmp_path / "run")
     assert about["provenance"]["slurm_job_id"] == submitted
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun"])
 def test_signal_checkpoint_requeue_same_result(slurm, config, uninterrupted, launcher, tmp_path):
-    submitted = slurm.submit("slurm/requeue.sbatch", config, tmp_path / "run", NEDHPC_LAUNCHER=launcher)
+    submitted = slurm.submit(
+        "slurm/requeue.sbatch", config, tmp_path / "run", NEDHPC_LAUNCHER=launcher
+    )
     slurm.until(lambda: len(checkpoint.paths(tmp_path / "run")) > 1)
     slurm("scancel", "--batch", "--signal=USR1", submitted)
-    job, = slurm.wait(submitted)
+    (job,) = slurm.wait(submitted)
     text = slurm.output(submitted)
     assert job["JobState"] == "COMPLETED" and job["Restarts"] == "1", text
     stopped_at = int(re.search(r"^stopped  step (\d+)", text, re.M)[1])
@@ -171,36 +214,72 @@ def test_signal_checkpoint_requeue_same_result(slurm, config, uninterrupted, lau
 def test_restarts_without_progress_end(slurm, config, tmp_path):
     text = config.read_text().replace("[network]", "signals_itself = true\n[network]")
     (tmp_path / "stuck.toml").write_text(text)
-    submitted = slurm.submit("slurm/requeue.sbatch", tmp_path / "stuck.toml", tmp_path / "run", options=["--ntasks=1"], NEDHPC_MAX_RESTARTS="1")
-    job, = slurm.wait(submitted)
+    submitted = slurm.submit(
+        "slurm/requeue.sbatch",
+        tmp_path / "stuck.toml",
+        tmp_path / "run",
+        options=["--ntasks=1"],
+        NEDHPC_MAX_RESTARTS="1",
+    )
+    (job,) = slurm.wait(submitted)
     text = slurm.output(submitted)
     # The first restart finds a checkpoint where there was none: that is progress.
     assert job["JobState"] == "FAILED" and job["ExitCode"] == "1:0" and job["Restarts"] == "2", text
-    assert text.count("stopped  step 0") == 2 and "no new checkpoint in 1 restarts (newest: step 0)" in text
+    assert (
+        text.count("stopped  step 0") == 2
+        and "no new checkpoint in 1 restarts (newest: step 0)" in text
+    )
 
 
 def test_array_requeues_only_the_task_that_was_signalled(slurm, config, tmp_path):
-    (tmp_path / "runs.txt").write_text("".join(f"{config} --set run.seed={seed}\n" for seed in (3, 4)))
-    submitted = slurm.submit("slurm/sweep.sbatch", tmp_path / "runs.txt", tmp_path / "runs", options=["--ntasks=1", "--array=1-2"])
+    (tmp_path / "runs.txt").write_text(
+        "".join(f"{config} --set run.seed={seed}\n" for seed in (3, 4))
+    )
+    submitted = slurm.submit(
+        "slurm/sweep.sbatch",
+        tmp_path / "runs.txt",
+        tmp_path / "runs",
+        options=["--ntasks=1", "--array=1-2"],
+    )
     # The last task has the whole array's job id as its own.
     slurm.until(lambda: len(checkpoint.paths(tmp_path / "runs" / "2")) > 1)
     slurm("scancel", "--batch", "--signal=USR1", f"{submitted}_2")
     jobs = slurm.wait(submitted)
     assert [job["JobState"] for job in jobs] == ["COMPLETED"] * 2, slurm.outputs()
-    assert {job["ArrayTaskId"]: job["Restarts"] for job in jobs} == {"1": "0", "2": "1"}, slurm.outputs()
-    assert not np.array_equal(final(tmp_path / "runs" / "1", 40), final(tmp_path / "runs" / "2", 40))
+    assert {job["ArrayTaskId"]: job["Restarts"] for job in jobs} == {"1": "0", "2": "1"}, (
+        slurm.outputs()
+    )
+    assert not np.array_equal(
+        final(tmp_path / "runs" / "1", 40), final(tmp_path / "runs" / "2", 40)
+    )
 
 
 def test_time_limit(slurm, config, tmp_path):
     """A run without end and a limit of two minutes: stopped by the script's signal, and by its own look at the time that SLURM leaves it."""
     endless = ("--set", "run.max_steps=1000000", "--set", "checkpoint.every_steps=1000000")
-    signalled = slurm.submit("slurm/run.sbatch", config, tmp_path / "signalled", *endless,
-                             options=["--ntasks=1", "--time=2", "--signal=B:USR1@30"])
-    watched = slurm("sbatch", "--parsable", "--ntasks=1", "--time=2", f"--output={tmp_path}/job-%j.out",
-                    "--wrap", f". scripts/env; exec python -m nedhpc run {config} --out {tmp_path}/watched {' '.join(endless)}",
-                    prefix=PREFIX, root=str(ROOT)).strip()
-    for submitted, run_dir in ((signalled, tmp_path / "signalled"), (watched, tmp_path / "watched")):
-        job, = slurm.wait(submitted)
+    signalled = slurm.submit(
+        "slurm/run.sbatch",
+        config,
+        tmp_path / "signalled",
+        *endless,
+        options=["--ntasks=1", "--time=2", "--signal=B:USR1@30"],
+    )
+    watched = slurm(
+        "sbatch",
+        "--parsable",
+        "--ntasks=1",
+        "--time=2",
+        f"--output={tmp_path}/job-%j.out",
+        "--wrap",
+        f". scripts/env; exec python -m nedhpc run {config} --out {tmp_path}/watched {' '.join(endless)}",
+        prefix=PREFIX,
+        root=str(ROOT),
+    ).strip()
+    for submitted, run_dir in (
+        (signalled, tmp_path / "signalled"),
+        (watched, tmp_path / "watched"),
+    ):
+        (job,) = slurm.wait(submitted)
         assert job["JobState"] == "FAILED" and job["ExitCode"] == "75:0", slurm.output(submitted)
         facts = info(run_dir)
         assert facts["status"] == "stopped" and facts["step"] > 0
@@ -209,17 +288,41 @@ def test_time_limit(slurm, config, tmp_path):
 
 def test_a_job_with_gpus_does_not_run_on_cpus(slurm, config, tmp_path):
     """The sandbox's GPUs are none, so torch sees no device."""
-    submitted = slurm.submit("slurm/run.sbatch", config, tmp_path / "run", options=["--gpus-per-node=2"], CUDA_VISIBLE_DEVICES="")
-    job, = slurm.wait(submitted)
-    assert job["ExitCode"] == "2:0" and "torch sees no CUDA device" in slurm.output(submitted), slurm.output(submitted)
+    submitted = slurm.submit(
+        "slurm/run.sbatch",
+        config,
+        tmp_path / "run",
+        options=["--gpus-per-node=2"],
+        CUDA_VISIBLE_DEVICES="",
+    )
+    (job,) = slurm.wait(submitted)
+    assert job["ExitCode"] == "2:0" and "torch sees no CUDA device" in slurm.output(submitted), (
+        slurm.output(submitted)
+    )
 
 
 def test_scaling_table(slurm, config, tmp_path):
     for kind in ("strong", "weak"):
-        submitted = slurm.submit("slurm/scaling.sbatch", config, tmp_path / "scaling", kind, "--set", "problem.pause=0.01")
-        job, = slurm.wait(submitted)
+        submitted = slurm.submit(
+            "slurm/scaling.sbatch",
+            config,
+            tmp_path / "scaling",
+            kind,
+            "--set",
+            "problem.pause=0.01",
+        )
+        (job,) = slurm.wait(submitted)
         assert job["JobState"] == "COMPLETED", slurm.output(submitted)
-    table = [line.split() for line in (tmp_path / "scaling" / "scaling.txt").read_text().splitlines()]
-    assert [row[:3] for row in table[1:]] == [["strong", "1", "30"], ["strong", "2", "30"], ["weak", "1", "30"], ["weak", "2", "60"]]
+    table = [
+        line.split() for line in (tmp_path / "scaling" / "scaling.txt").read_text().splitlines()
+    ]
+    assert [row[:3] for row in table[1:]] == [
+        ["strong", "1", "30"],
+        ["strong", "2", "30"],
+        ["weak", "1", "30"],
+        ["weak", "2", "60"],
+    ]
     assert all(float(row[3]) >= 0.01 for row in table[1:]), table
-    assert all(np.isclose(float(row[5]), float(row[4]) / int(row[1]), atol=0.01) for row in table[1:]), table
+    assert all(
+        np.isclose(float(row[5]), float(row[4]) / int(row[1]), atol=0.01) for row in table[1:]
+    ), table

@@ -1,0 +1,1 @@
+"""u(x; theta) as a chain of layers that push jets."""

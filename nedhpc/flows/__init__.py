@@ -1,0 +1,1 @@
+"""Energy, metric, and the flow of the parameters."""

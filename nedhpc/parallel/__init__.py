@@ -1,0 +1,1 @@
+"""Communicator helpers, placement, timing."""

@@ -1,0 +1,116 @@
+"""Communicator helpers: blocks of indices, reductions in a fixed order, agreement on failure.
+
+Every function says whether it is collective. Reductions follow a binary tree by rank, so that a result depends on the
+number of ranks alone, and are float64 on the host.
+"""
+
+import time
+
+import numpy as np
+from mpi4py import MPI
+
+from nedhpc.errors import NedError
+
+MESSAGE_BYTES = 2**30
+ALONE_SECONDS = 5.0
+"""A rank that fails waits this long for the others to fail alike, then ends the job."""
+
+
+def block(num_global, rank, size):
+    """[start, stop) of this rank's contiguous share of num_global indices; uneven and empty shares are fine. Local."""
+    return num_global * rank // size, num_global * (rank + 1) // size
+
+
+def tree_reduce(comm, x, combine):
+    """combine(x_0, x_1, ...) over ranks along a binary tree, on rank 0; None elsewhere. Collective on comm."""
+    rank, size, step = comm.rank, comm.size, 1
+    while step < size:
+        if rank % (2 * step):
+            _send(comm, x, rank - step)
+            return None
+        if rank + step < size:
+            x = combine(x, _receive(comm, rank + step))
+        step *= 2
+    return x
+
+
+def _pieces(x):
+    """A float64 array's bytes in messages below MPI's count limit."""
+    flat = x.reshape(-1)
+    return (flat[k : k + MESSAGE_BYTES // 8] for k in range(0, flat.size, MESSAGE_BYTES // 8))
+
+
+def _send(comm, x, dest):
+    x = np.ascontiguousarray(x, dtype=np.float64)
+    comm.send(x.shape, dest)
+    for piece in _pieces(x):
+        comm.Send(piece, dest)
+
+
+def _receive(comm, source):
+    x = np.empty(comm.recv(source=source))
+    for piece in _pieces(x):
+        comm.Recv(piece, source)
+    return x
+
+
+def total(comm, x):
+    """Sum of float64 arrays over ranks in a fixed order, the same bits on every rank. Collective on comm."""
+    x = np.array(x, dtype=np.float64)
+    if comm.size == 1:
+        return x
+    y = tree_reduce(comm, x, np.add)
+    return broadcast(comm, y if comm.rank == 0 else np.empty_like(x))
+
+
+def broadcast(comm, x):
+    """Rank 0's float64 array on every rank; the others pass one of the same shape. Collective on comm."""
+    for piece in _pieces(x):
+        comm.Bcast(piece, 0)
+    return x
+
+
+def maximum(comm, x):
+    """Largest of float64 arrays over ranks, element by element. Collective on comm."""
+    x = np.array(x, dtype=np.float64)
+    comm.Allreduce(MPI.IN_PLACE, x, MPI.MAX)
+    return x
+
+
+def agree(comm, error):
+    """Raise the lowest failing rank's NedError on every rank; return where no rank passed one. Collective on comm."""
+    if comm.size > 1:
+        found = comm.allgather(None if error is None else (type(error).__name__, str(error)))
+        first = next((e for e in found if e is not None), None)
+        if first is not None and error is None:
+            kind = {c.__name__: c for c in _subclasses(NedError)}[first[0]]
+            error = kind.__new__(kind)
+            Exception.__init__(error, first[1])
+    if error is not None:
+        raise error
+
+
+def on_rank_0(comm, function, *args):
+    """function(*args) of rank 0 on every rank; its NedError too. Collective on comm."""
+    result = error = None
+    if comm.rank == 0:
+        try:
+            result = function(*args)
+        except NedError as caught:
+            error = caught
+    agree(comm, error)
+    return comm.bcast(result, 0)
+
+
+def all_come(comm):
+    """Whether every rank comes here within ALONE_SECONDS. Needs a communicator of its own: the others may be in any call of another."""
+    barrier, deadline = comm.Ibarrier(), time.monotonic() + ALONE_SECONDS
+    while not barrier.Test():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _subclasses(cls):
+    return [cls, *(c for child in cls.__subclasses__() for c in _subclasses(child))]

@@ -1,0 +1,1 @@
+"""Rows of the scaled Jacobian of one rank."""

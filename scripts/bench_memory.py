@@ -1,0 +1,127 @@
+#!/usr/bin/env python
+"""Peak memory of one ptc step: what `nedhpc check` predicts against what the process took.
+
+Run inside the environment: `scripts/bench_memory.py [--points N] [CASE ...]`; under mpirun rank 0 is shown. Each case runs in a process of its
+own. `predicted` and `measured` count from the process as it stands before its rows are built, torch and PETSc loaded.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import psutil
+
+CASES = {
+    "many points, tsqr": {
+        "problem": {"name": "poisson", "dim": 2},
+        "network": {"hidden": [500]},
+        "sampling": {"interior": 1_000_000, "boundary": 4000},
+        "solver": {"type": "tsqr"},
+    },
+    "many points, gram": {
+        "problem": {"name": "poisson", "dim": 2},
+        "network": {"hidden": [500]},
+        "sampling": {"interior": 1_000_000, "boundary": 4000},
+        "solver": {"type": "gram"},
+    },
+    "many points, krylov": {
+        "problem": {"name": "poisson", "dim": 2},
+        "network": {"hidden": [500]},
+        "sampling": {"interior": 1_000_000, "boundary": 4000},
+        "solver": {"type": "krylov", "krylov": {"rank": 20, "max_iterations": 5}},
+    },
+    "many parameters, dual": {
+        "problem": {"name": "poisson", "dim": 100},
+        "network": {"hidden": [768, 768, 512, 512]},
+        "sampling": {"interior": 100, "boundary": 50},
+        "solver": {"type": "dual"},
+    },
+    "many parameters, krylov": {
+        "problem": {"name": "poisson", "dim": 100},
+        "network": {"hidden": [768, 768, 512, 512]},
+        "sampling": {"interior": 100, "boundary": 50},
+        "solver": {"type": "krylov", "krylov": {"rank": 20, "max_iterations": 20}},
+    },
+}
+
+
+def measure(table):
+    """One step of the case in this process, as a dictionary."""
+    import torch
+    from mpi4py import MPI
+
+    from nedhpc import config, solvers
+    from nedhpc.run import case as cases
+    from nedhpc.steppers.ptc import Ptc
+
+    torch.set_default_dtype(torch.float64)
+    settings = config.validate(table | {"stepper": {"ptc": {"corrections": 0, "max_trials": 1}}})
+    case = cases.Case(MPI.COMM_WORLD, settings)
+    case.draw(0)
+    theta = torch.as_tensor(case.network.initial(0))
+    N, P = cases.count_rows(case.problem, case.counts), case.energy.num_parameters
+    before, started = psutil.Process().memory_info().rss, time.perf_counter()
+    Ptc(case.flow, settings.stepper.ptc).step(theta, 1.0)
+    seconds = time.perf_counter() - started
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    predicted = solvers.memory_bytes(
+        case.solver,
+        N,
+        P,
+        MPI.COMM_WORLD.size,
+        settings.flow.metric,
+        case.energy.chunk,
+        settings.solver.krylov.rank,
+        case.energy.point_bytes,
+    )
+    return {
+        "N": N,
+        "P": P,
+        "solver": case.solver,
+        "predicted": predicted,
+        "measured": peak - before,
+        "peak": peak,
+        "seconds": seconds,
+        "rank": MPI.COMM_WORLD.rank,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {'; '.join(CASES)}")
+    parser.add_argument("--points", type=int, help="interior points instead of each case's own")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        found = measure(json.loads(args.child))
+        if found["rank"] == 0:
+            print(json.dumps(found))
+        return
+    print(
+        "| case | N | P | solver | predicted [MiB] | measured [MiB] | peak of the process [MiB] | seconds |\n|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    for name in args.cases or CASES:
+        table = CASES[name]
+        if args.points:
+            table = table | {"sampling": table["sampling"] | {"interior": args.points}}
+        child = subprocess.run(
+            [sys.executable, __file__, "--child", json.dumps(table)], capture_output=True, text=True
+        )
+        if child.returncode:
+            sys.exit(child.stderr)
+        found = json.loads(child.stdout.splitlines()[-1])
+        mib = [f"{found[key] / 2**20:.0f}" for key in ("predicted", "measured", "peak")]
+        print(
+            f"| {name} | {found['N']} | {found['P']} | {found['solver']} | {' | '.join(mib)} | {found['seconds']:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

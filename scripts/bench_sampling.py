@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Sampling rules at an equal number of points, redraws and steps: relative L2 error on a Gaussian peak (configs/poisson_peak.toml).
+
+Run inside the environment: `scripts/bench_sampling.py [--seeds N] [--steps N] [--set section.key=value]`.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+from mpi4py import MPI
+
+from nedhpc import config
+from nedhpc.postprocess.info import info
+from nedhpc.run.evolve import evolve
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "poisson_peak.toml"
+RULES = ("uniform", "sobol", "residual")
+
+
+def errors(rule, args):
+    """Relative L2 error and seconds by seed."""
+    found = []
+    for seed in range(args.seeds):
+        settings = [
+            f"sampling.rule={rule}",
+            f"run.seed={seed}",
+            f"run.max_steps={args.steps}",
+            "run.target_relative_l2=1e-30",
+            *args.overrides,
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            evolve(config.load(CONFIG, settings), folder, MPI.COMM_SELF)
+            facts = info(folder)
+        found.append((facts["relative_l2"], facts["wall_time"]))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides"
+    )
+    args = parser.parse_args()
+    print("| rule | relative L2, median | range | seconds |\n|---|---|---|---|")
+    for rule in RULES:
+        values, seconds = zip(*errors(rule, args))
+        print(
+            f"| {rule} | {statistics.median(values):.1e} | {min(values):.1e} .. {max(values):.1e} | {statistics.median(seconds):.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

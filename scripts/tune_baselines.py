@@ -1,0 +1,195 @@
+#!/usr/bin/env python
+"""Tune the first-order baselines over a small grid, on one seed, each trial for the same wall time: rate, then schedule, then sampling.
+
+Run inside the environment: `scripts/tune_baselines.py [CONFIG.toml ...] [--seconds 20]` (default: the configs of TUNED). Trials and the best settings
+go to docs/baselines.json, {config: {stepper: {"section.key": value}}, "trial_seconds": s, "trials": ...}; what is there already is not run
+again. A table goes to stdout. schedule_steps in it fits trial_seconds: for another budget multiply it by budget / trial_seconds.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from nedhpc import config as configs
+from nedhpc import problems
+from nedhpc.files.series import read as read_series
+from nedhpc.run.case import point_counts
+
+ROOT = Path(__file__).resolve().parent.parent
+TUNED = (
+    "poisson_2d",
+    "bench/poisson_2d_deep",
+    "poisson_5d",
+    "bench/poisson_5d_deep",
+    "heat_1d",
+    "regression_sine",
+    "regression_step",
+    "regression_8d",
+    "digits",
+    "poisson_10d",
+)
+GRIDS = {
+    "sgd": {"stepper.sgd.lr": (1e-4, 1e-3, 1e-2, 1e-1), "stepper.sgd.momentum": (0.9,)},
+    "adam": {"stepper.adam.lr": (1e-3, 3e-3, 1e-2, 3e-2)},
+    "lbfgs": {"stepper.lbfgs.history": (10, 100)},
+}
+EVERY = {"sgd": 200, "adam": 200, "lbfgs": 10}
+"""Steps between two measured errors, which cost more than a step."""
+SCHEDULED = {"sgd": "stepper.sgd.lr", "adam": "stepper.adam.lr"}
+"""Steppers that a decaying rate helps, and the key of it."""
+
+
+def samplings(path):
+    """The config's own points, fixed, and the other choice: fresh points each step of a problem on a domain, mini-batches of data."""
+    config = configs.load(path)
+    problem = problems.build(config.problem.model_dump())
+    if "data" not in point_counts(config, problem):
+        return [
+            {"sampling.resample_every": 0},
+            {"sampling.resample_every": 1, "sampling.rule": "uniform"},
+        ]
+    num_data = len(problem.data.x_ND)
+    return [
+        {"sampling.resample_every": 0, "sampling.data": num_data},
+        {"sampling.resample_every": 1, "sampling.data": max(1, num_data // 10)},
+    ]
+
+
+def always(path, stepper):
+    """Settings of all trials, and of the best: all points from the first draw on, where the config's sample grows."""
+    grows = configs.load(path).sampling.grow_draws > 0
+    return {"output.every_steps": EVERY[stepper]} | ({"sampling.grow_draws": 0} if grows else {})
+
+
+def trial(path, stepper, settings, seconds, seed):
+    """(error, steps) of one run; infinite error where it diverged. The error, relative L2 or 1 - accuracy, is the median over the last
+    fifth of the time: at a constant rate that of one moment is luck."""
+    fixed = {
+        "stepper.type": stepper,
+        "run.seed": seed,
+        "run.start": "random",
+        "run.max_steps": 2**31 - 1,
+        "run.max_wall_time": seconds,
+        "run.target_relative_l2": 1e-30,
+        "checkpoint.every_seconds": 1e6,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "nedhpc", "run", str(path), "--out", folder + "/run"]
+        command += [
+            f"--set={key}={json.dumps(value)}"
+            for key, value in (fixed | always(path, stepper) | settings).items()
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        series = Path(folder) / "run" / "series.h5"
+        if done.returncode == 2 or not series.exists():
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        columns = read_series(series)
+    errors = (
+        1 - columns["metrics/accuracy"] if "metrics/accuracy" in columns else columns["relative_l2"]
+    )
+    error = float(np.median(errors[columns["wall_time"] >= 0.8 * columns["wall_time"][-1]]))
+    return (error if done.returncode == 0 and math.isfinite(error) else math.inf), int(
+        columns["step"][-1]
+    )
+
+
+def tune(path, stepper, known, save, seconds, seed):
+    """The best (settings, error, steps) of: the grid with constant rates; from the best of it and the next rate up a cosine decay; the
+    best of all with the other sampling. `known` keeps every trial."""
+
+    def tried(settings):
+        found = next((entry for entry in known if same(settings, entry[0])), None)
+        if found is None:
+            error, steps = trial(path, stepper, settings, seconds, seed)
+            found = [settings, error if math.isfinite(error) else None, steps]
+            known.append(found)
+            save()
+            print(
+                f"{path.stem} {stepper} {settings}: {error:.2e}, {steps} steps",
+                file=sys.stderr,
+                flush=True,
+            )
+        return found
+
+    def best(entries):
+        return min(entries, key=lambda entry: math.inf if entry[1] is None else entry[1])
+
+    own, other = samplings(path)
+    grid = [
+        tried(dict(zip(GRIDS[stepper], values)) | own)
+        for values in itertools.product(*GRIDS[stepper].values())
+    ]
+    entries = [best(grid)]
+    if stepper in SCHEDULED:
+        rate = SCHEDULED[stepper]
+        higher = [entry for entry in grid if entry[0][rate] > entries[0][0][rate]]
+        for settings, _, steps in [entries[0], *higher[:1]]:
+            # The decay's horizon is in steps: those that the trial with a constant rate took.
+            entries.append(
+                tried(
+                    settings
+                    | {
+                        f"stepper.{stepper}.schedule": "cosine",
+                        f"stepper.{stepper}.schedule_steps": max(1, steps),
+                    }
+                )
+            )
+    settings, _, _ = best(entries)
+    return best([*entries, tried(settings | other)])
+
+
+def same(a, b):
+    return {key: value for key, value in a.items() if "schedule_steps" not in key} == {
+        key: value for key, value in b.items() if "schedule_steps" not in key
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("configs", nargs="*", type=Path)
+    parser.add_argument("--steppers", nargs="+", choices=GRIDS, default=list(GRIDS))
+    parser.add_argument("--seconds", type=float, default=20.0, help="wall time of a trial")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "baselines.json")
+    args = parser.parse_args()
+    table = (
+        json.loads(args.output.read_text())
+        if args.output.exists()
+        else {"trial_seconds": args.seconds, "trials": {}}
+    )
+    if table["trial_seconds"] != args.seconds:
+        raise SystemExit(
+            f"{args.output} holds trials of {table['trial_seconds']} s; give --seconds {table['trial_seconds']} or another --output"
+        )
+
+    def save():
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = args.output.with_suffix(".part")
+        temporary.write_text(json.dumps(table, indent=1) + "\n")
+        temporary.replace(args.output)
+
+    print("| config | stepper | error | steps | settings |\n|---|---|---|---|---|")
+    for path in args.configs or [ROOT / "configs" / f"{name}.toml" for name in TUNED]:
+        for stepper in args.steppers:
+            known = table["trials"].setdefault(path.stem, {}).setdefault(stepper, [])
+            settings, error, steps = tune(
+                path.resolve(), stepper, known, save, args.seconds, args.seed
+            )
+            table.setdefault(path.stem, {})[stepper] = settings | always(path, stepper)
+            save()
+            print(
+                f"| {path.stem} | {stepper} | {'diverged' if error is None else f'{error:.2e}'} | {steps} | "
+                f"{', '.join(f'{key} = {value}' for key, value in settings.items())} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
