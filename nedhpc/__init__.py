@@ -1,25 +1,84 @@
 """nedhpc: trains neural networks by evolving their parameters along the descent flow of an energy."""
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_WHERE = {
+if TYPE_CHECKING:
+    from nedhpc.ansatz.layers import Layer
+    from nedhpc.api import Outcome, load, run
+    from nedhpc.config import Config
+    from nedhpc.domains.base import Domain, Part
+    from nedhpc.domains.box import Box, SpaceTime
+    from nedhpc.domains.periodic import Periodic
+    from nedhpc.flows.metrics import Metric
+    from nedhpc.postprocess.solution import Solution
+    from nedhpc.problems.base import Problem, cross_entropy, density, residual
+    from nedhpc.problems.data import DataSet
+    from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
+    from nedhpc.running.observers import Observer, Stop
+    from nedhpc.steppers.base import StepInfo, StepRule
+
+_MODULE_OF = {
+    "Box": "nedhpc.domains.box",
+    "Config": "nedhpc.config",
+    "CrossEntropy": "nedhpc.problems.terms",
+    "DataSet": "nedhpc.problems.data",
+    "Density": "nedhpc.problems.terms",
+    "Domain": "nedhpc.domains.base",
+    "Layer": "nedhpc.ansatz.layers",
+    "Metric": "nedhpc.flows.metrics",
+    "Observer": "nedhpc.running.observers",
+    "Outcome": "nedhpc.api",
+    "Part": "nedhpc.domains.base",
+    "Periodic": "nedhpc.domains.periodic",
     "Problem": "nedhpc.problems.base",
-    "Residual": "nedhpc.problems.base",
-    "Density": "nedhpc.problems.base",
-    "CrossEntropy": "nedhpc.problems.base",
-    "Box": "nedhpc.problems.base",
-    "SpaceTime": "nedhpc.problems.base",
-    "DataSet": "nedhpc.problems.base",
-    "run": "nedhpc.api",
+    "Residual": "nedhpc.problems.terms",
+    "Solution": "nedhpc.postprocess.solution",
+    "SpaceTime": "nedhpc.domains.box",
+    "StepInfo": "nedhpc.steppers.base",
+    "StepRule": "nedhpc.steppers.base",
+    "Stop": "nedhpc.running.observers",
+    "Term": "nedhpc.problems.terms",
+    "cross_entropy": "nedhpc.problems.base",
+    "density": "nedhpc.problems.base",
     "load": "nedhpc.api",
+    "residual": "nedhpc.problems.base",
+    "run": "nedhpc.api",
 }
-__all__ = sorted(_WHERE)
+
+__all__ = [
+    "Box",
+    "Config",
+    "CrossEntropy",
+    "DataSet",
+    "Density",
+    "Domain",
+    "Layer",
+    "Metric",
+    "Observer",
+    "Outcome",
+    "Part",
+    "Periodic",
+    "Problem",
+    "Residual",
+    "Solution",
+    "SpaceTime",
+    "StepInfo",
+    "StepRule",
+    "Stop",
+    "Term",
+    "cross_entropy",
+    "density",
+    "load",
+    "residual",
+    "run",
+]
 
 
-def __getattr__(name):
-    """Import on first use: `nedhpc --help` and config errors need neither torch nor MPI."""
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
+def __getattr__(name: str) -> Any:
+    """Import on first use: `nedhpc --help` needs neither torch nor MPI."""
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'nedhpc' has no attribute {name!r}")

@@ -1,30 +1,208 @@
-"""The Python API behind `nedhpc.run` and `nedhpc.load`."""
+"""The Python API behind `nedhpc.run` and `nedhpc.load`;
 
+the command line calls the same functions.
+"""
+
+import datetime
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import psutil
 
 from nedhpc import config as configs
-from nedhpc.postprocess.solution import Solution
+from nedhpc.config import Config
+from nedhpc.errors import UsageError
+from nedhpc.parallel.precision import float64_default
+
+if TYPE_CHECKING:
+    from nedhpc.plan import Plan
+    from nedhpc.postprocess.solution import Solution
+    from nedhpc.problems.base import Problem
+    from nedhpc.running.observers import Observer
+
+log = logging.getLogger("nedhpc")
 
 
-def run(config, run_dir=None, comm=None):
-    """Run a Config, or a config file's path, to the end; returns (status, run folder). Collective on comm (default: all ranks).
+class Outcome(NamedTuple):
+    """How a run ended, and where its files are."""
 
-    run_dir defaults to runs/<config>-<UTC>.
+    status: str
+    """As `nedhpc info` reports it:
+
+    converged, stalled, max_steps, max_time, wall_time or stopped.
+    """
+    run_dir: Path
+
+
+def run(
+    config: Config | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    problem: "Problem | type[Problem] | None" = None,
+    comm: Any = None,
+    resume: Literal["never", "auto"] = "never",
+    observers: Iterable["Observer"] = (),
+) -> Outcome:
+    """Run a config to its end. Collective on comm.
+
+    Args: config: settings, a table of them as TOML gives it, or the path of a TOML file. out: run
+        folder; default runs/<config>-<UTC>. problem: an instance or a class, e.g. from a notebook
+        cell, instead of the one that config names. comm: an mpi4py communicator; default all ranks.
+        resume: "auto" continues the run that is in `out`, if there is one. observers: the user's
+        own, called after each step.
+
+    Returns:
+        The status and the run folder.
+
+    Raises:
+        NedError: the same on every rank. What ran is on disk.
     """
     from mpi4py import MPI
 
-    from nedhpc.files.lock import locked
-    from nedhpc.run.evolve import default_run_dir, evolve
+    from nedhpc.plan import Plan
 
     comm = MPI.COMM_WORLD if comm is None else comm
-    name = config.problem.name if isinstance(config, configs.Config) else Path(config).stem
-    config = config if isinstance(config, configs.Config) else configs.load(config)
-    run_dir = default_run_dir(comm, name.rpartition(":")[2]) if run_dir is None else Path(run_dir)
-    with locked(comm, run_dir):
-        status, _ = evolve(config, run_dir, comm)
-    return status, run_dir
+
+    def make() -> "Plan":
+        if isinstance(config, Config):
+            return Plan(config, problem, comm.size)
+        if isinstance(config, Mapping):
+            return Plan.of_table(config, None, problem, comm.size)
+        return Plan.read(config, problem=problem, num_ranks=comm.size)
+
+    if isinstance(config, str | Path):
+        name = Path(config).stem
+    elif problem is not None:
+        name = (problem if isinstance(problem, type) else type(problem)).__name__
+    else:
+        table = config.model_dump() if isinstance(config, Config) else config
+        name = str(table.get("problem", {}).get("name", "run")).rpartition(":")[2]
+    run_dir = default_run_dir(comm, name) if out is None else Path(out)
+    return start(comm, make, run_dir, resume, problem, tuple(observers))
 
 
-def load(path):
-    """The Solution of a run folder or checkpoint: a callable u(x) with its `.series`. Local."""
-    return Solution(path)
+def load(path: str | Path, problem: "Problem | type[Problem] | None" = None) -> "Solution":
+    """The Solution of a run folder or checkpoint: a callable u(x), with `jet`, `gradient`,
+    `series`. Local.
+
+    Args: path: a run folder or a checkpoint file. problem: the problem's class or an instance, if
+        it came from a notebook or its file was edited.
+    """
+    from nedhpc.postprocess.solution import Solution
+
+    return Solution(path, problem)
+
+
+def start(
+    comm: Any,
+    make: Callable[[], "Plan"],
+    run_dir: Path,
+    resume: str = "never",
+    problem: "Problem | type[Problem] | None" = None,
+    observers: Sequence["Observer"] = (),
+    signals: Any = None,
+) -> Outcome:
+    """Run the plan that rank 0 makes, on every rank. Collective on comm."""
+    from nedhpc.files.checkpoint import any_in
+    from nedhpc.files.lock import locked
+    from nedhpc.files.resume import load_resume
+    from nedhpc.parallel.comm import on_rank_0
+
+    with process_settings():
+        plan = same_plan(comm, make, problem)
+        with locked(comm, run_dir):
+            continues = resume == "auto" and on_rank_0(comm, any_in, run_dir)
+            resumed = load_resume(comm, run_dir) if continues else None
+            return evolve(comm, plan, run_dir, resumed, observers, signals)
+
+
+def resume(
+    comm: Any,
+    run_dir: Path,
+    overrides: Sequence[str] = (),
+    petsc_options: Sequence[str] = (),
+    signals: Any = None,
+) -> Outcome:
+    """Continue the run in run_dir with the config of its newest checkpoint. Collective on comm.
+
+    Raises:
+        UsageError: there is nothing to continue, or a file that the config names has changed.
+    """
+    from nedhpc.files.checkpoint import any_in
+    from nedhpc.files.lock import locked
+    from nedhpc.files.resume import load_resume
+    from nedhpc.parallel.comm import on_rank_0
+    from nedhpc.plan import Plan
+    from nedhpc.user_code import check_unchanged
+
+    if not on_rank_0(comm, any_in, run_dir):
+        raise UsageError(f"{run_dir} holds no checkpoint to continue from")
+    with process_settings(), locked(comm, run_dir):
+        state, record = load_resume(comm, run_dir)
+        changed = [setting.partition("=")[0] for setting in overrides]
+
+        def make() -> "Plan":
+            table = configs.override(configs.tomllib.loads(record.config), overrides)
+            table = configs.with_petsc_options(table, petsc_options)
+            check_unchanged(configs.validate(table), record.user_files, changed)
+            return Plan.of_table(table, run_dir, num_ranks=comm.size)
+
+        plan = same_plan(comm, make, None)
+        return evolve(comm, plan, run_dir, (state, record), (), signals)
+
+
+def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
+    """Rank 0's plan on every rank, or its error. Collective on comm.
+
+    The other ranks build theirs from rank 0's config and memory, after all have compared the files.
+    """
+    from nedhpc.files.provenance import inputs
+    from nedhpc.parallel.comm import on_rank_0
+    from nedhpc.plan import Plan
+    from nedhpc.user_code import digests
+
+    mine = []
+
+    def first():
+        mine.append(make())
+        return mine[0].config.toml(), psutil.virtual_memory().total
+
+    toml, memory = on_rank_0(comm, first)
+    config = configs.validate(configs.tomllib.loads(toml))
+    # Neighbours of a problem file are known only where it was loaded, so they are not compared.
+    files = {key: value for key, value in digests(config).items() if key.count(":") == 0}
+    inputs(comm, config, files)
+    plan = mine[0] if comm.rank == 0 else Plan(config, problem, comm.size, memory)
+    return plan
+
+
+def evolve(comm, plan, run_dir: Path, resumed, observers, signals) -> Outcome:
+    """The run itself. Collective on comm."""
+    from nedhpc.running.evolve import Run
+
+    if signals is not None:
+        signals.install()
+    status, _ = Run(comm, plan, run_dir, resumed, signals, observers).evolve()
+    return Outcome(status, run_dir)
+
+
+@contextmanager
+def process_settings():
+    """Context with nedhpc's default dtype and thread count; the caller's come back afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with float64_default():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def default_run_dir(comm: Any, name: str) -> Path:
+    """runs/<name>-<UTC>, the same on every rank. Collective on comm."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    return Path("runs") / f"{name}-{comm.bcast(now, 0)}"

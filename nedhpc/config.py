@@ -1,8 +1,8 @@
 """The typed config: TOML in, all its errors at once, TOML out. Imports neither torch nor MPI."""
 
 import datetime
-import difflib
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nedhpc.errors import ConfigError, UsageError
+from nedhpc.names import unknown
 
 DURATION = re.compile(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d(?:\.\d*)?)$")
 
@@ -44,14 +45,44 @@ class ProblemTable(Section):
     name: str
 
 
+class Fourier(Section):
+    """[network.fourier]: fixed features cos(B x), sin(B x) with normal B (Tancik et al. 2020)."""
+
+    num_features: Count = 64
+    """Rows of B; the network gets twice as many inputs."""
+    scale: Positive = 1.0
+    """Standard deviation of the entries of B."""
+
+
+class Periodic(Section):
+    """[network.periodic]: the embedding of the periodic coordinates of the domain."""
+
+    harmonics: Count = 2
+    """Waves of each periodic coordinate: cos and sin of 2 pi k x / L, k = 1 .. harmonics."""
+
+
 class Network(Section):
     name: str | None = None
     """"file.py:Class" of a torch module, instead of the multilayer perceptron."""
+    arguments: dict[str, Any] = {}
+    """Arguments of that class's constructor."""
     hidden: list[Count] = [64]
+    """Widths of the hidden layers."""
     activation: Literal["tanh", "sin", "softplus", "gelu"] = "tanh"
     init: Literal["glorot", "uniform"] = "glorot"
-    """Normal weights and zero biases, or weights and biases uniform in +- 1 / sqrt(fan in); times init_scale."""
+    """glorot: normal weights and zero biases; uniform: both uniform in +- 1 / sqrt(fan in)."""
     init_scale: Positive = 1.0
+    """Factor of the initial parameters."""
+    embedding: Literal["none", "fourier"] = "none"
+    """What the network gets instead of x. Periodic coordinates have an embedding of their own."""
+    fourier: Fourier = Fourier()
+    periodic: Periodic = Periodic()
+
+    @model_validator(mode="after")
+    def _arguments_need_a_class(self):
+        if self.arguments and self.name is None:
+            raise ValueError("arguments are those of a class of the user's own, which name gives")
+        return self
 
 
 class ResidualTable(Section):
@@ -60,140 +91,70 @@ class ResidualTable(Section):
     power: Positive = 1.0
     floor: Positive = 1.0
     pool: Annotated[int, Field(ge=2)] = 10
-    """Points to choose from, for each point chosen."""
+    """Candidates for each point that is chosen."""
 
 
 class Sampling(Section):
+    """[sampling]: the other keys are numbers of points by name of a part of the domain."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Count]
     interior: Count | None = None
     boundary: Count | None = None
     initial: Count | None = None
     data: Count | None = None
-    """Rows of a draw; all of the data set if not given."""
+    """Rows of a draw; the whole data set if not given."""
     rule: Literal["uniform", "sobol", "grid", "residual"] = "sobol"
     """`residual` chooses the interior's points where the residual is large."""
     resample_every: Annotated[int, Field(ge=0)] = 0
-    """Steps between draws; 0: never."""
+    """Steps between draws; 0: the sample never changes."""
     grow_draws: Annotated[int, Field(ge=0)] = 0
-    """Draws over which a draw's points grow linearly from a quarter of their number to all; 0: all from the first."""
+    """Draws in which the number of points grows linearly from a quarter to all; 0: all at once."""
     residual: ResidualTable = ResidualTable()
 
     @model_validator(mode="after")
-    def _grid_is_fixed(self):
+    def _rule_fits_the_draws(self):
         if self.rule == "grid" and self.resample_every and self.data is None:
             raise ValueError(
-                "resample_every > 0 does nothing with rule = 'grid', whose points are fixed; use 'uniform' or 'sobol'"
+                "resample_every > 0 does nothing with rule = 'grid', whose points are fixed; use "
+                "'uniform' or 'sobol'"
             )
         if self.rule == "residual" and not self.resample_every:
             raise ValueError(
-                "rule = 'residual' chooses anew at each draw and needs resample_every > 0, e.g. 20"
+                "rule = 'residual' chooses its points again in each draw, so it needs "
+                "resample_every > 0, e.g. 20"
             )
         if self.grow_draws and not self.resample_every:
             raise ValueError(
-                "grow_draws > 0 grows the sample from draw to draw and needs resample_every > 0, e.g. 1"
+                "grow_draws > 0 makes the sample grow from draw to draw, so it needs "
+                "resample_every > 0, e.g. 1"
             )
         if self.grow_draws and self.rule == "grid":
             raise ValueError(
-                "grow_draws > 0 takes numbers of points that make no grid; use rule 'uniform' or 'sobol'"
+                "grow_draws > 0 gives numbers of points that make no grid; use rule 'uniform' or "
+                "'sobol'"
             )
         return self
 
 
 class FlowTable(Section):
-    metric: Literal["l2", "h1", "energy", "euclidean"] = "euclidean"
+    metric: str = "euclidean"
+    """Name of a metric of the parameters: euclidean, l2, h1, energy, or a class of the user's own."""
     metric_eps: Positive = 1e-6
-    """Tikhonov parameter of the metric, M = B^T B + eps I; metrics other than euclidean."""
-
-
-class PtcTable(Section):
-    factor: Annotated[float, Field(gt=1)] = 4.0
-    """Ratio of neighbouring trial time steps."""
-    max_trials: Count = 6
-    """Most powers of `factor` that dt may change by in one step."""
-    corrections: Annotated[int, Field(ge=0)] = 6
-    """Most simplified Newton corrections of a trial step, each for one more residual; 0: none."""
-    max_dt: Positive = 1e24
-    """Longest time step: 1 / max_dt is the least damping. Fresh points each step, fewer than parameters, want one short of rounding."""
-    slack: Annotated[float, Field(ge=1)] = 2.0
-    """The longest step is taken whose energy is below `slack` times the least energy of the trials."""
-
-
-class SpringTable(Section):
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    damping: Positive = 1.0
-    """Tikhonov parameter lambda; with search the first one."""
-    search: bool = True
-    """Search lambda for the least energy on the step's sample; else it stays."""
-    max_norm: Positive = 100.0
-    """Longest direction in the metric; a longer one is clipped for the step. The step is dt times it."""
-
-
-class Schedule(Section):
-    """Learning rate of a first-order stepper over its steps."""
-
-    schedule: Literal["constant", "exponential", "cosine", "one_cycle"] = "constant"
-    schedule_steps: Count = 2000
-    """Steps that the schedule takes; the learning rate keeps its last value after them."""
-    schedule_end: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Last learning rate, in units of lr."""
-
-
-class SgdTable(Schedule):
-    lr: Positive = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    nesterov: bool = False
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self):
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov = true needs momentum > 0")
-        return self
-
-
-class AdamTable(Schedule):
-    lr: Positive = 1e-3
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.999,
-    )
-
-
-class LbfgsTable(Schedule):
-    lr: Positive = 1.0
-    history: Count = 50
-    """Pairs of steps and gradient differences that are kept."""
-    iterations: Count = 20
-    """L-BFGS iterations of a step, all on the step's sample."""
-    line_search: Literal["strong_wolfe", "none"] = "strong_wolfe"
+    """Tikhonov parameter eps of the metric, M = B^T B + eps I. The metric euclidean does not use it."""
 
 
 class Stepper(Section):
-    type: Literal[
-        "ptc",
-        "spring",
-        "sgd",
-        "adam",
-        "lbfgs",
-        "euler",
-        "rk",
-        "ssp",
-        "beuler",
-        "theta",
-        "cn",
-        "bdf",
-        "arkimex",
-        "rosw",
-        "pseudo",
-    ] = "ptc"
+    """[stepper]: the other keys are tables of settings by stepper name, [stepper.ptc]; `steppers.settings` validates them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str = "ptc"
+    """A step rule of nedhpc (ptc, spring, sgd, adam, lbfgs) or a type of PETSc's TS (rk, bdf, ...)."""
     dt: Positive = 1.0
-    """First (or fixed) time step; for ptc the first pseudo-time step; sgd, adam and lbfgs have their lr. A PETSc type's step that leads to
-    no finite energy is taken again with a quarter of it, from the last state whose energy is known."""
+    """First time step, or the fixed one. ptc: the first pseudo-time step. sgd, adam and lbfgs use their own lr instead.
+    If a step of a PETSc type gives a non-finite energy, the run restarts from the last good state with dt / 4."""
     petsc_options: str = ""
     """PETSc options of the time stepper, as on a command line."""
-    ptc: PtcTable = PtcTable()
-    spring: SpringTable = SpringTable()
-    sgd: SgdTable = SgdTable()
-    adam: AdamTable = AdamTable()
-    lbfgs: LbfgsTable = LbfgsTable()
 
 
 class KrylovTable(Section):
@@ -244,9 +205,13 @@ class Device(Section):
 
 
 class Config(Section):
+    """All settings of a run."""
+
     problem: ProblemTable
     network: Network = Network()
     sampling: Sampling = Sampling()
+    weights: dict[str, Positive] = {}
+    """[weights]: factors of terms, by name of a term or of a part; they multiply the terms' own."""
     flow: FlowTable = FlowTable()
     stepper: Stepper = Stepper()
     solver: Solver = Solver()
@@ -276,13 +241,15 @@ def read(path, overrides=(), petsc_options=()):
         ("run", "initial"),
     ):
         resolve(table, section, key, path.parent)
-    table = override(table, overrides)
-    if petsc_options:
-        stepper = table.setdefault("stepper", {})
-        if isinstance(stepper, dict):
-            stepper["petsc_options"] = " ".join(
-                [str(stepper.get("petsc_options", "")), *petsc_options]
-            ).strip()
+    return with_petsc_options(override(table, overrides), petsc_options)
+
+
+def with_petsc_options(table, petsc_options):
+    """The table with more options in stepper.petsc_options, given as words of a command line."""
+    stepper = table.setdefault("stepper", {}) if petsc_options else None
+    if isinstance(stepper, dict):
+        before = str(stepper.get("petsc_options", ""))
+        stepper["petsc_options"] = f"{before} {shlex.join(petsc_options)}".strip()
     return table
 
 
@@ -326,37 +293,34 @@ def validate(table, source=None):
     try:
         return Config.model_validate(table)
     except ValidationError as error:
-        raise ConfigError([_explain(item, table) for item in error.errors()], source) from None
+        raise ConfigError([explain(item) for item in error.errors()], source) from None
 
 
-def _explain(item, table):
-    path = ".".join(str(key) for key in item["loc"])
+def explain(item: dict, model: type[Section] | None = None, prefix: tuple[str, ...] = ()) -> str:
+    """One line for one of pydantic's errors: the key's path, what is wrong, what is allowed.
+
+    Args:
+        item: an entry of ValidationError.errors().
+        model: the model that was validated; Config by default.
+        prefix: the keys that lead to that model's table.
+    """
+    path = ".".join(str(key) for key in (*prefix, *item["loc"]))
     value = item["input"]
     if item["type"] == "extra_forbidden":
-        model = Config
+        model = model or Config
         for key in item["loc"][:-1]:
             model = model.model_fields[key].annotation
-        names = list(model.model_fields)
-        close = difflib.get_close_matches(str(item["loc"][-1]), names, 1)
-        return (
-            f"{path}: unknown key"
-            + (f"; did you mean {close[0]!r}?" if close else "")
-            + f"; allowed: {', '.join(names)}"
-        )
+        return unknown(path, "key", item["loc"][-1], model.model_fields)
     if item["type"] == "missing":
         return f"{path}: missing"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-        close = difflib.get_close_matches(str(value), allowed, 1)
-        return (
-            f"{path} = {value!r}: unknown value"
-            + (f"; did you mean {close[0]!r}?" if close else "")
-            + f"; allowed: {', '.join(allowed)}"
-        )
+        return unknown(f"{path} = {value!r}", "value", value, allowed)
     if isinstance(value, dict):
         return f"{path}: {message}"
-    return f"{path} = {value!r}: {'must be ' if item['msg'].startswith('Input should be ') else ''}{message}"
+    must = "must be " if item["msg"].startswith("Input should be ") else ""
+    return f"{path} = {value!r}: {must}{message}"
 
 
 def load(path, overrides=(), petsc_options=()):

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Peak memory of one ptc step: what `nedhpc check` predicts against what the process took.
 
-Run inside the environment: `scripts/bench_memory.py [--points N] [CASE ...]`; under mpirun rank 0 is shown. Each case runs in a process of its
-own. `predicted` and `measured` count from the process as it stands before its rows are built, torch and PETSc loaded.
+Run inside the environment: `scripts/bench_memory.py [--points N] [CASE ...]`; under mpirun rank 0
+is shown. Each case runs in a process of its own. `predicted` and `measured` count from the process
+as it stands before its rows are built, torch and PETSc loaded.
 """
 
 import argparse
@@ -53,8 +54,9 @@ def measure(table):
     import torch
     from mpi4py import MPI
 
-    from nedhpc import config, solvers
+    from nedhpc import config
     from nedhpc.run import case as cases
+    from nedhpc.solvers import SOLVERS
     from nedhpc.steppers.ptc import Ptc
 
     torch.set_default_dtype(torch.float64)
@@ -62,24 +64,15 @@ def measure(table):
     case = cases.Case(MPI.COMM_WORLD, settings)
     case.draw(0)
     theta = torch.as_tensor(case.network.initial(0))
-    N, P = cases.count_rows(case.problem, case.counts), case.energy.num_parameters
     before, started = psutil.Process().memory_info().rss, time.perf_counter()
     Ptc(case.flow, settings.stepper.ptc).step(theta, 1.0)
     seconds = time.perf_counter() - started
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    predicted = solvers.memory_bytes(
-        case.solver,
-        N,
-        P,
-        MPI.COMM_WORLD.size,
-        settings.flow.metric,
-        case.energy.chunk,
-        settings.solver.krylov.rank,
-        case.energy.point_bytes,
-    )
+    size = cases.problem_size(settings, case.energy, case.counts, MPI.COMM_WORLD.size)
+    predicted = SOLVERS[case.solver].cost(size).bytes
     return {
-        "N": N,
-        "P": P,
+        "N": size.num_rows,
+        "P": size.num_parameters,
         "solver": case.solver,
         "predicted": predicted,
         "measured": peak - before,
@@ -103,7 +96,8 @@ def main():
             print(json.dumps(found))
         return
     print(
-        "| case | N | P | solver | predicted [MiB] | measured [MiB] | peak of the process [MiB] | seconds |\n|---|---|---|---|---|---|---|---|",
+        "| case | N | P | solver | predicted [MiB] | measured [MiB] | peak of the process [MiB] | "
+        "seconds |\n|---|---|---|---|---|---|---|---|",
         flush=True,
     )
     for name in args.cases or CASES:
@@ -118,7 +112,8 @@ def main():
         found = json.loads(child.stdout.splitlines()[-1])
         mib = [f"{found[key] / 2**20:.0f}" for key in ("predicted", "measured", "peak")]
         print(
-            f"| {name} | {found['N']} | {found['P']} | {found['solver']} | {' | '.join(mib)} | {found['seconds']:.1f} |",
+            f"| {name} | {found['N']} | {found['P']} | {found['solver']} | {' | '.join(mib)} | "
+            f"{found['seconds']:.1f} |",
             flush=True,
         )
 

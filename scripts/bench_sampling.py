@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Sampling rules at an equal number of points, redraws and steps: relative L2 error on a Gaussian peak (configs/poisson_peak.toml).
+"""Compare the sampling rules: the relative L2 error on a Gaussian peak (configs/poisson_peak.toml).
 
-Run inside the environment: `scripts/bench_sampling.py [--seeds N] [--steps N] [--set section.key=value]`.
+All rules have the same number of points, draws and steps. Run inside the environment:
+`scripts/bench_sampling.py [--seeds N] [--steps N] [--set section.key=value]`.
 """
 
 import argparse
@@ -20,7 +21,7 @@ RULES = ("uniform", "sobol", "residual")
 
 
 def errors(rule, args):
-    """Relative L2 error and seconds by seed."""
+    """(relative L2 error, seconds) of a rule for each seed."""
     found = []
     for seed in range(args.seeds):
         settings = [
@@ -39,19 +40,23 @@ def errors(rule, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=8, help="number of seeds")
+    parser.add_argument("--steps", type=int, default=200, help="steps of a run")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        dest="overrides",
+        help="override a setting of the config",
     )
     args = parser.parse_args()
     print("| rule | relative L2, median | range | seconds |\n|---|---|---|---|")
     for rule in RULES:
-        values, seconds = zip(*errors(rule, args))
-        print(
-            f"| {rule} | {statistics.median(values):.1e} | {min(values):.1e} .. {max(values):.1e} | {statistics.median(seconds):.1f} |",
-            flush=True,
-        )
+        values, seconds = zip(*errors(rule, args), strict=True)
+        spread = f"{min(values):.1e} .. {max(values):.1e}"
+        middle, time = statistics.median(values), statistics.median(seconds)
+        print(f"| {rule} | {middle:.1e} | {spread} | {time:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 #!/usr/bin/env python
-"""Tune the first-order baselines over a small grid, on one seed, each trial for the same wall time: rate, then schedule, then sampling.
+"""Tune the baselines SGD, Adam and L-BFGS on one seed: the rate, its schedule, then the sample.
 
-Run inside the environment: `scripts/tune_baselines.py [CONFIG.toml ...] [--seconds 20]` (default: the configs of TUNED). Trials and the best settings
-go to docs/baselines.json, {config: {stepper: {"section.key": value}}, "trial_seconds": s, "trials": ...}; what is there already is not run
-again. A table goes to stdout. schedule_steps in it fits trial_seconds: for another budget multiply it by budget / trial_seconds.
+Run inside the environment: `scripts/tune_baselines.py [CONFIG.toml ...] [--seconds 20]`. Without
+configs it tunes those of TUNED. Each trial has the same wall time. The script prints a table and
+writes the best settings and all trials to docs/baselines.json:
+{config: {stepper: {"section.key": value}}, "trial_seconds": s, "trials": ...}. A trial that is
+already there is not run again. schedule_steps is the number of steps of a trial, so for another
+wall time T multiply it by T / trial_seconds.
 """
 
 import argparse
@@ -41,13 +44,16 @@ GRIDS = {
     "lbfgs": {"stepper.lbfgs.history": (10, 100)},
 }
 EVERY = {"sgd": 200, "adam": 200, "lbfgs": 10}
-"""Steps between two measured errors, which cost more than a step."""
+"""Steps between two measurements of the error. A measurement costs more than a step."""
 SCHEDULED = {"sgd": "stepper.sgd.lr", "adam": "stepper.adam.lr"}
-"""Steppers that a decaying rate helps, and the key of it."""
+"""Steppers whose rate may decay, and the key of the rate."""
 
 
 def samplings(path):
-    """The config's own points, fixed, and the other choice: fresh points each step of a problem on a domain, mini-batches of data."""
+    """Two ways to sample: the same points in each step, or new ones.
+
+    New ones are uniform points of the domain, or mini-batches of a tenth of the data.
+    """
     config = configs.load(path)
     problem = problems.build(config.problem.model_dump())
     if "data" not in point_counts(config, problem):
@@ -63,14 +69,20 @@ def samplings(path):
 
 
 def always(path, stepper):
-    """Settings of all trials, and of the best: all points from the first draw on, where the config's sample grows."""
+    """The settings that all trials and the best settings have.
+
+    If the sample of the config grows, the baselines use all points from the first draw on.
+    """
     grows = configs.load(path).sampling.grow_draws > 0
     return {"output.every_steps": EVERY[stepper]} | ({"sampling.grow_draws": 0} if grows else {})
 
 
 def trial(path, stepper, settings, seconds, seed):
-    """(error, steps) of one run; infinite error where it diverged. The error, relative L2 or 1 - accuracy, is the median over the last
-    fifth of the time: at a constant rate that of one moment is luck."""
+    """(error, steps) of one run. The error is infinite if the run diverged.
+
+    The error is relative L2, or 1 - accuracy. It is the median over the last fifth of the time,
+    because at a constant rate the error of a single step is random.
+    """
     fixed = {
         "stepper.type": stepper,
         "run.seed": seed,
@@ -101,8 +113,14 @@ def trial(path, stepper, settings, seconds, seed):
 
 
 def tune(path, stepper, known, save, seconds, seed):
-    """The best (settings, error, steps) of: the grid with constant rates; from the best of it and the next rate up a cosine decay; the
-    best of all with the other sampling. `known` keeps every trial."""
+    """The best [settings, error, steps] of these trials:
+
+    1. the grid, with constant rates;
+    2. a cosine decay, from the best rate of the grid and from the next higher rate;
+    3. the best settings so far, with the other way to sample.
+
+    `known` holds all trials. A new trial is appended, and save() is called.
+    """
 
     def tried(settings):
         found = next((entry for entry in known if same(settings, entry[0])), None)
@@ -118,47 +136,60 @@ def tune(path, stepper, known, save, seconds, seed):
             )
         return found
 
-    def best(entries):
-        return min(entries, key=lambda entry: math.inf if entry[1] is None else entry[1])
-
     own, other = samplings(path)
     grid = [
-        tried(dict(zip(GRIDS[stepper], values)) | own)
+        tried(dict(zip(GRIDS[stepper], values, strict=True)) | own)
         for values in itertools.product(*GRIDS[stepper].values())
     ]
     entries = [best(grid)]
     if stepper in SCHEDULED:
         rate = SCHEDULED[stepper]
         higher = [entry for entry in grid if entry[0][rate] > entries[0][0][rate]]
-        for settings, _, steps in [entries[0], *higher[:1]]:
-            # The decay's horizon is in steps: those that the trial with a constant rate took.
-            entries.append(
-                tried(
-                    settings
-                    | {
-                        f"stepper.{stepper}.schedule": "cosine",
-                        f"stepper.{stepper}.schedule_steps": max(1, steps),
-                    }
-                )
-            )
+        entries += [tried(decaying(entry, stepper)) for entry in [entries[0], *higher[:1]]]
     settings, _, _ = best(entries)
     return best([*entries, tried(settings | other)])
 
 
+def best(entries):
+    """The trial with the smallest error."""
+    return min(entries, key=lambda entry: math.inf if entry[1] is None else entry[1])
+
+
+def decaying(entry, stepper):
+    """The settings of a trial with a cosine decay instead of a constant rate.
+
+    The schedule counts steps. It ends after as many steps as the trial made, so that it ends when a
+    trial of the same wall time ends.
+    """
+    settings, _, steps = entry
+    return settings | {
+        f"stepper.{stepper}.schedule": "cosine",
+        f"stepper.{stepper}.schedule_steps": max(1, steps),
+    }
+
+
 def same(a, b):
+    """Whether the settings are equal. schedule_steps is left out: it depends on the machine."""
     return {key: value for key, value in a.items() if "schedule_steps" not in key} == {
         key: value for key, value in b.items() if "schedule_steps" not in key
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("configs", nargs="*", type=Path)
+def arguments():
+    """The parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configs", nargs="*", type=Path, help="configs to tune for")
     parser.add_argument("--steppers", nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--seconds", type=float, default=20.0, help="wall time of a trial")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="run.seed of all trials")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "baselines.json")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
     table = (
         json.loads(args.output.read_text())
         if args.output.exists()
@@ -166,7 +197,8 @@ def main():
     )
     if table["trial_seconds"] != args.seconds:
         raise SystemExit(
-            f"{args.output} holds trials of {table['trial_seconds']} s; give --seconds {table['trial_seconds']} or another --output"
+            f"{args.output} holds trials of {table['trial_seconds']} s: use --seconds "
+            f"{table['trial_seconds']} or another --output"
         )
 
     def save():
@@ -184,11 +216,9 @@ def main():
             )
             table.setdefault(path.stem, {})[stepper] = settings | always(path, stepper)
             save()
-            print(
-                f"| {path.stem} | {stepper} | {'diverged' if error is None else f'{error:.2e}'} | {steps} | "
-                f"{', '.join(f'{key} = {value}' for key, value in settings.items())} |",
-                flush=True,
-            )
+            shown = "diverged" if error is None else f"{error:.2e}"
+            listed = ", ".join(f"{key} = {value}" for key, value in settings.items())
+            print(f"| {path.stem} | {stepper} | {shown} | {steps} | {listed} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Shared fixtures; under mpirun a failing rank ends the job instead of leaving the others in a collective."""
+"""Shared fixtures; under mpirun a failing rank ends the job instead of leaving the others in a
+collective.
+"""
 
 import faulthandler
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,9 @@ from mpi4py import MPI
 
 from nedhpc import config
 from nedhpc.ansatz import jets
-from nedhpc.run.case import Case
+from nedhpc.plan import Plan
+from nedhpc.running.case import Case
+from nedhpc.running.evolve import Run
 
 torch.set_default_dtype(torch.float64)
 faulthandler.enable()
@@ -50,7 +55,8 @@ def folder(comm, tmp_path_factory):
     return comm.bcast(tmp_path_factory.mktemp("run") if comm.rank == 0 else None, 0)
 
 
-def make_config(**tables):
+def make_table(**tables):
+    """A config table of a small problem, with whole tables replaced or extended."""
     base = {
         "problem": {"name": "poisson", "dim": 1},
         "network": {"hidden": [8]},
@@ -59,14 +65,29 @@ def make_config(**tables):
         "device": {"threads": 1},
     }
     for name, table in tables.items():
-        base[name] = base.get(name, {}) | table if name != "problem" else table
-    return config.validate(base)
+        base[name] = table if name == "problem" else base.get(name, {}) | table
+    return base
+
+
+def make_config(**tables):
+    return config.validate(make_table(**tables))
+
+
+def make_plan(comm=MPI.COMM_SELF, **tables):
+    return Plan(make_config(**tables), num_ranks=comm.size)
 
 
 def make_case(comm, **tables):
-    case = Case(comm, make_config(**tables))
-    case.draw(0)
+    """A Case with draw 0 in its flow."""
+    case = Case(comm, make_plan(comm, **tables))
+    case.draw(0, None)
     return case
+
+
+def evolve(settings, run_dir, comm, resumed=None, signals=None, observers=()):
+    """(status, State) of a whole run of a Config. Collective."""
+    plan = Plan(settings, num_ranks=comm.size)
+    return Run(comm, plan, Path(run_dir), resumed, signals, observers).evolve()
 
 
 def parse_jets(*names, outputs=("u",), coordinates=("x", "y")):

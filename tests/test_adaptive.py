@@ -1,22 +1,25 @@
 """Points where the residual is large: the right probabilities, the same choice at any number of ranks, kept through a resume."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from conftest import evolve as run
 from conftest import make_case, make_config
 from mpi4py import MPI
 
 from nedhpc.config import override, tomllib, validate
 from nedhpc.errors import NonFiniteError, UsageError
 from nedhpc.files import checkpoint
+from nedhpc.files.resume import load_resume
 from nedhpc.parallel.comm import block
-from nedhpc.run.case import Case
-from nedhpc.run.evolve import evolve as run
-from nedhpc.run.evolve import load_resume
+from nedhpc.plan import Plan
 from nedhpc.sampling import adaptive
 from nedhpc.sampling.points import gumbel
 
 pytestmark = pytest.mark.mpi
+EVERY = 3
 PEAK = {"name": "poisson", "dim": 2, "solution": "peak", "width": 0.1}
 
 
@@ -41,20 +44,12 @@ def test_largest_keys(comm, count, kind):
         "infinite": np.where(keys < 0.5, -np.inf, keys),
     }[kind]
     start, stop = block(40, comm.rank, comm.size)
-    mask = np.concatenate(
-        comm.allgather(adaptive.largest(comm, adaptive.ordered(keys)[start:stop], count))
-    )
+    mine, next_key = adaptive.largest(comm, keys[start:stop], count)
+    mask = np.concatenate(comm.allgather(mine))
     assert mask.sum() == count
-    expected = np.argsort(-keys, kind="stable")[:count]  # of equal keys the first
-    assert np.array_equal(np.flatnonzero(mask), np.sort(expected))
-
-
-def test_integer_order_of_keys():
-    keys = np.array([-np.inf, -1e300, -2.0, -1.0, -1e-310, 0.0, 1e-310, 1.0, 1.5, 1e300, np.inf])
-    integers = adaptive.ordered(keys)
-    assert (np.diff(integers.astype(object)) > 0).all() and [
-        adaptive.key_of(i) for i in integers
-    ] == list(keys)
+    expected = np.argsort(-keys, kind="stable")  # of equal keys the first
+    assert np.array_equal(np.flatnonzero(mask), np.sort(expected[:count]))
+    assert next_key == (keys[expected[count]] if count < 40 else -np.inf)
 
 
 def test_keys_draw_with_the_given_probabilities():
@@ -83,13 +78,13 @@ def test_noise_is_a_function_of_the_index():
 
 def test_ranks_choose_alike(comm):
     """The same indices as one rank alone finds, distinct, and each rank holds its block of them."""
-    cases = [Case(c, make_config(problem=PEAK, sampling=sampled())) for c in (comm, MPI.COMM_SELF)]
-    theta = torch.as_tensor(cases[0].network.initial(0))
+    cases = [make_case(c, problem=PEAK, sampling=sampled()) for c in (comm, MPI.COMM_SELF)]
+    theta = torch.as_tensor(cases[0].plan.ansatz.initial(0))
     for case in cases:
-        case.draw(1, theta)
-    together, alone = (case.selection["index"] for case in cases)
+        case.draw(EVERY * 1, theta)
+    together, alone = (case.sample.state()["index"] for case in cases)
     np.testing.assert_allclose(
-        cases[0].selection["weight"], cases[1].selection["weight"], rtol=1e-12
+        cases[0].sample.state()["weight"], cases[1].sample.state()["weight"], rtol=1e-12
     )
     assert (
         np.array_equal(together, alone) and len(np.unique(together)) == 60 and together.max() < 600
@@ -101,12 +96,12 @@ def test_ranks_choose_alike(comm):
 
 def test_large_residuals_are_preferred_and_power_sharpens(comm):
     def mean_size(**residual):
-        case = Case(comm, make_config(problem=PEAK, sampling=sampled(**residual)))
-        theta = torch.as_tensor(case.network.initial(0))
-        case.draw(1, theta)
-        x = case.sampler.pool("interior", 1, 0, 600)
-        size = case.energy.residual_size(theta, "interior", x).numpy()
-        return size[case.selection["index"]].mean() / size.mean()
+        case = make_case(comm, problem=PEAK, sampling=sampled(**residual))
+        theta = torch.as_tensor(case.plan.ansatz.initial(0))
+        case.draw(EVERY * 1, theta)
+        x = case.sample.sampler.pool("interior", 1, 0, 600)
+        size = case.plan.energy.residual_size(theta, "interior", x).numpy()
+        return size[case.sample.state()["index"]].mean() / size.mean()
 
     flat, plain, sharp = mean_size(floor=1e6), mean_size(), mean_size(power=2.0, floor=1e-3)
     assert flat < 1.5 and plain > 2 * flat and sharp > 1.2 * plain
@@ -114,14 +109,14 @@ def test_large_residuals_are_preferred_and_power_sharpens(comm):
 
 def test_weights_leave_the_energy_unbiased(comm):
     """The mean over draws is the pool's own quadrature, within its standard error; equal weights would be far off."""
-    case = Case(comm, make_config(problem=PEAK, sampling=sampled()))
-    theta = torch.as_tensor(case.network.initial(0))
+    case = make_case(comm, problem=PEAK, sampling=sampled())
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
     chosen, equal, sobol, exact = [], [], [], []
     for number in range(1, 200):
-        case.draw(number, theta)
-        x = case.sampler.pool("interior", number, 0, 600)
-        square = case.energy.residual_size(theta, "interior", x).numpy() ** 2
-        index, weight = case.selection["index"], case.selection["weight"]
+        case.draw(EVERY * number, theta)
+        x = case.sample.sampler.pool("interior", number, 0, 600)
+        square = case.plan.energy.residual_size(theta, "interior", x).numpy() ** 2
+        index, weight = case.sample.state()["index"], case.sample.state()["weight"]
         chosen.append(weight @ square[index])
         equal.append(square[index].mean())
         sobol.append(square[:60].mean())  # the pool's first points are a Sobol set
@@ -140,7 +135,7 @@ def test_draw_0_is_a_sobol_set(comm):
     )
     assert (
         torch.equal(a.flow.sample["interior"].x_ND, b.flow.sample["interior"].x_ND)
-        and not a.selection
+        and not a.sample.state()
     )
 
 
@@ -161,9 +156,7 @@ def test_resume_equals_no_interruption(comm, folder, stop):
         and int(state.selection["draw"]) == (stop - 1) // 3
         and len(state.selection["index"]) == 60
     )
-    config = validate(override(tomllib.loads(about["config"]), ["run.max_steps=11"]))
-    case = Case(comm, config)
-    case.restore(state.selection)
+    config = validate(override(tomllib.loads(about.config), ["run.max_steps=11"]))
     _, resumed = run(config, folder / "parts", comm, (state, about))
     assert np.array_equal(whole.theta_P, resumed.theta_P) and all(
         np.array_equal(whole.selection[k], resumed.selection[k]) for k in whole.selection
@@ -175,22 +168,22 @@ def test_resume_equals_no_interruption(comm, folder, stop):
 
 def test_a_residual_that_is_not_finite_is_an_error_on_all_ranks(comm):
     case = make_case(comm, problem=PEAK, sampling=sampled())
-    theta = torch.as_tensor(case.network.initial(0))
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
     if comm.rank == comm.size - 1:  # one rank's share alone
-        case.problem.pde = lambda x, j, c: j.lap_u * float("nan")
+        bad = dataclasses.replace(
+            case.plan.energy.terms[0], method=lambda x, j: j.lap_u * float("nan"), roles=("x", "j")
+        )
+        case.plan.energy.terms = (bad, *case.plan.energy.terms[1:])
     with pytest.raises(NonFiniteError, match="sampling pool"):
-        case.draw(1, theta)
+        case.draw(EVERY * 1, theta)
 
 
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(UsageError, match="resample_every > 0"):
         make_config(sampling={"rule": "residual"})
-    from nedhpc.problems import build
-    from nedhpc.run.case import point_counts
-
     config = make_config(
         problem={"name": "regression", "function": "sinc"},
         sampling={"rule": "residual", "resample_every": 5},
     )
     with pytest.raises(UsageError, match="on 'interior'"):
-        point_counts(config, build(config.problem.model_dump()))
+        Plan(config)

@@ -1,5 +1,6 @@
 """Checkpoint files: every byte is checked, nothing in them can crash or mislead, and what a resumed run may change."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,27 +11,30 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import make_config
+from conftest import evolve, make_config
 
 from nedhpc.cli.main import main
 from nedhpc.errors import ConfigError, FutureSchemaError, NotAStateError, UsageError
 from nedhpc.files import checkpoint, series
-from nedhpc.files.checkpoint import SEAL_BYTES, State
+from nedhpc.files.checkpoint import State
 from nedhpc.files.lock import locked
+from nedhpc.files.record import RunRecord
+from nedhpc.files.resume import load_resume
+from nedhpc.files.sealed import SEAL_BYTES, seal
 from nedhpc.postprocess.info import info
-from nedhpc.run.evolve import evolve, load_resume
 
 pytestmark = pytest.mark.mpi
-ABOUT = {
-    "config": "a = 1\n",
-    "config_history": ["a = 0\n", "a = 1\n"],
-    "config_changes": ["start", "after step 3: a = 1 (was 0)"],
-    "layout": ["w 3 0"],
-    "user_files": {"problem.name": "ab"},
-    "sampling": {"rule": "sobol", "seed": 3, "data_sha256": ""},
-    "provenance": {"hosts": "h"},
-    "stats": {"energy": 0.5},
-}
+RECORD = RunRecord(
+    config="a = 1\n",
+    history=["a = 0\n", "a = 1\n"],
+    changes=["start", "after step 3: a = 1 (was 0)"],
+    layout=["w 3 0"],
+    user_files={"problem.name": "ab"},
+    sampling={"rule": "sobol", "seed": 3, "data_sha256": ""},
+    provenance={"hosts": "h"},
+    stats={"energy": 0.5},
+    threads=2,
+)
 
 
 def state(step=7):
@@ -68,17 +72,17 @@ def reseal(path, change):
     with h5py.File(image, "r+") as file:
         change(file)
     content = image.read_bytes()
-    path.write_bytes(checkpoint.seal(hashlib.sha256(content)) + content)
+    path.write_bytes(seal(hashlib.sha256(content)) + content)
 
 
 @pytest.fixture
 def file(tmp_path):
-    return checkpoint.write(tmp_path, state(), ABOUT, 2)
+    return checkpoint.write(tmp_path, state(), RECORD, 2)
 
 
 def test_reads_what_was_written(file):
-    found, about = checkpoint.read(file)
-    assert same(found, state()) and about == ABOUT
+    found, record = checkpoint.read(file)
+    assert same(found, state()) and record == RECORD
     with h5py.File(file) as plain:  # by any reader of HDF5
         assert np.array_equal(plain["state/theta"], state().theta_P) and plain.attrs["complete"]
 
@@ -89,7 +93,7 @@ def test_every_byte_flipped_and_every_truncation_is_seen(file):
         damaged = bytearray(content)
         damaged[at] ^= 1 << (at % 8)
         digest = hashlib.sha256(damaged[SEAL_BYTES:])
-        assert bytes(damaged[:SEAL_BYTES]) != checkpoint.seal(digest)  # what `read` asks
+        assert bytes(damaged[:SEAL_BYTES]) != seal(digest)  # what `read` asks
     random.seed(1)
     for at in [
         *range(0, len(content), len(content) // 100),
@@ -158,12 +162,12 @@ def test_random_damage_below_a_right_seal_crashes_nothing(file, tmp_path):
     """As someone's own program might write it: HDF5 itself meets the damage. In a process of its own, which a crash would end."""
     content = file.read_bytes()
     code = (
-        "import sys, hashlib, random; from nedhpc import checkpoint; from nedhpc.errors import NotAStateError\n"
+        "import sys, hashlib, random; from nedhpc.files import checkpoint; from nedhpc.files.sealed import seal; from nedhpc.errors import NotAStateError\n"
         "content, random = open(sys.argv[1], 'rb').read()[512:], random.Random(3)\n"
         "for _ in range(150):\n"
         "    damaged = bytearray(content)\n"
         "    for _ in range(random.choice((1, 4, 40))): damaged[random.randrange(len(damaged))] = random.randrange(256)\n"
-        "    open(sys.argv[1], 'wb').write(checkpoint.seal(hashlib.sha256(damaged)) + damaged)\n"
+        "    open(sys.argv[1], 'wb').write(seal(hashlib.sha256(damaged)) + damaged)\n"
         "    try: checkpoint.read(sys.argv[1])\n"
         "    except NotAStateError: pass\n"
     )
@@ -175,7 +179,7 @@ def test_random_damage_below_a_right_seal_crashes_nothing(file, tmp_path):
 
 
 def test_future_schema_is_refused_with_a_word(file, tmp_path, capsys):
-    older = checkpoint.write(tmp_path, state(3), ABOUT, 2)
+    older = checkpoint.write(tmp_path, state(3), RECORD, 2)
     reseal(file, set_attribute("schema_version", 2))
     with pytest.raises(FutureSchemaError, match="update nedhpc"):
         checkpoint.newest(tmp_path)  # rather than silently losing what came after the older one
@@ -206,9 +210,9 @@ def test_other_files_are_no_states(tmp_path, content):
 
 def test_keeps_the_last_and_an_interrupted_write_leaves_nothing(tmp_path):
     for step in (1, 2, 3, 4):
-        checkpoint.write(tmp_path, state(step), ABOUT, 3)
+        checkpoint.write(tmp_path, state(step), RECORD, 3)
     assert [path.name[-5:] for path in checkpoint.paths(tmp_path)] == ["02.h5", "03.h5", "04.h5"]
-    broken = ABOUT | {"stats": {"energy": object()}}
+    broken = dataclasses.replace(RECORD, stats={"energy": object()})
     with pytest.raises(TypeError):
         checkpoint.write(tmp_path, state(5), broken, 3)
     assert len(list(tmp_path.iterdir())) == 3 and checkpoint.newest(tmp_path)[1].step == 4
@@ -274,10 +278,10 @@ def test_changes_that_make_sense_are_kept_in_the_history(comm, folder):
         stepper={"type": "euler", "dt": 1e-5},
         run={"target_relative_l2": 1e-20},
     )
-    _, about = load_resume(comm, folder)
+    _, record = load_resume(comm, folder)
     assert state.dt == 1e-5  # not ptc's last, which euler could not take
-    assert len(about["config_history"]) == 3 and about["config"] == about["config_history"][-1]
-    first, second, third = about["config_changes"]
+    assert len(record.history) == 3 and record.config == record.history[-1]
+    first, second, third = record.changes
     assert (
         first == "start"
         and second.startswith("after step 6: ")
@@ -289,13 +293,13 @@ def test_changes_that_make_sense_are_kept_in_the_history(comm, folder):
         and third.startswith("after step 8: ")
     )
     if comm.rank == 0:
-        assert info(folder)["changes"] == about["config_changes"]
+        assert info(folder)["changes"] == record.changes
 
 
 def test_the_same_settings_leave_no_trace(comm, folder):
     evolve(settings(), folder, comm)
     continued(comm, folder)
-    assert load_resume(comm, folder)[1]["config_changes"] == ["start"]
+    assert load_resume(comm, folder)[1].changes == ["start"]
 
 
 def test_changed_data_is_refused(comm, folder):
@@ -325,9 +329,9 @@ def test_corrupt_newest_is_set_aside_and_the_run_goes_on(comm, folder):
         for path in checkpoint.paths(folder / "run")[-2:]:
             path.write_bytes(path.read_bytes()[:-1])
     comm.Barrier()
-    state, about = load_resume(comm, folder / "run")
+    state, record = load_resume(comm, folder / "run")
     assert state.step == 2
-    _, again = evolve(settings(), folder / "run", comm, (state, about))
+    _, again = evolve(settings(), folder / "run", comm, (state, record))
     assert np.array_equal(again.theta_P, whole.theta_P)
     if comm.rank == 0:
         assert [path.name[-8:] for path in checkpoint.paths(folder / "run")] == [

@@ -4,17 +4,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import make_config
+from conftest import evolve, make_case, make_config
 from mpi4py import MPI
 
 import nedhpc
 from nedhpc import problems
 from nedhpc.errors import ConfigError
-from nedhpc.flows.descent import is_misfit
 from nedhpc.flows.energy import _softmax_rows
 from nedhpc.postprocess.info import info
-from nedhpc.run.case import Case, count_rows
-from nedhpc.run.evolve import evolve
+from nedhpc.running.case import count_rows
 
 pytestmark = pytest.mark.mpi
 pytest.importorskip("sklearn")
@@ -22,38 +20,38 @@ pytest.importorskip("sklearn")
 
 def make(comm, data=12, **tables):
     tables = {"network": {"hidden": [5]}, "sampling": {"data": data, "rule": "uniform"}} | tables
-    case = Case(comm, make_config(problem={"name": "digits"}, **tables))
-    case.draw(0)
+    case = make_case(comm, problem={"name": "digits"}, **tables)
+    case.draw(0, None)
     return case
 
 
 def autograd_energy(case, theta, points):
     """Mean cross-entropy by torch's own function, for the one-hidden-layer network."""
-    return torch.nn.functional.cross_entropy(case.u(theta, points.x_ND), points.y_NM)
+    return torch.nn.functional.cross_entropy(case.evaluation.u(theta, points.x_ND), points.y_NM)
 
 
 def test_rows_gradient_and_curvature_are_those_of_autograd():
     case = make(MPI.COMM_SELF, solver={"chunk": 5})
-    theta, points = 1.5 * torch.as_tensor(case.network.initial(0)), case.flow.sample["data"]
-    rows = case.energy.rows(theta, case.flow.sample)
+    theta, points = 1.5 * torch.as_tensor(case.plan.ansatz.initial(0)), case.flow.sample["data"]
+    rows = case.plan.energy.linearise(theta, case.flow.sample)
     E = lambda theta: autograd_energy(case, theta, points)
     torch.testing.assert_close(rows.E_K.sum(), E(theta), rtol=1e-13, atol=0)
     torch.testing.assert_close(
-        case.energy.evaluate(theta, case.flow.sample)[0].sum(), E(theta), rtol=1e-13, atol=0
+        case.plan.energy.evaluate(theta, case.flow.sample)[0].sum(), E(theta), rtol=1e-13, atol=0
     )
     g = torch.func.grad(E)(theta)
     torch.testing.assert_close(rows.A.A_NP.T @ rows.r_N, g, rtol=1e-11, atol=1e-13)
     torch.testing.assert_close(
-        case.energy.gradient(theta, case.flow.sample)[0], g, rtol=1e-11, atol=1e-13
+        case.plan.energy.gradient(theta, case.flow.sample)[0], g, rtol=1e-11, atol=1e-13
     )
     # The Gauss-Newton Hessian sum_q w J^T (diag p - p p^T) J of the logits' Jacobian J; in the last layer it is the Hessian.
-    J = torch.func.jacrev(lambda theta: case.u(theta, points.x_ND))(theta)
-    p = torch.softmax(case.u(theta, points.x_ND), 1)
+    J = torch.func.jacrev(lambda theta: case.evaluation.u(theta, points.x_ND))(theta)
+    p = torch.softmax(case.evaluation.u(theta, points.x_ND), 1)
     H = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
     K = torch.einsum("nip,nij,njq->pq", J, H, J) / len(p)
     gram = rows.A.A_NP.T @ rows.A.A_NP
     torch.testing.assert_close(gram, K, rtol=1e-10, atol=1e-12)
-    last = case.network.last_layer
+    last = case.plan.ansatz.linear_columns
     hessian = torch.autograd.functional.hessian(
         lambda w: E(torch.cat([theta[: last.start], w])), theta[last]
     )
@@ -63,18 +61,18 @@ def test_rows_gradient_and_curvature_are_those_of_autograd():
 def test_residual_is_the_rows_line_through_the_base():
     """What the second-order correction differentiates: Jacobian A at the base and second derivative L z_vv."""
     case = make(MPI.COMM_SELF)
-    theta, sample = torch.as_tensor(case.network.initial(0)), case.flow.sample
-    rows = case.energy.rows(theta, sample)
+    theta, sample = torch.as_tensor(case.plan.ansatz.initial(0)), case.flow.sample
+    rows = case.plan.energy.linearise(theta, sample)
     torch.testing.assert_close(
-        case.energy.evaluate(theta, sample)[1], rows.r_N, rtol=1e-13, atol=1e-14
+        case.plan.energy.evaluate(theta, sample)[1], rows.r_N, rtol=1e-13, atol=1e-14
     )
-    residual = lambda at: case.energy.evaluate(at, sample, theta)[1]
+    residual = lambda at: case.plan.energy.evaluate(at, sample, theta)[1]
     torch.testing.assert_close(
         torch.func.jacrev(residual)(theta), rows.A.A_NP, rtol=1e-11, atol=1e-13
     )
     v = torch.as_tensor(np.random.default_rng(0).standard_normal(len(theta)))
     slope = lambda f: lambda at: torch.func.jvp(f, (at,), (v,))[1]
-    z = lambda at: case.u(at, sample["data"].x_ND)
+    z = lambda at: case.evaluation.u(at, sample["data"].x_ND)
     z_vv = torch.func.jvp(slope(z), (theta,), (v,))[1]
     L, _ = _softmax_rows(z(theta), sample["data"].y_NM)
     expected = torch.einsum("nij,nj->ni", L, z_vv).T.reshape(-1) / len(z_vv) ** 0.5
@@ -104,11 +102,11 @@ def test_confident_logits_neither_overflow_nor_cancel():
 def test_is_no_misfit_whose_flow_is_known_point_by_point():
     case = make(MPI.COMM_SELF)
     assert (
-        case.energy.has_row_residual
-        and not case.energy.is_least_squares
-        and not is_misfit(case.energy)
+        case.plan.energy.has_row_residual
+        and not case.plan.energy.is_least_squares
+        and not case.plan.energy.is_misfit
     )
-    assert count_rows(case.problem, case.counts) == 120
+    assert count_rows(case.plan.problem, case.counts) == 120
 
 
 @pytest.mark.parametrize(
@@ -146,12 +144,12 @@ def test_ptc_classifies(comm, folder, metric, solver):
 
 def test_accuracy_is_the_same_at_any_number_of_ranks(comm):
     case, alone = make(comm), make(MPI.COMM_SELF)
-    theta = torch.as_tensor(case.network.initial(0))
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
     found = case.metrics(theta)
     assert found == alone.metrics(theta)
-    data = case.problem.data
+    data = case.plan.problem.data
     for prefix, x, y in (("", data.held_out_x, data.held_out_y), ("train_", data.x_ND, data.y_NM)):
-        right = case.u(theta, torch.as_tensor(x)).argmax(1).numpy() == y.argmax(1)
+        right = case.evaluation.u(theta, torch.as_tensor(x)).argmax(1).numpy() == y.argmax(1)
         assert found[prefix + "accuracy"] == pytest.approx(right.mean(), abs=1e-15)
     assert len(data.x_ND) + len(data.held_out_x) == 1797 and abs(data.x_ND).max() == 1
 

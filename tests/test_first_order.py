@@ -1,16 +1,18 @@
-"""The first-order baselines: plain torch.optim loops, whatever the number of ranks, and resumable to the bit."""
+"""The first-order baselines: plain torch.optim loops, whatever the number of ranks, and resumable
+to the bit."""
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_case, make_config
+from conftest import evolve, make_case, make_config
 from mpi4py import MPI
 
+from nedhpc import steppers
 from nedhpc.config import Stepper, override, tomllib, validate
 from nedhpc.errors import ConfigError, NonFiniteError
+from nedhpc.files.resume import load_resume
 from nedhpc.postprocess.info import info
-from nedhpc.run.evolve import evolve, load_resume
-from nedhpc.steppers.first_order import SCHEDULES
+from nedhpc.steppers.first_order import SCHEDULES, Adam
 from nedhpc.steppers.ts import TimeStepper
 
 pytestmark = pytest.mark.mpi
@@ -63,7 +65,7 @@ def plain_loop(theta, make, steps, schedule=None):
 
         def closure():
             optimizer.zero_grad()
-            E = 0.5 * case.energy.evaluate(parameter, case.flow.sample)[1].square().sum()
+            E = 0.5 * case.plan.energy.evaluate(parameter, case.flow.sample)[1].square().sum()
             E.backward()
             return E
 
@@ -78,7 +80,7 @@ def plain_loop(theta, make, steps, schedule=None):
 def test_is_a_plain_torch_loop(comm, kind):
     make, settings = OPTIMISERS[kind]
     case = make_case(comm, sampling=SAMPLING)
-    theta = torch.as_tensor(case.network.initial(0))
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
     expected, rates = plain_loop(theta, make, 6)
     found, time = march(case, theta, 6, Stepper(type=kind, **{kind: settings}))[-1]
     assert (found - theta).norm() > 1e-3
@@ -93,11 +95,14 @@ def test_schedules(comm, name, end):
     """The time tells the learning rates: torch's own while they last, then the last one."""
     settings = {"lr": 1e-3, "schedule": name, "schedule_steps": 8, "schedule_end": 0.1}
     case = make_case(comm, sampling=SAMPLING)
-    theta = torch.as_tensor(case.network.initial(0))
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
     stepper = Stepper(type="adam", adam=settings)
     times = [0.0, *(time for _, time in march(case, theta, 12, stepper))]
     _, rates = plain_loop(
-        theta, lambda p: torch.optim.Adam(p, lr=1e-3), 8, lambda o: SCHEDULES[name](o, stepper.adam)
+        theta,
+        lambda p: torch.optim.Adam(p, lr=1e-3),
+        8,
+        lambda o: SCHEDULES[name](o, Adam.Settings(**settings)),
     )
     np.testing.assert_allclose(np.diff(times)[:8], rates, rtol=1e-9)
     np.testing.assert_allclose(np.diff(times)[8:], end * 1e-3, rtol=1e-9)
@@ -119,7 +124,7 @@ def test_resume_equals_no_interruption(comm, folder, kind, resample):
     _, whole = evolve(settings(20), folder / "whole", comm)
     evolve(settings(9), folder / "parts", comm)
     state, about = load_resume(comm, folder / "parts")
-    table = override(tomllib.loads(about["config"]), ["run.max_steps=20"])
+    table = override(tomllib.loads(about.config), ["run.max_steps=20"])
     _, resumed = evolve(validate(table), folder / "parts", comm, (state, about))
     assert (
         resumed.step == 20
@@ -129,7 +134,8 @@ def test_resume_equals_no_interruption(comm, folder, kind, resample):
 
 
 def test_a_baseline_needs_no_solver(comm, folder, monkeypatch):
-    """Rows and parameters too many for every solver, and a metric that would need P^2, do not matter."""
+    """Rows and parameters too many for every solver, and a metric that would need P^2, do not
+    matter."""
     monkeypatch.setattr("nedhpc.solvers.memory_bytes", lambda *args: 2**62)
     evolve(
         make_config(stepper={"type": "adam"}, flow={"metric": "energy"}, run={"max_steps": 1}),
@@ -145,7 +151,7 @@ def test_too_large_a_learning_rate_is_reported_by_all_ranks(comm):
     with pytest.raises(NonFiniteError, match="learning rate"):
         march(
             case,
-            torch.as_tensor(case.network.initial(0)),
+            torch.as_tensor(case.plan.ansatz.initial(0)),
             100,
             Stepper(type="sgd", sgd={"lr": 1e3}),
         )
@@ -153,4 +159,4 @@ def test_too_large_a_learning_rate_is_reported_by_all_ranks(comm):
 
 def test_nesterov_needs_momentum():
     with pytest.raises(ConfigError, match="momentum"):
-        make_config(stepper={"type": "sgd", "sgd": {"nesterov": True}})
+        steppers.settings(Stepper(type="sgd", sgd={"nesterov": True}))

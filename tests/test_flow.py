@@ -1,30 +1,35 @@
 """What the flow and its steppers are, in cases where the answer is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from conftest import make_case, parse_jets
 from mpi4py import MPI
 
-from nedhpc.config import PtcTable, Stepper
-from nedhpc.errors import NonFiniteError, UsageError
+from nedhpc import config
+from nedhpc.config import Stepper
+from nedhpc.errors import NedError, NonFiniteError, UsageError
+from nedhpc.steppers.options import parse_options
 from nedhpc.steppers.ptc import Ptc
-from nedhpc.steppers.ts import TimeStepper, parse_options
+from nedhpc.steppers.ts import TimeStepper
 
 pytestmark = pytest.mark.mpi
+POISSON = Path(__file__).parents[1] / "configs/poisson_1d.toml"
 REGRESSION = {"name": "regression", "function": "sinc", "num_points": 60}
 SSP = "-ts_ssp_type rks2"
 RK = {"1fe": 1, "2a": 2, "2b": 2, "3": 3, "3bs": 3, "4": 4, "5f": 5, "5dp": 5, "5bs": 5}
 
 
 def parameters(case, seed=0):
-    return torch.as_tensor(case.network.initial(seed))
+    return torch.as_tensor(case.plan.ansatz.initial(seed))
 
 
 def well_conditioned(case):
     """Random features of unit scale and above: tangent rows far from dependent."""
-    theta = torch.as_tensor(case.network.features(0, 6.0, [-1.0], [1.0]))
-    theta[case.network.last_layer] = 0.1
+    theta = torch.as_tensor(case.plan.ansatz.features(0, 6.0, [-1.0], [1.0]))
+    theta[case.plan.ansatz.linear_columns] = 0.1
     return theta
 
 
@@ -46,7 +51,7 @@ def march(case, theta, dt, steps, kind="euler", options="", each=None, fresh=Fal
 
 
 def all_rows(case, theta):
-    rows = case.energy.rows(theta, case.flow.sample)
+    rows = case.plan.energy.linearise(theta, case.flow.sample)
     parts = case.comm.allgather((rows.A.A_NP, rows.r_N))
     return torch.cat([A for A, _ in parts]).numpy(), torch.cat([r for _, r in parts]).numpy()
 
@@ -55,13 +60,14 @@ def test_gradient_is_the_derivative_of_the_energy(comm):
     for problem in (REGRESSION, {"name": "poisson", "dim": 1}):
         case = make_case(comm, problem=problem)
         theta = parameters(case) + 0.1
-        g, E_K = case.flow.gradient(theta)
+        g, E_K = case.flow.gradient(theta, 0.0)
         A, r = all_rows(case, theta)
         np.testing.assert_allclose(g.numpy(), A.T @ r, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(E_K.sum(), 0.5 * r @ r, rtol=1e-12)
         v, h = torch.as_tensor(np.random.default_rng(0).standard_normal(len(theta))), 1e-5
         slope = (
-            case.flow.energies(theta + h * v).sum() - case.flow.energies(theta - h * v).sum()
+            case.flow.energies(theta + h * v, 0.0).sum()
+            - case.flow.energies(theta - h * v, 0.0).sum()
         ) / (2 * h)
         np.testing.assert_allclose(float(g @ v), slope, rtol=1e-6)
 
@@ -116,7 +122,7 @@ def test_l2_flow_of_a_regression_decays_like_exp_minus_t(comm):
         solver={"type": "tsqr"},
     )
     theta = well_conditioned(case)
-    energies, times = [case.flow.energies(theta).sum()], [0.0]
+    energies, times = [case.flow.energies(theta, 0.0).sum()], [0.0]
     march(
         case,
         theta,
@@ -125,7 +131,7 @@ def test_l2_flow_of_a_regression_decays_like_exp_minus_t(comm):
         "rk",
         "-ts_rk_type 5dp -ts_adapt_type none",
         lambda theta, time, info: (
-            energies.append(case.flow.energies(theta).sum()),
+            energies.append(case.flow.energies(theta, 0.0).sum()),
             times.append(time),
         ),
     )
@@ -188,13 +194,14 @@ def test_adaptive_steps_meet_their_tolerance(comm):
 def test_ptc_solves_poisson(comm, metric, solver):
     case = make_case(comm, flow={"metric": metric, "metric_eps": 1e-4}, solver={"type": solver})
     theta = parameters(case)
-    first = case.relative_l2(theta)
-    assert case.relative_l2(march(case, theta, 1.0, 30, "ptc")) < 0.02 * first
+    first = case.evaluation.relative_l2(theta)
+    assert case.evaluation.relative_l2(march(case, theta, 1.0, 30, "ptc")) < 0.02 * first
 
 
 @pytest.mark.parametrize("corrections", [0, 1, 2])
 def test_corrections_follow_the_curved_path(comm, corrections):
-    """Each correction of a step s delta raises the order in s of what the residual has beyond r + s A delta by one."""
+    """Each correction of a step s delta raises the order in s of what the residual has beyond r + s
+    A delta by one."""
     case = make_case(
         comm,
         problem=REGRESSION | {"num_points": 6},
@@ -202,17 +209,20 @@ def test_corrections_follow_the_curved_path(comm, corrections):
         solver={"type": "tsqr"},
     )
     theta = well_conditioned(case)
-    system = case.flow.linearise(theta)
-    delta = case.flow.descent(system, 1e-12)[0] / 20
+    system = case.flow.linearise(theta, 0.0)
+    delta = system.descent(1e-12)[0] / 20
 
     def excess(s):
-        moved, line = theta + s * delta, case.flow.line(system, s * delta)
+        moved, predicted = theta + s * delta, system.predicted_residual(s * delta)
         for _ in range(corrections):
             moved = (
                 moved
-                + case.flow.correction(system, moved, case.flow.evaluate(moved)[1], line, 1e-12)[0]
+                + system.correction(moved, case.flow.evaluate(moved, 0.0)[1], predicted, 1e-12)[0]
             )
-        return comm.allreduce(float((case.flow.evaluate(moved)[1] - line).square().sum())) ** 0.5
+        return (
+            comm.allreduce(float((case.flow.evaluate(moved, 0.0)[1] - predicted).square().sum()))
+            ** 0.5
+        )
 
     order = np.log2(excess(1) / excess(0.5))
     assert abs(order - (corrections + 2)) < 0.4, order
@@ -221,21 +231,23 @@ def test_corrections_follow_the_curved_path(comm, corrections):
 def test_ptc_takes_the_longest_of_nearly_equal_steps(comm):
     case = make_case(comm)
     theta = parameters(case)
-    greedy, long = (Ptc(case.flow, PtcTable(slack=slack)).step(theta, 1e-3) for slack in (1.0, 4.0))
+    greedy, long = (
+        Ptc(case.flow, Ptc.Settings(slack=slack)).step(theta, 0.0, 1e-3) for slack in (1.0, 4.0)
+    )
     assert long[1] > greedy[1]
     assert (
         long[2].E_K.sum() < 4 * greedy[2].E_K.sum()
-        and long[2].E_K.sum() < case.flow.energies(theta).sum()
+        and long[2].E_K.sum() < case.flow.energies(theta, 0.0).sum()
     )
 
 
 def test_ptc_takes_no_step_longer_than_max_dt(comm):
     case = make_case(comm)
     theta = parameters(case)
-    free, held = (Ptc(case.flow, PtcTable(max_dt=max_dt)) for max_dt in (1e24, 0.05))
-    assert free.step(theta, 1e-2)[2].dt > 0.05
+    free, held = (Ptc(case.flow, Ptc.Settings(max_dt=max_dt)) for max_dt in (1e24, 0.05))
+    assert free.step(theta, 0.0, 1e-2)[2].dt > 0.05
     for start in (1e-2, 7.0):
-        _, following, info = held.step(theta, start)
+        _, following, info = held.step(theta, 0.0, start)
         assert following == info.dt and 0.05 / 4 < info.dt <= 0.05
 
 
@@ -249,9 +261,67 @@ def test_unknown_petsc_options_are_refused(comm):
     case = make_case(comm)
     with pytest.raises(UsageError, match="-ts_typo"):
         march(case, parameters(case), 0.1, 1, "rk", "-ts_rk_type 4 -ts_typo 3")
-    assert parse_options("-a 1 -b -c -2.5") == [["a", "1"], ["b", None], ["c", "-2.5"]]
+    assert parse_options("-a 1 -b -c -2.5") == [("a", "1"), ("b", None), ("c", "-2.5")]
     with pytest.raises(UsageError, match="without an option"):
         parse_options("3 -a")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("-ts_type euler", "stepper.type"),
+        ("-TS_TYPE euler", "stepper.type"),
+        ("-ts_time_step 3", "stepper.dt"),
+        ("-log_view", "does not know: -log_view"),
+        ("5", "'5' is a value without an option"),
+        ('-ts_view "ascii:a', "quotation"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["rk", "ptc"])
+def test_bad_petsc_options_name_their_fault(comm, kind, options, message):
+    case = make_case(comm)
+    with pytest.raises(UsageError, match=message):
+        march(case, parameters(case), 0.1, 1, kind, options)
+
+
+def test_quoted_petsc_options_stay_together():
+    assert parse_options('-a "b c" -d') == [("a", "b c"), ("d", None)]
+    words = ["-ts_view", "ascii:my file.txt"]
+    table = config.read(POISSON, petsc_options=words)
+    assert parse_options(table["stepper"]["petsc_options"]) == [("ts_view", "ascii:my file.txt")]
+
+
+def ends(comm, options, kind="rk"):
+    """How a TS of at most 10 steps of 1e-3 ended, and the states that it reported."""
+    case, states = make_case(comm), []
+    theta = parameters(case)
+    settings = Stepper(type=kind, dt=1e-3, petsc_options=f"{options} -ts_adapt_type none")
+    with TimeStepper(comm, case.flow, settings, theta, 10, None) as stepper:
+        end = stepper.solve(
+            theta, 0, 0.0, 1e-3, {}, lambda step: False, lambda *args: states.append(args)
+        )
+    return end, states
+
+
+@pytest.mark.parametrize(
+    "options, reason, steps",
+    [
+        ("-ts_max_steps 3", "max_steps", 3),
+        ("-ts_max_time 2.5e-3", "max_time", 3),
+        ("", "max_steps", 10),
+    ],
+)
+def test_an_end_by_petsc_reports_the_last_state(comm, options, reason, steps):
+    end, states = ends(comm, options)
+    assert end.reason == reason and end.step == steps == len(states)
+    assert end.theta_P is states[-1][0] and end.info is states[-1][4]
+
+
+def test_a_failed_step_is_an_error_also_if_petsc_only_gives_a_reason(comm):
+    case = make_case(comm)
+    with pytest.raises(NedError, match="nonlinear solve"):
+        options = "-snes_max_it 1 -snes_rtol 1e-14 -ts_error_if_step_fails 0"
+        march(case, parameters(case), 1e3, 5, "beuler", options)
 
 
 @pytest.mark.gpu

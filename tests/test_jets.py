@@ -4,9 +4,11 @@ import pytest
 import torch
 from conftest import parse_jets
 
-from nedhpc.ansatz.mlp import ACTIVATIONS, MLP, ModuleNetwork
+from nedhpc.ansatz.activations import ACTIVATIONS
+from nedhpc.ansatz.mlp import MLP
+from nedhpc.ansatz.module import ModuleNetwork
 from nedhpc.errors import UsageError
-from nedhpc.rows.tangent import aligned
+from nedhpc.rows.base import aligned
 
 NAMES = ("u", "v_x", "lap_u", "u_xz", "grad_v", "v_yy")
 
@@ -36,8 +38,8 @@ def test_rows_equal_torch_func(activation, hidden):
     theta = torch.as_tensor(mlp.initial(0)) + 0.3 * torch.randn(mlp.num_parameters)
     x = torch.randn(11, 3)
     ours, reference = (
-        mlp.linearize(theta, x, layout),
-        ModuleNetwork(Stack(mlp), 2).linearize(theta, x, layout),
+        mlp.linearise(theta, x, layout),
+        ModuleNetwork(Stack(mlp), 2).linearise(theta, x, layout),
     )
     seed = torch.randn_like(ours.j_NCM)
     seed[:, [c for c in range(layout.num_channels) if c not in layout.named_channels]] = 0
@@ -48,7 +50,7 @@ def test_rows_equal_torch_func(activation, hidden):
     assert (rows - expected).abs().max() < 1e-12 * max(1, expected.abs().max())
     torch.testing.assert_close(ours.vjp(seed), rows.sum(0), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(reference.vjp(seed), rows.sum(0), rtol=1e-12, atol=1e-12)
-    for part in (mlp.last_layer, *aligned(slice(0, mlp.num_parameters), mlp.layout, 10)):
+    for part in (mlp.linear_columns, *aligned(slice(0, mlp.num_parameters), mlp.layout, 10)):
         some = ours.rows(seed, torch.empty(11, part.stop - part.start), part)
         torch.testing.assert_close(some, rows[:, part], rtol=1e-13, atol=1e-13)
     v = torch.randn(mlp.num_parameters)
@@ -73,14 +75,15 @@ def test_jet_names():
     assert parse_jets("lap_u").num_channels == 4
     assert parse_jets("u_yx").entries[0][1:] == parse_jets("u_xy").entries[0][1:]
     # The Laplacian is one in space.
-    assert parse_jets("lap_u", coordinates=("x", "t")).second == (((0, 0),),)
-    for bad in ("w", "u_q", "lap_w", "u_xxx"):
+    layout = parse_jets("lap_u", coordinates=("x", "t"))
+    assert layout.derivatives == ((), (0,), (0, 0)) and not layout.sums
+    for bad in ("w", "u_q", "lap_w", "u_xw"):
         with pytest.raises(UsageError, match=bad):
             parse_jets(bad)
 
 
 def test_empty_share_has_right_shapes():
     mlp, layout = MLP(2, [5], 1), parse_jets("lap_u")
-    lin = mlp.linearize(torch.as_tensor(mlp.initial(0)), torch.empty(0, 2), layout)
+    lin = mlp.linearise(torch.as_tensor(mlp.initial(0)), torch.empty(0, 2), layout)
     assert lin.rows(lin.j_NCM, torch.empty(0, mlp.num_parameters)).shape == (0, mlp.num_parameters)
     assert not lin.vjp(lin.j_NCM).any()

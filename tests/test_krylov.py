@@ -1,4 +1,7 @@
-"""The matrix-free solver: the solutions of TSQR without its P x P matrices, at any number of ranks."""
+"""The matrix-free solver:
+
+the solutions of TSQR without its P x P matrices, at any number of ranks.
+"""
 
 import numpy as np
 import pytest
@@ -8,16 +11,22 @@ from mpi4py import MPI
 from test_flow import march, parameters
 from test_solvers import rows
 
-from nedhpc.config import KrylovTable, Stepper
+from nedhpc.config import KrylovTable
 from nedhpc.errors import ConfigError
-from nedhpc.rows import tangent
-from nedhpc.solvers import choose, memory_bytes
+from nedhpc.rows import gather
+from nedhpc.rows.streamed import StreamedRows
+from nedhpc.solvers import SOLVERS, Size, choose
 from nedhpc.solvers.krylov import Krylov
 from nedhpc.solvers.tsqr import Tsqr
-from nedhpc.steppers.ts import TimeStepper
 
 pytestmark = pytest.mark.mpi
 TIGHT = KrylovTable(rtol=1e-12, max_iterations=500)
+
+
+def prepared(comm, A, b_N, settings=None, cls=Krylov):
+    """(solver, state) of rows A."""
+    solver = cls(comm, 1e-15, settings)
+    return solver, solver.init(A, b_N)
 
 
 def ned_rows(comm, steps=5, hidden=(20, 20)):
@@ -29,20 +38,21 @@ def ned_rows(comm, steps=5, hidden=(20, 20)):
         sampling={"interior": 225, "boundary": 40, "rule": "grid"},
     )
     theta = march(case, parameters(case), 1.0, steps, "ptc")
-    return case.energy.rows(theta, case.flow.sample)
+    return case.plan.energy.linearise(theta, case.flow.sample)
 
 
 @pytest.mark.parametrize("damping", [1e-4, 1e-8])
 def test_agrees_with_tsqr_on_ill_conditioned_rows(comm, damping):
     found = ned_rows(comm)
     A, b = found.A, -found.r_N
-    exact = Tsqr(comm, A, b, 1e-15)
-    damping *= exact.solve_rows(1.0)[1].sigma_max ** 2
-    krylov = Krylov(comm, A, b, 1e-15, TIGHT)
-    (x, _), (y, info) = exact.solve_rows(damping), krylov.solve_rows(damping)
+    exact, of_exact = prepared(comm, A, b, cls=Tsqr)
+    damping *= exact.solve_rows(of_exact, 1.0)[1].sigma_max ** 2
+    krylov, of_krylov = prepared(comm, A, b, TIGHT)
+    (x, _), (y, info) = exact.solve_rows(of_exact, damping), krylov.solve_rows(of_krylov, damping)
     assert (x - y).norm() < 1e-6 * x.norm() and info.note == ""
     g = torch.as_tensor(np.random.default_rng(0).standard_normal(len(x)))
-    (x, _), (y, info) = exact.solve_params(g, damping), krylov.solve_params(g, damping)
+    x, _ = exact.solve_params(of_exact, g, damping)
+    y, info = krylov.solve_params(of_krylov, g, damping)
     assert (x - y).norm() < 1e-6 * x.norm() and info.note == ""
     assert all(np.array_equal(y.numpy(), other) for other in comm.allgather(y.numpy()))
 
@@ -50,50 +60,46 @@ def test_agrees_with_tsqr_on_ill_conditioned_rows(comm, damping):
 def test_preconditioner_saves_iterations(comm):
     """What rank 100 solves in 20 iterations, rank 1 does not in ten times as many."""
     found = ned_rows(comm)
-    damping = 1e-8 * Tsqr(comm, found.A, -found.r_N, 1e-15).solve_rows(1.0)[1].sigma_max ** 2
-    assert (
-        Krylov(comm, found.A, -found.r_N, 1e-15, KrylovTable(max_iterations=20))
-        .solve_rows(damping)[1]
-        .note
-        == ""
-    )
-    assert (
-        "did not reach"
-        in Krylov(comm, found.A, -found.r_N, 1e-15, KrylovTable(rank=1, max_iterations=200))
-        .solve_rows(damping)[1]
-        .note
-    )
+    exact, state = prepared(comm, found.A, -found.r_N, cls=Tsqr)
+    damping = 1e-8 * exact.solve_rows(state, 1.0)[1].sigma_max ** 2
+
+    def note(**settings):
+        krylov, state = prepared(comm, found.A, -found.r_N, KrylovTable(**settings))
+        return krylov.solve_rows(state, damping)[1].note
+
+    assert note(max_iterations=20) == ""
+    assert "did not reach" in note(rank=1, max_iterations=200)
+
+
+def solution(comm, found):
+    krylov, state = prepared(comm, found.A, -found.r_N, TIGHT)
+    return krylov.solve_rows(state, 1e-4)[0]
 
 
 def test_streamed_rows_are_held_rows(comm, monkeypatch):
     held = ned_rows(comm, 0, (6, 5))
-    monkeypatch.setattr(tangent, "HOLD_BYTES", 0)
+    monkeypatch.setattr(gather, "HOLD_BYTES", 0)
     streamed = ned_rows(comm, 0, (6, 5))
-    assert streamed.A.A_NP is None
-    one, other = (
-        Krylov(comm, r.A, -r.r_N, 1e-15, TIGHT).solve_rows(1e-4)[0] for r in (held, streamed)
-    )
+    assert type(streamed.A) is StreamedRows
+    one, other = (solution(comm, found) for found in (held, streamed))
     torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
 def test_ranks_agree(comm):
-    together = Krylov(comm, *(lambda r: (r.A, -r.r_N))(ned_rows(comm, 2)), 1e-15, TIGHT).solve_rows(
-        1e-4
-    )[0]
-    alone = Krylov(
-        MPI.COMM_SELF, *(lambda r: (r.A, -r.r_N))(ned_rows(MPI.COMM_SELF, 2)), 1e-15, TIGHT
-    ).solve_rows(1e-4)[0]
-    assert (together - alone).norm() < 1e-7 * alone.norm()
+    all_ranks, one_rank = (solution(c, ned_rows(c, 2)) for c in (comm, MPI.COMM_SELF))
+    assert (all_ranks - one_rank).norm() < 1e-7 * one_rank.norm()
 
 
 def test_never_squares_the_rows(comm):
-    """Condition number 1e10 without damping: LSQR on rows still finds the solution; the normal equations cannot."""
+    """Condition number 1e10 without damping:
+
+    LSQR on rows still finds the solution; the normal equations cannot.
+    """
     P = 12
     A, _, A_local, _ = rows(comm, 60, P, np.geomspace(1, 1e-10, P))
     b_local = A_local.matvec(torch.ones(P, dtype=torch.float64))
-    x, _ = Krylov(
-        comm, A_local, b_local, 1e-15, KrylovTable(rtol=1e-15, max_iterations=200)
-    ).solve_rows()
+    krylov, state = prepared(comm, A_local, b_local, KrylovTable(rtol=1e-15, max_iterations=200))
+    x, _ = krylov.solve_rows(state)
     normal = np.linalg.solve(A.T @ A + 1e-30 * np.eye(P), A.T @ (A @ np.ones(P)))
     assert np.abs(x.numpy() - 1).max() < 1e-3 < np.abs(normal - 1).max()
 
@@ -112,28 +118,26 @@ def test_in_ptc_and_in_the_implicit_form(comm, metric):
             march(case, theta, 1e-2, 2, "ptc"),
             march(case, theta, 0.05, 2, "beuler", "-snes_rtol 1e-10"),
         )
-    for one, other in zip(*ends.values()):
+    for one, other in zip(*ends.values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_zero_and_not_finite_right_hand_sides(comm):
     _, _, A, b = rows(comm, 30, 6)
-    assert torch.equal(
-        Krylov(comm, A, 0 * b, 1e-15).solve_rows(1e-3)[0], torch.zeros(6, dtype=torch.float64)
-    )
+    krylov, state = prepared(comm, A, 0 * b)
+    assert torch.equal(krylov.solve_rows(state, 1e-3)[0], torch.zeros(6, dtype=torch.float64))
     if comm.rank == comm.size - 1:
         A.A_NP[0, 0] = np.nan
-    F = Krylov(comm, A, b, 1e-15)
-    assert (
-        torch.isnan(F.solve_rows(1e-3)[0]).all()
-        and torch.isnan(F.solve_params(torch.ones(6), 1e-3)[0]).all()
-    )
+    krylov, state = prepared(comm, A, b)
+    assert torch.isnan(krylov.solve_rows(state, 1e-3)[0]).all()
+    assert torch.isnan(krylov.solve_params(state, torch.ones(6), 1e-3)[0]).all()
 
 
 def test_auto_takes_it_where_nothing_else_fits():
-    assert choose("auto", 10**6, 10**6, 1) == "krylov"
-    assert choose("auto", 100, 10**6, 1) == "dual"
-    assert memory_bytes("krylov", 10**6, 10**6, 1) < 0.01 * memory_bytes("gram", 10**6, 10**6, 1)
+    memory, many = 2**35, Size(10**6, 10**6)
+    assert choose("auto", many, memory) == "krylov"
+    assert choose("auto", Size(100, 10**6), memory) == "dual"
+    assert SOLVERS["krylov"].cost(many).bytes < 0.01 * SOLVERS["gram"].cost(many).bytes
 
 
 def test_its_table_is_always_validated():

@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import make_config
+from conftest import evolve as run
+from conftest import make_case, make_config
 from mpi4py import MPI
 
 import nedhpc
@@ -15,8 +16,6 @@ from nedhpc import problems
 from nedhpc.config import load
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.postprocess.info import info
-from nedhpc.run.case import Case
-from nedhpc.run.evolve import evolve as run
 
 OWN = '''
 import torch, nedhpc
@@ -85,13 +84,13 @@ def test_a_density_term(own, tmp_path):
 
 def test_density_rows_are_the_hessian(own):
     """For a quadratic density and a linear network the rows' Gram matrix is the Hessian of the energy."""
-    case = Case(COMM, make_config(problem={"name": own("Ritz")}, network={"hidden": [4]}))
-    case.draw(0)
-    theta = torch.as_tensor(case.network.initial(0))
-    rows = case.energy.rows(theta, case.flow.sample)
-    last = case.network.last_layer
+    case = make_case(COMM, problem={"name": own("Ritz")}, network={"hidden": [4]})
+    case.draw(0, None)
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
+    rows = case.plan.energy.linearise(theta, case.flow.sample)
+    last = case.plan.ansatz.linear_columns
     hessian = torch.autograd.functional.hessian(
-        lambda w: case.energy.evaluate(torch.cat([theta[: last.start], w]), case.flow.sample)[
+        lambda w: case.plan.energy.evaluate(torch.cat([theta[: last.start], w]), case.flow.sample)[
             0
         ].sum(),
         theta[last],
@@ -99,7 +98,7 @@ def test_density_rows_are_the_hessian(own):
     gram = rows.A.A_NP.T @ rows.A.A_NP
     torch.testing.assert_close(gram[last, last], hessian, rtol=1e-8, atol=1e-7)
     torch.testing.assert_close(
-        rows.g_P, case.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9
+        rows.g_P, case.plan.energy.gradient(theta, case.flow.sample)[0], rtol=1e-9, atol=1e-9
     )
 
 
@@ -124,19 +123,17 @@ def test_vector_outputs_and_residuals(own, tmp_path):
 
 def test_rows_are_the_jacobian_of_the_residual(own):
     """Row by row, in the same order: the geodesic correction differentiates the one and solves with the other."""
-    case = Case(
+    case = make_case(
         COMM,
-        make_config(
-            problem={"name": own("Pair")},
-            sampling={"interior": 9},
-            network={"hidden": [5]},
-            solver={"chunk": 4},
-        ),
+        problem={"name": own("Pair")},
+        sampling={"interior": 9},
+        network={"hidden": [5]},
+        solver={"chunk": 4},
     )
-    case.draw(0)
-    theta = torch.as_tensor(case.network.initial(0))
-    rows = case.energy.rows(theta, case.flow.sample)
-    residual = lambda theta: case.energy.evaluate(theta, case.flow.sample)[1]
+    case.draw(0, None)
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
+    rows = case.plan.energy.linearise(theta, case.flow.sample)
+    residual = lambda theta: case.plan.energy.evaluate(theta, case.flow.sample)[1]
     torch.testing.assert_close(rows.r_N, residual(theta), rtol=1e-13, atol=1e-14)
     torch.testing.assert_close(
         rows.A.A_NP, torch.func.jacrev(residual)(theta), rtol=1e-11, atol=1e-12
@@ -265,19 +262,17 @@ def test_heat_is_solved(tmp_path):
 
 
 def test_heat_jets_leave_time_out_of_the_laplacian():
-    case = Case(
+    case = make_case(
         COMM,
-        make_config(
-            problem={"name": "heat", "dim": 2},
-            sampling={"interior": 27, "boundary": 16, "initial": 9, "rule": "uniform"},
-        ),
+        problem={"name": "heat", "dim": 2},
+        sampling={"interior": 27, "boundary": 16, "initial": 9, "rule": "uniform"},
     )
-    theta, x = torch.as_tensor(case.network.initial(0)), torch.rand(4, 3)
-    u = lambda p: case.u(theta, p[None])[0, 0]
+    theta, x = torch.as_tensor(case.plan.ansatz.initial(0)), torch.rand(4, 3)
+    u = lambda p: case.evaluation.u(theta, p[None])[0, 0]
     nu_lap = 0.25 * torch.stack([torch.func.hessian(u)(p).diagonal()[:2].sum() for p in x])
     u_t = torch.stack([torch.func.grad(u)(p)[2] for p in x])
-    layout = case.energy.layouts[0]
-    residual = case.problem.pde(x, layout.view(case.network.jets(theta, x, layout)), None)
+    layout = case.plan.energy.layouts[0]
+    residual = case.plan.problem.pde(x, layout.view(case.plan.ansatz.jets(theta, x, layout)), None)
     torch.testing.assert_close(residual, u_t - nu_lap, rtol=1e-10, atol=1e-12)
 
 

@@ -5,16 +5,16 @@ import json
 import h5py
 import numpy as np
 import pytest
+from conftest import evolve as run
 from conftest import make_config
 
 from nedhpc.config import override, tomllib, validate
 from nedhpc.errors import NonFiniteError, NotAStateError
 from nedhpc.files import checkpoint
+from nedhpc.files.resume import load_resume
 from nedhpc.parallel.phases import PHASES
 from nedhpc.postprocess.info import info
 from nedhpc.postprocess.solution import Solution
-from nedhpc.run.evolve import evolve as run
-from nedhpc.run.evolve import load_resume
 
 pytestmark = pytest.mark.mpi
 STEPPERS = {
@@ -41,7 +41,7 @@ def test_resume_equals_no_interruption(comm, folder, name, resample):
     run(settings(name, 10, sampling=sampling), folder / "parts", comm)
     state, about = load_resume(comm, folder / "parts")
     assert state.step == 10
-    table = override(tomllib.loads(about["config"]), ["run.max_steps=20"])
+    table = override(tomllib.loads(about.config), ["run.max_steps=20"])
     _, resumed = run(validate(table), folder / "parts", comm, (state, about))
     assert (
         resumed.step == 20

@@ -1,4 +1,7 @@
-"""Distributed least squares: right for any ranks, any damping, rank-deficient rows and empty shares."""
+"""Distributed least squares:
+
+right for any ranks, any damping, rank-deficient rows and empty shares.
+"""
 
 import numpy as np
 import pytest
@@ -6,8 +9,8 @@ import torch
 
 from nedhpc.errors import UsageError
 from nedhpc.parallel.comm import block, total
-from nedhpc.rows.tangent import dense
-from nedhpc.solvers import SOLVERS, choose, memory_bytes
+from nedhpc.rows.held import dense
+from nedhpc.solvers import SOLVERS, Size, choose
 
 pytestmark = pytest.mark.mpi
 
@@ -23,13 +26,19 @@ def rows(comm, N, P, singular_values=None, seed=0):
     return A, b, dense(torch.as_tensor(A[start:stop])), torch.as_tensor(b[start:stop])
 
 
+def prepared(comm, kind, A, b_N, rtol=1e-13):
+    """(solver, state) of rows A."""
+    solver = SOLVERS[kind](comm, rtol)
+    return solver, solver.init(A, b_N)
+
+
 @pytest.mark.parametrize("kind", SOLVERS)
 @pytest.mark.parametrize("N, P", [(40, 7), (7, 40), (2, 5), (1, 3)])
 @pytest.mark.parametrize("damping", [0.0, 1e-3])
 def test_solves_rows_and_params(comm, kind, N, P, damping):
     A, b, A_local, b_local = rows(comm, N, P)
-    F = SOLVERS[kind](comm, A_local, b_local, 1e-13)
-    x, info = F.solve_rows(damping)
+    solver, state = prepared(comm, kind, A_local, b_local)
+    x, info = solver.solve_rows(state, damping)
     expected = (
         np.linalg.pinv(A) @ b
         if damping == 0
@@ -41,7 +50,7 @@ def test_solves_rows_and_params(comm, kind, N, P, damping):
         info.projection_error, np.linalg.norm(A @ expected - b) / np.linalg.norm(b), atol=1e-7
     )
     g = A.T @ b
-    y, _ = F.solve_params(torch.as_tensor(g), damping)
+    y, _ = solver.solve_params(state, torch.as_tensor(g), damping)
     expected = (
         np.linalg.pinv(A.T @ A) @ g
         if damping == 0
@@ -53,21 +62,24 @@ def test_solves_rows_and_params(comm, kind, N, P, damping):
 def test_dual_takes_a_right_hand_side_outside_the_rows(comm):
     A, b, A_local, b_local = rows(comm, 4, 9)
     g = np.random.default_rng(3).standard_normal(9)
-    x, _ = SOLVERS["dual"](comm, A_local, b_local, 1e-13).solve_params(torch.as_tensor(g), 0.1)
+    solver, state = prepared(comm, "dual", A_local, b_local)
+    x, _ = solver.solve_params(state, torch.as_tensor(g), 0.1)
     np.testing.assert_allclose(x.numpy(), np.linalg.solve(A.T @ A + 0.1 * np.eye(9), g), rtol=1e-10)
 
 
 @pytest.mark.parametrize("damping", [1e-3, 1e-30, 0.0])
 def test_dual_by_cholesky_and_by_eigenvectors(comm, damping):
-    """Cholesky where the damping allows it; else eigenvectors, which is said where damping was asked for. K keeps its damping out."""
+    """Cholesky where the damping allows it;
+
+    else eigenvectors, which is said where damping was asked for. K keeps its damping out.
+    """
     start, stop = block(9, comm.rank, comm.size)
     A, b = rows(comm, 9, 30)[:2]
     A[1::2] = A[0]  # rank 5
-    F = SOLVERS["dual"](
-        comm, dense(torch.as_tensor(A[start:stop])), torch.as_tensor(b[start:stop]), 1e-13
-    )
-    F.solve_rows(7.0)
-    x, info = F.solve_rows(damping)
+    A_local, b_local = dense(torch.as_tensor(A[start:stop])), torch.as_tensor(b[start:stop])
+    solver, state = prepared(comm, "dual", A_local, b_local)
+    solver.solve_rows(state, 7.0)
+    x, info = solver.solve_rows(state, damping)
     assert ("not positive definite" in info.note) == (damping == 1e-30)
     expected = (
         np.linalg.pinv(A, 1e-7) @ b
@@ -78,12 +90,15 @@ def test_dual_by_cholesky_and_by_eigenvectors(comm, damping):
 
 
 def test_dual_refines_what_woodbury_cancels(comm):
-    """lambda / damping = 1e12: one solve of (b - A^T (K + d)^-1 A b) / d keeps four digits of the part in the rows' span."""
+    """lambda / damping = 1e12:
+
+    one solve of (b - A^T (K + d)^-1 A b) / d keeps four digits of the part in the rows' span.
+    """
     s, d = np.geomspace(1e3, 3e2, 20), 1e-6
     A, r, A_local, b_local = rows(comm, 20, 50, s)
     b = A.T @ r
-    F = SOLVERS["dual"](comm, A_local, b_local, 1e-13)
-    x, info = F.solve_params(torch.as_tensor(b), d)
+    solver, state = prepared(comm, "dual", A_local, b_local)
+    x, info = solver.solve_params(state, torch.as_tensor(b), d)
     U, s, Vh = np.linalg.svd(A, full_matrices=False)
     expected = Vh.T @ (Vh @ b / (s * s + d))
     assert (
@@ -98,9 +113,8 @@ def test_a_further_right_hand_side_on_the_rows(comm, kind):
     A, b, A_local, b_local = rows(comm, 12, 20)
     other = np.random.default_rng(5).standard_normal(12)
     start, stop = block(12, comm.rank, comm.size)
-    x, _ = SOLVERS[kind](comm, A_local, b_local, 1e-13).solve_pulled(
-        torch.as_tensor(other[start:stop]), 0.01
-    )
+    solver, state = prepared(comm, kind, A_local, b_local)
+    x, _ = solver.solve_pulled(state, torch.as_tensor(other[start:stop]), 0.01)
     np.testing.assert_allclose(
         x.numpy(), np.linalg.solve(A.T @ A + 0.01 * np.eye(20), A.T @ other), rtol=1e-8, atol=1e-9
     )
@@ -109,33 +123,36 @@ def test_a_further_right_hand_side_on_the_rows(comm, kind):
 def test_solution_is_the_same_on_every_rank(comm):
     _, _, A, b = rows(comm, 31, 6)
     for kind in SOLVERS:
-        x, _ = SOLVERS[kind](comm, A, b, 1e-13).solve_rows(1e-3)
+        solver, state = prepared(comm, kind, A, b)
+        x, _ = solver.solve_rows(state, 1e-3)
         assert all(np.array_equal(x.numpy(), other) for other in comm.allgather(x.numpy()))
 
 
 def test_tsqr_keeps_full_accuracy_where_gram_does_not(comm):
-    """Condition number 1e12: TSQR loses cond * eps, the Gram route cannot see the small half of the spectrum."""
+    """Condition number 1e12:
+
+    TSQR loses cond * eps, the Gram route cannot see the small half of the spectrum.
+    """
     P, cond = 20, 1e12
     A, _, A_local, _ = rows(comm, 200, P, np.geomspace(1, 1 / cond, P))
     x = np.ones(P)
     start, stop = block(200, comm.rank, comm.size)
     b_local = torch.as_tensor((A @ x)[start:stop])
-    error = {
-        kind: np.linalg.norm(
-            SOLVERS[kind](comm, A_local, b_local, 1e-15).solve_rows()[0].numpy() - x
-        )
-        / np.sqrt(P)
-        for kind in ("tsqr", "gram")
-    }
+    error = {}
+    for kind in ("tsqr", "gram"):
+        solver, state = prepared(comm, kind, A_local, b_local, 1e-15)
+        error[kind] = np.linalg.norm(solver.solve_rows(state)[0].numpy() - x) / np.sqrt(P)
     assert error["tsqr"] < 1e-3 and error["gram"] > 1e-1
 
 
 def test_gram_says_that_it_fell_back(comm):
     _, _, A, b = rows(comm, 30, 6)
     A.A_NP[:, 3] = A.A_NP[:, 2]
-    x, info = SOLVERS["gram"](comm, A, b, 1e-15).solve_rows()
+    solver, state = prepared(comm, "gram", A, b, 1e-15)
+    x, info = solver.solve_rows(state)
     assert "not positive definite" in info.note and info.effective_rank == 5
-    x_tsqr, info = SOLVERS["tsqr"](comm, A, b, 1e-13).solve_rows()
+    solver, state = prepared(comm, "tsqr", A, b)
+    x_tsqr, info = solver.solve_rows(state)
     assert info.effective_rank == 5 and info.note == ""
     np.testing.assert_allclose(x.numpy(), x_tsqr.numpy(), rtol=1e-6, atol=1e-8)
 
@@ -145,7 +162,8 @@ def test_nan_reaches_every_rank(comm, kind):
     _, _, A, b = rows(comm, 30, 6)
     if comm.rank == comm.size - 1:
         A.A_NP[0, 0] = np.nan
-    x, _ = SOLVERS[kind](comm, A, b, 1e-13).solve_rows(1e-3)
+    solver, state = prepared(comm, kind, A, b)
+    x, _ = solver.solve_rows(state, 1e-3)
     assert torch.isnan(x).any()
 
 
@@ -156,12 +174,78 @@ def test_total_is_a_fixed_order_sum(comm):
 
 
 def test_auto_picks_by_size():
-    assert choose("auto", 1000, 257, 1) == "tsqr"
-    assert choose("auto", 500, 10_065, 1) == "dual"
-    assert choose("auto", 20_000, 5000, 1) == "gram"
-    assert memory_bytes("dual", 100, 10**6, 1) < memory_bytes("tsqr", 100, 10**6, 1)
-    with pytest.raises(UsageError, match="GiB"):
-        choose("tsqr", 1000, 10**6, 1)
+    memory = 2**35
+    assert choose("auto", Size(1000, 257), memory) == "tsqr"
+    assert choose("auto", Size(500, 10_065), memory) == "dual"
+    assert choose("auto", Size(20_000, 5000), memory) == "gram"
+    few = Size(100, 10**6)
+    assert SOLVERS["dual"].cost(few).bytes < SOLVERS["tsqr"].cost(few).bytes
+    with pytest.raises(UsageError, match="GiB.*use solver krylov"):
+        choose("tsqr", Size(1000, 10**6), memory)
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_cost_grows_with_the_problem(kind):
+    """More rows, parameters, jets or a metric never cost less;
+
+    more ranks never cost rank 0 more.
+    """
+    cost = SOLVERS[kind].cost
+    base = cost(Size(1000, 5000))
+    for larger in (
+        Size(2000, 5000),
+        Size(1000, 10_000),
+        Size(1000, 5000, point_bytes=10**5),
+        Size(1000, 5000, dense_metric=True),
+    ):
+        assert cost(larger).bytes >= base.bytes and cost(larger).flops >= base.flops
+    split = cost(Size(1000, 5000, num_ranks=4))
+    assert split.bytes <= base.bytes and split.flops <= base.flops
+
+
+@pytest.mark.parametrize("N, P", [(40, 12), (12, 40)])
+@pytest.mark.parametrize("damping", [1.0, 1e-4])
+def test_all_solvers_agree(comm, N, P, damping):
+    A, _, A_local, b_local = rows(comm, N, P, np.geomspace(1, 1e-3, min(N, P)))
+    g = torch.as_tensor(np.random.default_rng(4).standard_normal(P))
+    ends = []
+    for kind in SOLVERS:
+        solver, state = prepared(comm, kind, A_local, b_local)
+        ends.append(
+            (
+                solver.solve_rows(state, damping)[0],
+                solver.solve_params(state, g, damping)[0],
+                solver.solve_pulled(state, 2 * b_local, damping)[0],
+            )
+        )
+    for end in ends[1:]:
+        for one, other in zip(ends[0], end, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_states_share_nothing(comm, kind):
+    """One solver object, two systems of different shape, solves in turn:
+
+    each is as if it were the only one, to the bit.
+    """
+    systems = [rows(comm, N, P, seed=seed)[2:] for N, P, seed in ((40, 7, 1), (9, 20, 2))]
+    dampings = (1e-2, 0.0, 3.0, 1e-2)
+
+    def solves(solver, state, damping):
+        g = torch.ones(state.A.num_columns)
+        return [solver.solve_rows(state, damping), solver.solve_params(state, g, damping)]
+
+    solver = SOLVERS[kind](comm, 1e-13)
+    settings = dict(vars(solver))
+    states = [solver.init(A, b) for A, b in systems]
+    in_turn = [[solves(solver, state, damping) for state in states] for damping in dampings]
+    assert vars(solver) == settings
+    for k, (A, b) in enumerate(systems):
+        for damping, found in zip(dampings, in_turn, strict=True):
+            fresh = solves(*prepared(comm, kind, A, b), damping)
+            for (x, info), (y, other) in zip(fresh, found[k], strict=True):
+                assert torch.equal(x, y) and repr(info) == repr(other)
 
 
 @pytest.mark.gpu
@@ -169,7 +253,8 @@ def test_auto_picks_by_size():
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_solvers_on_cuda(comm, kind):
     A, b, A_local, b_local = rows(comm, 40, 7)
-    x, _ = SOLVERS[kind](comm, dense(A_local.A_NP.cuda()), b_local.cuda(), 1e-13).solve_rows(1e-3)
+    solver, state = prepared(comm, kind, dense(A_local.A_NP.cuda()), b_local.cuda())
+    x, _ = solver.solve_rows(state, 1e-3)
     np.testing.assert_allclose(
         x.cpu().numpy(), np.linalg.solve(A.T @ A + 1e-3 * np.eye(7), A.T @ b), rtol=1e-9
     )

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_case, make_config
+from conftest import evolve, make_case, make_config
 
 from nedhpc.config import Stepper, override, tomllib, validate
+from nedhpc.files.resume import load_resume
 from nedhpc.postprocess.info import info
-from nedhpc.run.evolve import evolve, load_resume
 from nedhpc.steppers.spring import Spring
 from nedhpc.steppers.ts import TimeStepper
 
@@ -36,7 +36,7 @@ def march(case, theta, steps, dt, **settings):
 
 
 def all_rows(case, theta):
-    rows = case.energy.rows(theta, case.flow.sample)
+    rows = case.plan.energy.linearise(theta, case.flow.sample)
     parts = case.comm.allgather((rows.A.A_NP, rows.r_N))
     return torch.cat([A for A, _ in parts]).numpy(), torch.cat([r for _, r in parts]).numpy()
 
@@ -48,7 +48,7 @@ def test_is_its_formula(comm, solver, max_norm):
     case = make_case(comm, solver={"type": solver}, **SMALL)
     found = march(
         case,
-        torch.as_tensor(case.network.initial(0)),
+        torch.as_tensor(case.plan.ansatz.initial(0)),
         4,
         dt,
         momentum=mu,
@@ -56,7 +56,7 @@ def test_is_its_formula(comm, solver, max_norm):
         max_norm=max_norm,
         search=False,
     )
-    theta, phi = case.network.initial(0), 0
+    theta, phi = case.plan.ansatz.initial(0), 0
     for step in range(4):
         case.draw(step)
         A, r = all_rows(case, torch.as_tensor(theta))
@@ -75,7 +75,7 @@ def test_is_the_nearest_to_its_momentum_in_a_metric(comm):
     case = make_case(comm, flow={"metric": "l2", "metric_eps": eps}, **SMALL)
     found = march(
         case,
-        torch.as_tensor(case.network.initial(0)),
+        torch.as_tensor(case.plan.ansatz.initial(0)),
         3,
         1.0,
         momentum=mu,
@@ -83,12 +83,12 @@ def test_is_the_nearest_to_its_momentum_in_a_metric(comm):
         max_norm=1e6,
         search=False,
     )
-    theta, phi = case.network.initial(0), np.zeros(37)
+    theta, phi = case.plan.ansatz.initial(0), np.zeros(37)
     for step in range(3):
         case.draw(step)
         A, r = all_rows(case, torch.as_tensor(theta))
-        B = case.energy.metric_rows(
-            torch.as_tensor(theta), case.flow.sample, case.flow.metric_layouts
+        B = case.plan.energy.metric_rows(
+            torch.as_tensor(theta), case.flow.sample, case.flow.metric.layouts
         ).A_NP
         B = torch.cat(comm.allgather(B)).numpy()
         M = B.T @ B + eps * np.eye(37)
@@ -99,31 +99,32 @@ def test_is_the_nearest_to_its_momentum_in_a_metric(comm):
 
 def test_search_takes_the_damping_of_least_energy(comm):
     case = make_case(comm, **SMALL)
-    theta = torch.as_tensor(case.network.initial(0))
-    rule = Spring(case.flow, Stepper(spring={"damping": 1.0}).spring)
-    first = case.flow.energies(theta).sum()
-    after, _, facts = rule.step(theta, 1.0)
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
+    rule = Spring(case.flow, Spring.Settings(damping=1.0))
+    first = case.flow.energies(theta, 0.0).sum()
+    after, _, facts = rule.step(theta, 0.0, 1.0)
     A, r = all_rows(case, theta)
     energies = {}
     for k in (-1, 0, 1):
         damping = rule.damping * 4.0**k
         energies[k] = case.flow.energies(
-            theta - torch.as_tensor(np.linalg.solve(A.T @ A + damping * np.eye(37), A.T @ r))
+            theta - torch.as_tensor(np.linalg.solve(A.T @ A + damping * np.eye(37), A.T @ r)),
+            0.0,
         ).sum()
     assert energies[0] <= min(energies[-1], energies[1]) and energies[0] < first
     np.testing.assert_allclose(facts.E_K.sum(), energies[0], rtol=1e-8)
-    np.testing.assert_allclose(case.flow.energies(after).sum(), energies[0], rtol=1e-8)
+    np.testing.assert_allclose(case.flow.energies(after, 0.0).sum(), energies[0], rtol=1e-8)
 
 
 def test_a_direction_uphill_is_dropped(comm):
     case = make_case(comm, **SMALL)
-    theta = torch.as_tensor(case.network.initial(0))
-    rule = Spring(case.flow, Stepper(spring={"damping": 1e-2}).spring)
-    theta, _, _ = rule.step(theta, 1.0)
-    g, _ = case.flow.gradient(theta)
+    theta = torch.as_tensor(case.plan.ansatz.initial(0))
+    rule = Spring(case.flow, Spring.Settings(damping=1e-2))
+    theta, _, _ = rule.step(theta, 0.0, 1.0)
+    g, _ = case.flow.gradient(theta, 0.0)
     rule.phi_P = 1e9 * g
     rule.damping = 1e9
-    stayed, _, facts = rule.step(theta, 1.0)
+    stayed, _, facts = rule.step(theta, 0.0, 1.0)
     assert torch.equal(stayed, theta) and facts.dt == 0 and rule.phi_P is None
 
 
@@ -141,7 +142,7 @@ def test_resume_equals_no_interruption(comm, folder, search):
     evolve(settings(9), folder / "parts", comm)
     state, about = load_resume(comm, folder / "parts")
     _, resumed = evolve(
-        validate(override(tomllib.loads(about["config"]), ["run.max_steps=20"])),
+        validate(override(tomllib.loads(about.config), ["run.max_steps=20"])),
         folder / "parts",
         comm,
         (state, about),

@@ -1,116 +1,162 @@
-"""Jets: the values and derivatives in x of u that an energy uses, by name and by channel.
+"""Jets: the values and derivatives in x of u that an energy uses, by name and by channel. Local.
 
-A jet tensor `j_NCM` holds, for N points and M outputs, C channels: the value, first derivatives, and
-second-order channels, each a sum of second derivatives (one pair for `u_xy`, d pairs for `lap_u`).
-Names are multi-indices: `u`, `u_x`, `u_xy`, `lap_u`, `grad_u`. Everything here is local to a rank.
+A jet tensor `j_NCM` holds, for N points and M outputs, C channels. A channel is a derivative, given by its multi-index (a
+sorted tuple of coordinate numbers; the value is the empty one), or a named sum of derivatives of the same order.
+Names are `u`, `u_x`, `u_xy`, `u_xxxx`, `grad_u`, `lap_u` (sum of u_ii) and `bilap_u` (sum of u_iijj).
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
+from itertools import combinations
+
+import torch
 
 from nedhpc.errors import UsageError
 
-MAX_ORDER = 2
+MultiIndex = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class JetLayout:
-    """Which channels a term needs and under which name it finds them."""
+    """Which channels a term needs, and under which names it finds them."""
 
-    first: tuple[int, ...]
-    """Coordinates whose first derivative is a channel; they follow the value's channel 0."""
-    second: tuple[tuple[tuple[int, int], ...], ...]
-    """Sums of second derivatives, each a tuple of coordinate pairs; they follow the first derivatives."""
+    derivatives: tuple[MultiIndex, ...]
+    """Multi-indices, each with all those that it contains, by order: the chain rule needs them. The first is the value."""
+    sums: tuple[tuple[MultiIndex, ...], ...]
+    """Sums of derivatives; they follow the derivatives. What a sum's members contain is among the derivatives, they are not."""
     entries: tuple[tuple[str, int | tuple[int, ...], int], ...]
-    """(name, channel or channels, output) for each jet the term named."""
+    """(name, channel or channels, output) for each jet that the term named."""
 
     @property
-    def num_channels(self):
-        return 1 + len(self.first) + len(self.second)
+    def names(self) -> tuple[str, ...]:
+        """Names of the jets, as the term uses them."""
+        return tuple(name for name, _, _ in self.entries)
 
     @property
-    def named_channels(self):
-        """Channels that the term named; a residual depends on no other."""
-        return {
-            c
-            for _, channel, _ in self.entries
-            for c in (channel if isinstance(channel, tuple) else (channel,))
-        }
+    def num_channels(self) -> int:
+        return len(self.derivatives) + len(self.sums)
 
-    def view(self, j_NCM):
-        """The jets by name: `.u` has shape (N,), `.grad_u` has shape (N, d)."""
-        return SimpleNamespace(
-            **{
-                name: j_NCM[:, channel, output]
-                if isinstance(channel, int)
-                else j_NCM[:, list(channel), output]
-                for name, channel, output in self.entries
-            }
-        )
+    @property
+    def members(self) -> tuple[tuple[MultiIndex, ...], ...]:
+        """By channel, the multi-indices whose sum it is."""
+        return (*((alpha,) for alpha in self.derivatives), *self.sums)
+
+    @property
+    def order(self) -> int:
+        """The highest order of a derivative."""
+        return max(len(alphas[0]) for alphas in self.members)
+
+    @property
+    def named_channels(self) -> set[int]:
+        """The channels that the term can see: those that it named, and the values. A residual depends on no other."""
+        named = {0}
+        for _, channel, _ in self.entries:
+            named.update(channel if isinstance(channel, tuple) else (channel,))
+        return named
+
+    def view(self, j_NCM: torch.Tensor) -> "JetView":
+        """The jets by name: `.u` has shape (N,), `.grad_u` (N, d), `.values` (N, M).
+
+        Args:
+            j_NCM: Jet tensor (N, C, M).
+        """
+        return JetView(self, j_NCM)
 
 
-def parse(names, outputs, coordinates):
-    """The channel layout for jets `names` of a problem with the given outputs and coordinate names.
+VALUES = JetLayout(((),), (), ())
+"""The layout of values only."""
 
-    Raises UsageError for a name that is no jet, with the allowed forms.
+
+class JetView:
+    """Jets of a tensor as attributes."""
+
+    def __init__(self, layout: JetLayout, j_NCM: torch.Tensor):
+        self._j_NCM = j_NCM
+        self._entries = {name: (channel, output) for name, channel, output in layout.entries}
+
+    @property
+    def values(self) -> torch.Tensor:
+        """All outputs, (N, M)."""
+        return self._j_NCM[:, 0]
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._entries:
+            declared = ", ".join(self._entries) or "none"
+            raise UsageError(
+                f"jet {name!r} was not declared (declared: {declared}); add it to the term's jets: "
+                f"jets=({', '.join(repr(jet) for jet in (*self._entries, name))},)"
+            )
+        channel, output = self._entries[name]
+        return self._j_NCM[:, list(channel) if isinstance(channel, tuple) else channel, output]
+
+
+def parse(names: Iterable[str], outputs: Sequence[str], coordinates: Sequence[str]) -> JetLayout:
+    """The channels that jets `names` need.
+
+    Args:
+        names: Names of jets.
+        outputs: Names of the problem's outputs.
+        coordinates: Names of the coordinates. Laplacian, bilaplacian and gradient are those in space: they leave out t.
+
+    Raises:
+        UsageError: A name is not a jet's; the message shows the allowed forms.
     """
-    wanted = [(name, *_multi_indices(name, outputs, coordinates)) for name in names]
-    second = sorted({tuple(index) for _, kind, _, index in wanted if kind == "second"})
-    # The chain rule for a second derivative needs the first derivatives of its coordinates.
-    first = sorted(
-        {i for _, kind, _, index in wanted if kind == "first" for i in index}
-        | {i for pairs in second for pair in pairs for i in pair}
-    )
+    wanted = [(name, *_channels_of(name, outputs, coordinates)) for name in names]
+    sums = {alphas for _, _, kinds in wanted for alphas in kinds if len(alphas) > 1}
+    single = {alphas[0] for _, _, kinds in wanted for alphas in kinds if len(alphas) == 1}
+    derivatives = {()}.union(*map(_contained, single))
+    for alphas in sums:
+        # The chain rule for a sum needs what its members contain, but not the members themselves.
+        derivatives.update(beta for a in alphas for beta in _contained(a) if beta != a)
+    derivatives = sorted(derivatives, key=lambda alpha: (len(alpha), alpha))
+    sums = sorted(sums)
+    place = {(alpha,): c for c, alpha in enumerate(derivatives)}
+    place |= {alphas: c for c, alphas in enumerate(sums, len(derivatives))}
     entries = []
-    for name, kind, output, index in wanted:
-        if kind == "value":
-            channel = 0
-        elif kind == "first":
-            channels = tuple(1 + first.index(i) for i in index)
-            channel = channels if name.startswith("grad_") else channels[0]
-        else:
-            channel = 1 + len(first) + second.index(tuple(index))
-        entries.append((name, channel, output))
-    return JetLayout(tuple(first), tuple(second), tuple(entries))
+    for name, output, kinds in wanted:
+        channels = tuple(place[alphas] for alphas in kinds)
+        entries.append((name, channels if name.startswith("grad_") else channels[0], output))
+    return JetLayout(tuple(derivatives), tuple(sums), tuple(entries))
 
 
-def _multi_indices(name, outputs, coordinates):
-    """(kind, output, indices) of one jet name; the Laplacian and the gradient leave out the time t."""
+def _contained(alpha):
+    return {beta for size in range(len(alpha) + 1) for beta in combinations(alpha, size)}
+
+
+def _channels_of(name, outputs, coordinates):
+    """(output, channels) of a jet's name, each channel a tuple of multi-indices that are summed."""
     space = [i for i, x in enumerate(coordinates) if x != "t"]
     if name in outputs:
-        return "value", outputs.index(name), ()
-    for prefix, kind, index in (
-        ("lap_", "second", [(i, i) for i in space]),
-        ("grad_", "first", space),
-    ):
-        if name.startswith(prefix) and name[len(prefix) :] in outputs:
-            return kind, outputs.index(name[len(prefix) :]), index
+        return outputs.index(name), [((),)]
+    sums = {
+        "lap_": [tuple((i, i) for i in space)],
+        "bilap_": [tuple(sorted(tuple(sorted((i, i, j, j))) for i in space for j in space))],
+        "grad_": [((i,),) for i in space],
+    }
+    for prefix, channels in sums.items():
+        if space and name.startswith(prefix) and name[len(prefix) :] in outputs:
+            return outputs.index(name[len(prefix) :]), channels
     for output in sorted(outputs, key=len, reverse=True):
         if name.startswith(output + "_"):
-            index = _letters(name[len(output) + 1 :], coordinates)
-            if index and len(index) <= MAX_ORDER:
-                if len(index) == 1:
-                    return "first", outputs.index(output), index
-                return "second", outputs.index(output), [tuple(sorted(index))]
-            if index:
-                raise UsageError(
-                    f"jet {name!r} is of order {len(index)}; derivatives up to order {MAX_ORDER} are available"
-                )
+            alpha = _letters(name[len(output) + 1 :], coordinates)
+            if alpha:
+                return outputs.index(output), [(tuple(sorted(alpha)),)]
+    u, x, z = outputs[0], coordinates[0], coordinates[-1]
     raise UsageError(
-        f"jet {name!r} is unknown; with outputs {', '.join(outputs)} and coordinates {', '.join(coordinates)} "
-        f"a jet is e.g. {outputs[0]}, {outputs[0]}_{coordinates[0]}, "
-        f"{outputs[0]}_{coordinates[0]}{coordinates[-1]}, grad_{outputs[0]} or lap_{outputs[0]}"
+        f"jet {name!r} is unknown; with outputs {', '.join(outputs)} and coordinates "
+        f"{', '.join(coordinates)} a jet is e.g. {u}, {u}_{x}, {u}_{x}{z}, grad_{u}, lap_{u} or bilap_{u}"
     )
 
 
 def _letters(suffix, coordinates):
-    index = []
+    alpha = []
     while suffix:
-        match = next(
-            (x for x in sorted(coordinates, key=len, reverse=True) if suffix.startswith(x)), None
-        )
+        longest_first = sorted(coordinates, key=len, reverse=True)
+        match = next((x for x in longest_first if suffix.startswith(x)), None)
         if match is None:
             return None
-        index.append(coordinates.index(match))
+        alpha.append(coordinates.index(match))
         suffix = suffix[len(match) :]
-    return index
+    return alpha

@@ -1,1 +1,1 @@
-"""Where a problem is posed."""
+"""Domains: named parts with a measure, an even map from the unit cube, and outward normals."""

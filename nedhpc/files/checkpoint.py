@@ -1,11 +1,9 @@
-"""State files: one HDF5 file a checkpoint, written whole or not at all, checked to the last byte, opened without running code.
+"""Checkpoints: one sealed HDF5 file each, opened without running code.
 
-docs/file_format.md describes the layout. Local: the caller picks the rank that writes.
+docs/file_format.md describes the layout. Local: the caller chooses the rank that writes.
 """
 
-import contextlib
-import hashlib
-import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +11,13 @@ import h5py
 import numpy as np
 
 from nedhpc.errors import FutureSchemaError, NotAStateError
+from nedhpc.files.record import RunRecord
+from nedhpc.files.sealed import open_sealed, read_table, sealed_file, value, write_table
 
 FORMAT, SCHEMA_VERSION = "nedhpc-checkpoint", 1
-SEAL, SEAL_BYTES = b"nedhpc sha256 ", 512
-"""Start and length of a file's first block, HDF5's user block, which HDF5 itself skips."""
-TABLES = ("user_files", "sampling", "provenance", "stats")
-"""Flat groups that are read as they were written."""
+NAME = re.compile(r"checkpoint-(\d{10})\.h5")
+LEFT_OVER = re.compile(r"\.(checkpoint-\d{10}\.h5|series\.h5|config\.toml)\.\d+")
+"""What sealed.replace leaves if it is killed."""
 
 
 @dataclass(slots=True)
@@ -31,201 +30,124 @@ class State:
     step: int
     time: float
     dt: float
-    """The next step's."""
+    """Time step for the next step."""
     stepper: dict = field(default_factory=dict)
     draw: int = 0
     """Number of the sample's draw."""
     wall_time: float = 0.0
+    """Seconds, resumes included."""
     selection: dict = field(default_factory=dict)
-    """What rule `residual` chose last: its `draw`, and the points' `index` in the pool and `weight`."""
+    """What rule `residual` chose last: its `draw`, and the points' `index` in the pool and
+    `weight`."""
 
 
-def seal(digest):
-    """The first block of a file whose other bytes have this SHA-256."""
-    return (SEAL + digest.hexdigest().encode() + b"\n").ljust(SEAL_BYTES, b"\0")
+def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Path:
+    """Write RUN_DIR/checkpoint-<step>.h5 atomically, then delete all but the last `keep`.
 
-
-def replace(path, *parts):
-    """Put bytes under `path`, complete and flushed to disk, or leave what is there. OSError where the disk does not take them."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def sealed_file(path):
-    """An h5py.File that appears under `path` sealed and complete, or not at all.
-
-    It is made in memory, so that the SHA-256 covers what was meant to be written, and a full disk is one OSError.
+    Raises:
+        OSError: the disk does not store the file; the earlier checkpoints are untouched.
     """
-    with h5py.File("image", "w", driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        image = file.id.get_file_image()
-    replace(path, seal(hashlib.sha256(image)), image)
-
-
-@contextlib.contextmanager
-def open_sealed(path):
-    """The h5py.File of a sealed file; NotAStateError where a byte is missing or not as it was written, or the content is malformed.
-
-    HDF5 sees the file only after its SHA-256 was found right, so that a damaged one cannot mislead it.
-    """
-    try:
-        with open(path, "rb") as raw:
-            first, digest = raw.read(SEAL_BYTES), hashlib.sha256()
-            if not first.startswith(SEAL):
-                raise NotAStateError(f"{path} is no file of nedhpc, or its start is damaged")
-            while piece := raw.read(2**20):
-                digest.update(piece)
-        if first != seal(digest):
-            raise NotAStateError(
-                f"{path} is torn or corrupt: its SHA-256 is not the one it was written with"
-            )
-        with h5py.File(path, "r") as file:
-            yield file
-    except (
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        ArithmeticError,
-        MemoryError,
-    ) as error:
-        raise NotAStateError(
-            f"{path} cannot be read: {str(error) or type(error).__name__}"
-        ) from None
-
-
-def value(item):
-    """What a dataset holds, strings as str."""
-    return text(item) if h5py.check_string_dtype(item.dtype) else _modest(item)[()]
-
-
-def text(item):
-    """The string or strings that a dataset holds."""
-    return _modest(item).asstr()[()]
-
-
-def _modest(item):
-    """The dataset, unless it claims more bytes than its file has: refused before memory is taken."""
-    claimed, present = item.nbytes, item.file.id.get_filesize()
-    if claimed > present:
-        raise ValueError(f"{item.name} claims {claimed} bytes, the file has {present}")
-    return item
-
-
-def _table(group):
-    return {name: value(item) for name, item in group.items()}
-
-
-def write(run_dir, state, about, keep):
-    """Write RUN_DIR/checkpoint-<step>.h5 atomically, then delete all but the last `keep`; `about` as `read` returns it."""
     path = Path(run_dir) / f"checkpoint-{state.step:010d}.h5"
     with sealed_file(path) as file:
         file.attrs["format"], file.attrs["schema_version"] = FORMAT, SCHEMA_VERSION
-        file["config"] = about["config"]
-        for name in ("config_history", "config_changes"):
-            file.create_dataset(name, data=about[name], dtype=h5py.string_dtype())
         file["state/theta"] = state.theta_P
-        file["state/theta"].attrs["layout"] = about["layout"]
         clock = {
             "step": state.step,
             "time": state.time,
             "dt": state.dt,
             "wall_time": state.wall_time,
         }
-        for group, table in (
+        for name, table in (
             ("state/coefficients", state.coefficients),
             ("state/clock", clock),
             ("stepper", state.stepper),
-            *((name, about[name]) for name in TABLES),
         ):
-            created = file.create_group(group, track_order=True)
-            for name, entry in table.items():
-                created[name] = entry
+            write_table(file.create_group(name, track_order=True), table)
+        record.write(file)
         file["sampling/draw"] = state.draw
-        for name, entry in state.selection.items():
-            file[f"sampling/selection/{name}"] = entry
+        if state.selection:
+            write_table(file.create_group("sampling/selection"), state.selection)
         file.attrs["complete"] = True
     for old in paths(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
     return path
 
 
-def paths(run_dir):
+def paths(run_dir: str | Path) -> list[Path]:
     """Checkpoints of a run folder, oldest first."""
-    return sorted(Path(run_dir).glob("checkpoint-??????????.h5"))
+    found = (path for path in Path(run_dir).glob("checkpoint-*.h5"))
+    return sorted(path for path in found if NAME.fullmatch(path.name))
 
 
-def any_in(run_dir):
-    """Whether the folder holds a run to continue, be it damaged; one killed before its first checkpoint left none."""
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(NAME.fullmatch(path.name)[1])
+
+
+def any_in(run_dir: str | Path) -> bool:
+    """True if the folder holds a run to continue, even if it is damaged.
+
+    A run that was killed before its first checkpoint left none.
+    """
     return any(Path(run_dir).glob("checkpoint-*.h5*"))
 
 
-def read(path):
-    """(State, about) of a checkpoint, `about` a dict of config, config_history, config_changes, layout and TABLES.
+def read(path: str | Path) -> tuple[State, RunRecord]:
+    """The state and the record of a checkpoint.
 
-    NotAStateError if it is none, torn or corrupt; FutureSchemaError if a later nedhpc wrote it.
+    Raises:
+        NotAStateError: the file is not a checkpoint, or is torn or corrupt.
+        FutureSchemaError: a later nedhpc wrote it.
+        StorageError: the system cannot read it at present.
     """
     with open_sealed(path) as file:
         if file.attrs.get("format") != FORMAT:
-            raise NotAStateError(f"{path} is no nedhpc checkpoint")
-        if file.attrs["schema_version"] > SCHEMA_VERSION:
+            raise NotAStateError(f"{path} is not a checkpoint of nedhpc")
+        version = int(file.attrs["schema_version"])
+        if version > SCHEMA_VERSION:
             raise FutureSchemaError(
-                f"{path} has schema version {file.attrs['schema_version']}; this nedhpc reads up to {SCHEMA_VERSION}: "
+                f"{path} has schema version {version}; this nedhpc reads up to {SCHEMA_VERSION}: "
                 "update nedhpc"
             )
-        if not file.attrs.get("complete", False):
+        if version < 1 or not file.attrs.get("complete", False):
             raise NotAStateError(f"{path} is incomplete")
-        clock, sampling = _table(file["state/clock"]), dict(file["sampling"])
-        selection = _table(sampling.pop("selection", {}))
-        draw = int(value(sampling.pop("draw")))
-        state = State(
-            value(file["state/theta"]),
-            _table(file["state/coefficients"]),
-            int(clock["step"]),
-            float(clock["time"]),
-            float(clock["dt"]),
-            _table(file["stepper"]),
-            draw,
-            float(clock["wall_time"]),
-            selection,
+        return _read_state(file), RunRecord.read(file)
+
+
+def _read_state(file: h5py.File) -> State:
+    """The state in an open checkpoint; ValueError if its numbers make no state."""
+    clock, sampling = read_table(file["state/clock"]), file["sampling"]
+    state = State(
+        value(file["state"], "theta"),
+        read_table(file["state/coefficients"]),
+        int(clock["step"]),
+        float(clock["time"]),
+        float(clock["dt"]),
+        read_table(file["stepper"]),
+        int(value(sampling, "draw")),
+        float(clock["wall_time"]),
+        read_table(sampling["selection"]) if "selection" in sampling else {},
+    )
+    if state.theta_P.ndim != 1 or state.theta_P.dtype != np.float64:
+        raise ValueError(
+            f"theta has shape {state.theta_P.shape} and type {state.theta_P.dtype}; needed is a "
+            "float64 vector"
         )
-        if state.theta_P.ndim != 1 or state.theta_P.dtype != np.float64:
-            raise ValueError(
-                f"theta has shape {state.theta_P.shape} and type {state.theta_P.dtype}; needed is a float64 vector"
-            )
-        about = {
-            "config": text(file["config"]),
-            "layout": list(map(str, file["state/theta"].attrs["layout"])),
-            "config_history": list(text(file["config_history"])),
-            "config_changes": list(text(file["config_changes"])),
-        }
-        about |= {name: _table(file[name]) for name in TABLES if name != "sampling"}
-        about["sampling"] = {name: value(item) for name, item in sampling.items()}
-        return state, about
+    if not 0 <= state.step < 2**31 or state.draw < 0 or not np.isfinite(state.wall_time):
+        raise ValueError(
+            f"step {state.step}, draw {state.draw} or wall time {state.wall_time} is not possible"
+        )
+    return state
 
 
-def newest(run_dir):
-    """(path, State, about) of the newest checkpoint that opens, and {path: error} of newer ones that do not."""
+def newest(run_dir: str | Path) -> tuple[Path, State, RunRecord, dict[Path, str]]:
+    """The newest checkpoint that opens, and {path: error} of newer ones that do not.
+
+    Raises:
+        NotAStateError: no checkpoint opens.
+        FutureSchemaError: a later nedhpc wrote a newer one, which would be lost silently.
+        StorageError: the system cannot read a newer one at present; it may be intact.
+    """
     skipped = {}
     for path in reversed(paths(run_dir)):
         try:
@@ -237,17 +159,22 @@ def newest(run_dir):
     raise NotAStateError("\n".join([f"{run_dir} holds no usable checkpoint", *skipped.values()]))
 
 
-def layout(network):
-    """A network's parameters by name, shape and offset in theta, as `about` keeps them."""
+def layout(network) -> list[str]:
+    """A network's parameters by name, shape and offset in theta, as RunRecord keeps them."""
     return [
         f"{block.name} {'x'.join(map(str, block.shape))} {block.offset}" for block in network.layout
     ]
 
 
-def tidy(run_dir, step):
-    """Before a run continues after `step`: delete what a killed one left half-written, set newer checkpoints aside (they do not open)."""
-    for left in Path(run_dir).glob(".*.*.[0-9]*"):
-        left.unlink(missing_ok=True)
+def tidy(run_dir: str | Path, step: int) -> None:
+    """Prepare the folder of a run that continues after `step`.
+
+    Files that a killed run left half-written are deleted; newer checkpoints, which do not open,
+    are renamed to *.aside.
+    """
+    for path in Path(run_dir).iterdir():
+        if LEFT_OVER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
     for path in paths(run_dir):
-        if int(path.stem[-10:]) > step:
+        if step_of(path) > step:
             path.rename(path.with_name(path.name + ".aside"))

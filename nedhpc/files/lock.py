@@ -1,4 +1,4 @@
-"""One job a run folder: a lock that ends with the process that holds it."""
+"""One job per run folder: a lock that ends with the process that holds it."""
 
 import contextlib
 import errno
@@ -6,64 +6,103 @@ import fcntl
 import logging
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-from nedhpc.errors import UsageError
+from nedhpc.errors import StorageError, UsageError
 from nedhpc.files.provenance import utc
 from nedhpc.parallel.comm import agree
 
 log = logging.getLogger("nedhpc")
 
 HELD = (errno.EAGAIN, errno.EACCES)
-WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system without locks answers."""
+"""What the system answers if another process holds the lock."""
+WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, 524)
+"""What a file system without locks answers; 524 is ENOTSUPP of NFS."""
+
+
+class Lock:
+    """The lock of a run folder, held by rank 0.
+
+    Args:
+        path: RUN_DIR/.lock.
+        file: the open file that holds the lock; None on the other ranks.
+    """
+
+    def __init__(self, path: Path, file: IO | None):
+        self.path, self.file = path, file
+
+    def lost(self) -> StorageError | None:
+        """The error if the folder or its lock was moved, deleted or replaced. Local.
+
+        Files are written by path, and would then land in another job's folder. Ranks other than 0
+        find nothing; the caller passes the result to parallel.comm.agree.
+        """
+        if self.file is None:
+            return None
+        try:
+            if os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno())):
+                return None
+        except OSError:
+            pass
+        return StorageError(
+            f"{self.path.parent} is not the folder that this run began in, or its .lock was "
+            "deleted; the run ends, so that it does not write into another job's folder"
+        )
 
 
 @contextlib.contextmanager
-def locked(comm, run_dir):
-    """Make the folder and hold RUN_DIR/.lock on rank 0; UsageError where another job has it or it is not writable. Collective.
+def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
+    """Make the folder and hold RUN_DIR/.lock on rank 0. Collective on comm.
 
-    fcntl.lockf: the system releases it when the process ends, however that comes about; NFS shows it to other hosts too.
+    fcntl.lockf: the system releases the lock when the process ends, in whatever way; NFS shows it
+    to other hosts too.
+
+    Raises:
+        UsageError: another job holds the lock, or the folder is not writable.
     """
     file = error = None
+    path = Path(run_dir).absolute() / ".lock"
     if comm.rank == 0:
         try:
-            Path(run_dir).mkdir(parents=True, exist_ok=True)
-            file = open(Path(run_dir) / ".lock", "a+")
-            error = _take(file, run_dir)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", buffering=1)
+            error = _acquire(file, run_dir)
         except OSError as caught:
             error = UsageError(
                 f"cannot write in {run_dir}: {caught.strerror}; give another place with --out"
             )
     try:
         agree(comm, error)
-        yield
+        yield Lock(path, file)
     finally:
         if file is not None:
-            file.close()
+            with contextlib.suppress(OSError):  # a full disk: the text was not written
+                file.close()
 
 
-def _take(file, run_dir):
-    """Lock the open file and write who has it; the UsageError where another job does. Local."""
+def _acquire(file, run_dir):
+    """Lock the open file and write who holds it; the UsageError if another job does. Local."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as caught:
         if caught.errno in HELD:
             file.seek(0)
+            holder = file.read().strip() or "unknown"
             return UsageError(
-                f"another job is writing in {run_dir} ({file.read().strip() or 'unknown'}); wait for its end, or give another --out"
+                f"another job is writing in {run_dir} ({holder}); wait for its end, or give "
+                "another --out"
             )
         if caught.errno not in WITHOUT:
             raise
         log.warning(
-            "%s is on a file system without locks: nothing keeps a second job out of it", run_dir
+            "%s is on a file system without locks: nothing prevents a second job from writing "
+            "there",
+            run_dir,
         )
     job = os.environ.get("SLURM_JOB_ID")
+    job = f", SLURM job {job}" if job else ""
     file.truncate(0)
-    file.write(
-        f"host {platform.node()}, pid {os.getpid()}"
-        + (f", SLURM job {job}" if job else "")
-        + f", since {utc()}\n"
-    )
-    file.flush()
+    file.write(f"host {platform.node()}, pid {os.getpid()}{job}, since {utc()}\n")
     return None

@@ -9,21 +9,29 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from nedhpc import problems
+from nedhpc.config import Config
 from nedhpc.errors import UsageError
 
 PACKAGES = ("torch", "petsc4py", "mpi4py", "h5py", "numpy", "scipy")
+SHOWN = 10
+"""Most differences between ranks that an error lists."""
 
 
-def utc():
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def utc() -> str:
+    """The time, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def collect(comm, device):
-    """A flat dict of strings and numbers. Collective on comm."""
+def collect(comm, device) -> dict[str, str | int]:
+    """The facts of a start, a flat dict. Collective on comm.
+
+    Args:
+        comm: communicator of the run.
+        device: this rank's torch device.
+    """
     hosts = comm.allgather(platform.node())
     devices = comm.allgather(str(device))
-    entry = {
+    facts = {
         "argv": " ".join(sys.argv),
         "hosts": " ".join(dict.fromkeys(hosts)),
         "num_ranks": comm.size,
@@ -31,49 +39,52 @@ def collect(comm, device):
         "devices": " ".join(devices),
         "utc": utc(),
         "python": platform.python_version(),
-        "git": _git(),
+        "git": comm.bcast(revision() if comm.rank == 0 else None, 0),
     }
-    entry |= {f"version_{name}": version(name) for name in ("nedhpc", *PACKAGES)}
-    entry |= {
+    facts |= {f"version_{name}": version(name) for name in ("nedhpc", *PACKAGES)}
+    facts |= {
         name.lower(): os.environ[name]
         for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
         if name in os.environ
     }
-    return entry
+    return facts
 
 
-def inputs(comm, config):
-    """Check that all ranks read the same config, files and code; UsageError with what differs and where. Collective on comm.
+def inputs(comm, config: Config, user_files: dict[str, str]) -> None:
+    """Check that all ranks read the same config, files and code. Collective on comm.
 
-    Then whatever is wrong with an input is found by every rank alike.
+    After that, every rank finds the same fault in an input.
+
+    Args:
+        comm: communicator of the run.
+        config: this rank's config.
+        user_files: SHA-256 of the files that the config names, as this rank reads them.
+
+    Raises:
+        UsageError: what differs, and where.
     """
     found = {
         "config": hashlib.sha256(config.toml().encode()).hexdigest(),
-        **problems.digests(config),
+        **user_files,
         "nedhpc": _sources(),
         **{name: version(name) for name in PACKAGES},
     }
-    every = comm.allgather((platform.node(), found))
-    differing = (
-        [
-            f"  {key}: {found[key]} on {every[0][0]} (rank 0), {other[key]} on {host} (rank {rank})"
-            for key in found
-            for rank, (host, other) in enumerate(every)
-            if other[key] != found[key]
-        ]
-        if comm.rank == 0
-        else None
-    )
-    differing = comm.bcast(differing, 0)
+    gathered = comm.gather((platform.node(), found), 0)
+    differing = comm.bcast(_differences(gathered) if comm.rank == 0 else None, 0)
     if differing:
-        raise UsageError(
-            "\n".join(
-                [
-                    "the ranks would not compute the same; give all of them the same files and environment:",
-                    *differing[:10],
-                ]
-            )
-        )
+        title = "the ranks would not compute the same; give them the same files and environment:"
+        raise UsageError("\n".join([title, *differing[:SHOWN]]))
+
+
+def _differences(gathered):
+    """A line for each item in which a rank differs from rank 0."""
+    host, first = gathered[0]
+    return [
+        f"  {key}: {first[key]} on {host} (rank 0), {found.get(key)} on {other} (rank {rank})"
+        for key in first
+        for rank, (other, found) in enumerate(gathered)
+        if found.get(key) != first[key]
+    ]
 
 
 def _sources():
@@ -84,8 +95,8 @@ def _sources():
     return digest.hexdigest()
 
 
-def _git():
-    """The checkout's revision, or "" for an installed package."""
+def revision() -> str:
+    """The checkout's git revision, or "" for an installed package. Local."""
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty"],

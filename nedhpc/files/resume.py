@@ -1,8 +1,21 @@
-"""What a resumed run may change: all but what its parameters, points and data belong to. Local."""
+"""How a run continues: its folder, its newest checkpoint, and which settings may change.
 
-from nedhpc import config as configs
+A resumed run may change everything except what its parameters, points and data belong to.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from nedhpc.config import Config
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.files import checkpoint
+from nedhpc.files.checkpoint import State
+from nedhpc.files.record import RunRecord
+from nedhpc.files.sealed import replace
+from nedhpc.parallel.comm import on_rank_0
+
+log = logging.getLogger("nedhpc")
 
 KEPT = {
     "network": "theta belongs to that network",
@@ -25,12 +38,48 @@ FORGETTING = (
     "stepper.spring.damping",
     "device.dtype",
 )
-"""A change of these leaves a stepper's memory of past steps without meaning."""
+"""If one of these changes, a stepper's memory of past steps has no meaning."""
 REMEDY = "start another run, with run.initial = a checkpoint to begin from its theta"
 
 
-def changes(old, new):
-    """{key: (old value, new value)} of two Configs."""
+def prepare(run_dir: str | Path, config: Config, step: int | None) -> None:
+    """Write config.toml, and clear the run folder of what a killed run left. Local.
+
+    Args:
+        run_dir: the folder; it is made if it does not exist.
+        config: the config of this start.
+        step: the step after which the run continues; None for a new run.
+
+    Raises:
+        UsageError: a new run would write into an old one's folder, or it is not writable.
+    """
+    try:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        if step is None and checkpoint.any_in(run_dir):
+            raise UsageError(
+                f"{run_dir} already holds a run; continue it with `nedhpc resume {run_dir}` or "
+                "--resume auto, or give another --out"
+            )
+        checkpoint.tidy(run_dir, step or 0)
+        replace(Path(run_dir) / "config.toml", config.toml().encode())
+    except OSError as error:
+        raise UsageError(f"cannot write in {run_dir}: {error.strerror or error}") from None
+
+
+def load_resume(comm, run_dir: str | Path) -> tuple[State, RunRecord]:
+    """The newest checkpoint that opens, read by rank 0 only. Collective on comm.
+
+    Raises:
+        NotAStateError: the folder holds no checkpoint that opens.
+    """
+    path, state, record, skipped = on_rank_0(comm, checkpoint.newest, run_dir)
+    for error in skipped.values() if comm.rank == 0 else []:
+        log.warning("%s; it is set aside, the run continues from %s", error, path.name)
+    return state, record
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple]:
+    """{key: (old value, new value)} of the settings that differ."""
     before, after = _flat(old.model_dump()), _flat(new.model_dump())
     return {
         key: (before.get(key), after.get(key))
@@ -41,9 +90,9 @@ def changes(old, new):
 
 def _flat(table, prefix=""):
     flat = {}
-    for key, value in table.items():
+    for key, entry in table.items():
         flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            _flat(entry, f"{prefix}{key}.") if isinstance(entry, dict) else {prefix + key: entry}
         )
     return flat
 
@@ -53,19 +102,41 @@ def _under(key, names):
     return next((name for name in names if key == name or key.startswith(name + ".")), None)
 
 
-def adapt(state, about, config):
-    """(State, about) to continue with `config`, and what a person should know of it; ConfigError with every change that is refused."""
-    changed = changes(configs.validate(configs.tomllib.loads(about["config"])), config)
+def adapt(
+    state: State, record: RunRecord, config: Config, user_files: dict[str, str]
+) -> tuple[State, RunRecord, list[str]]:
+    """The state and the record with which a run continues under `config`. Local.
+
+    Args:
+        state: of the checkpoint; it is changed in place.
+        record: of the checkpoint.
+        config: the config of this start.
+        user_files: SHA-256 of the files that `config` names.
+
+    Returns:
+        State, record, and what changed in words, for the log.
+
+    Raises:
+        ConfigError: every change that is refused.
+    """
+    changed = changes(record.parsed(), config)
     notes = [f"{key} = {new!r} (was {old!r})" for key, (old, new) in changed.items()]
+    edited = [
+        key
+        for key, digest in user_files.items()
+        if key in FILES[:2] and digest != record.user_files.get(key)
+    ]
+    notes += [f"{key}: the file's content changed" for key in edited]
     changed = {key: pair for key, pair in changed.items() if not _moved(key, *pair)}
     refused = [
-        f"{key}: {old!r} cannot become {new!r} in a run that continues: {KEPT[_under(key, KEPT)]}; {REMEDY}"
+        f"{key}: {old!r} cannot become {new!r} in a run that continues: "
+        f"{KEPT[_under(key, KEPT)]}; {REMEDY}"
         for key, (old, new) in changed.items()
         if _under(key, KEPT)
     ]
     if refused:
         raise ConfigError(refused)
-    if any(_under(key, FORGETTING) for key in changed) and len(state.stepper) > 1:
+    if any(_under(key, FORGETTING) for key in [*changed, *edited]) and len(state.stepper) > 1:
         state.stepper = {}
         notes.append("the stepper begins without memory of the steps before")
     if any(_under(key, ("sampling",)) for key in changed):
@@ -73,18 +144,12 @@ def adapt(state, about, config):
     if "stepper.type" in changed or "stepper.dt" in changed:
         state.dt = config.stepper.dt
     if notes:
-        about = about | {
-            "config_history": [*about["config_history"], config.toml()],
-            "config_changes": [
-                *about["config_changes"],
-                "; ".join([f"after step {state.step}: {notes[0]}", *notes[1:]]),
-            ],
-        }
-    return state, about, notes
+        record = record.changed(config, f"after step {state.step}: {'; '.join(notes)}")
+    return state, record, notes
 
 
 def _moved(key, old, new):
-    """Whether only the place of a file differs; `check` compares the content."""
+    """True if only the place of a file differs; its content is compared elsewhere."""
     return (
         key in FILES
         and bool(old)
@@ -95,25 +160,55 @@ def _moved(key, old, new):
     )
 
 
-def check(case, state, about):
-    """UsageError unless the state belongs to the case's network, coefficients and data; orders the coefficients as the problem does."""
-    if (
-        checkpoint.layout(case.network) != about["layout"]
-        or len(state.theta_P) != case.energy.num_network
-    ):
+def check(
+    state: State,
+    record: RunRecord,
+    *,
+    layout: list[str],
+    coefficients: Sequence[str],
+    data_sha256: str,
+    user_files: dict[str, str],
+) -> None:
+    """Check that a state belongs to a run's network, coefficients and data. Local.
+
+    Args:
+        state: of the checkpoint; its coefficients are put in the problem's order.
+        record: of the checkpoint.
+        layout: of the network, as checkpoint.layout returns it.
+        coefficients: names of the problem's coefficients.
+        data_sha256: digest of the data set's split; "" without data.
+        user_files: SHA-256 of the files that the config names.
+
+    Raises:
+        UsageError: what differs.
+    """
+    if layout != record.layout or len(state.theta_P) != _size(layout):
         raise UsageError(
-            f"the checkpoint's parameters ({', '.join(about['layout'])}) are not this network's "
-            f"({', '.join(checkpoint.layout(case.network))}); {REMEDY}"
+            f"the checkpoint's parameters ({', '.join(record.layout)}) are not this network's "
+            f"({', '.join(layout)}); {REMEDY}"
         )
-    if sorted(state.coefficients) != sorted(case.problem.coefficients):
+    if sorted(state.coefficients) != sorted(coefficients):
         raise UsageError(
-            f"the checkpoint has the coefficients {sorted(state.coefficients)}, the problem {sorted(case.problem.coefficients)}; {REMEDY}"
+            f"the checkpoint has the coefficients {sorted(state.coefficients)}, the problem "
+            f"{sorted(coefficients)}; {REMEDY}"
         )
     file = "problem.file"
-    if case.data_digest != about["sampling"]["data_sha256"] or case.user_files.get(file) != about[
-        "user_files"
-    ].get(file):
+    if (data_sha256, user_files.get(file)) != (
+        record.sampling["data_sha256"],
+        record.user_files.get(file),
+    ):
         raise UsageError(
-            f"the data set or its split is not what the run was trained on; restore it, or {REMEDY}"
+            "the data set or its split is not what the run was trained on; restore it, or " + REMEDY
         )
-    state.coefficients = {name: state.coefficients[name] for name in case.problem.coefficients}
+    state.coefficients = {name: state.coefficients[name] for name in coefficients}
+
+
+def _size(layout):
+    """Number of parameters of a layout: the end of its last array."""
+    if not layout:
+        return 0
+    _, shape, offset = layout[-1].rsplit(" ", 2)
+    size = 1
+    for length in shape.split("x") if shape else []:
+        size *= int(length)
+    return int(offset) + size

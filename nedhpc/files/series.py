@@ -1,13 +1,18 @@
-"""The time series of a run: kept in memory, rewritten atomically, always readable. Local: one rank writes."""
+"""The time series of a run: kept in memory, rewritten atomically, always readable.
+
+Local: one rank writes.
+"""
 
 import logging
 import time
+from pathlib import Path
+from typing import Self
 
 import h5py
 import numpy as np
 
 from nedhpc.errors import NotAStateError
-from nedhpc.files.checkpoint import open_sealed, sealed_file, value
+from nedhpc.files.sealed import open_sealed, sealed_file, value
 from nedhpc.parallel.phases import PHASES
 
 log = logging.getLogger("nedhpc")
@@ -19,6 +24,7 @@ LONG_NAMES = {
     "time": "time of the flow",
     "dt": "time step taken",
     "energy": "energy on the sample",
+    "held_out_energy": "energy on points that are not trained on",
     "relative_l2": "relative L2 error",
     "wall_time": "wall time, resumes included",
     "solver/effective_rank": "singular values above cutoff and damping",
@@ -30,56 +36,90 @@ LONG_NAMES |= {
 
 
 class Series:
-    """Equal-length columns by dataset name."""
+    """Columns by dataset name, all of the same length; an entry that a column lacks is NaN.
 
-    def __init__(self, path, columns=None):
-        self.path, self.columns = path, columns or {}
+    Args:
+        path: the file.
+        columns: earlier entries, {name: list of numbers}; they must be of equal length.
+    """
+
+    def __init__(self, path: str | Path, columns: dict[str, list[float]] | None = None):
+        self.path, self.columns = Path(path), columns or {}
         self.written = -np.inf
 
     @classmethod
-    def open(cls, path, last_step):
-        """The series of an earlier run, cut at `last_step`; empty, and said so, where the file is missing or does not open."""
+    def open(cls, path: str | Path, last_step: int) -> Self:
+        """The series of an earlier run up to `last_step`.
+
+        A file that does not open is renamed to *.aside, with a warning, and the series begins
+        empty.
+        """
+        path = Path(path)
         try:
             columns = read(path)
         except NotAStateError as error:
-            log.warning("the time series begins anew: %s", error)
+            if path.exists():
+                aside = _unused(path.with_name(path.name + ".aside"))
+                path.rename(aside)
+                log.warning("a new time series begins, the old one is %s: %s", aside.name, error)
+            else:
+                log.warning("a new time series begins: %s", error)
             return cls(path)
         kept = columns["step"] <= last_step
         return cls(path, {name: list(values[kept]) for name, values in columns.items()})
 
-    def append(self, entry):
-        for name, value in entry.items():
-            self.columns.setdefault(name, []).append(value)
+    def append(self, entry: dict[str, float]) -> None:
+        """Append an entry; it must have a `step`."""
+        count = len(self.columns.get("step", []))
+        for name in entry.keys() | self.columns.keys():
+            # A resumed run may have other terms or metrics than the run before.
+            column = self.columns.setdefault(name, [np.nan] * count)
+            column.append(entry.get(name, np.nan))
 
-    def write(self, force=True):
-        """Rewrite the file, at most every 10 s unless forced."""
+    def write(self, force: bool = True) -> None:
+        """Rewrite the file, at most every 10 s unless forced. OSError if the disk is full."""
         if not self.columns or not force and time.monotonic() - self.written < REWRITE_SECONDS:
             return
         with sealed_file(self.path) as file:
             step = file.create_dataset("step", data=np.asarray(self.columns["step"], np.int64))
             step.make_scale("step")
-            for name, values in self.columns.items():
-                dataset = (
-                    step
-                    if name == "step"
-                    else file.create_dataset(name, data=np.asarray(values, float))
-                )
-                if name != "step":
-                    dataset.dims[0].attach_scale(step)
-                dataset.attrs["units"] = UNITS.get(
-                    name, "s" if name.startswith("seconds/") else "1"
-                )
-                dataset.attrs["long_name"] = LONG_NAMES.get(name, name.replace("/", " "))
+            _describe(step, "step")
+            for name in sorted(self.columns.keys() - {"step"}):
+                dataset = file.create_dataset(name, data=np.asarray(self.columns[name], float))
+                dataset.dims[0].attach_scale(step)
+                _describe(dataset, name)
         self.written = time.monotonic()
 
 
-def read(path):
-    """{dataset name: values} of a series file."""
+def _describe(dataset, name):
+    dataset.attrs["units"] = UNITS.get(name, "s" if name.startswith("seconds/") else "1")
+    dataset.attrs["long_name"] = LONG_NAMES.get(name, name.replace("/", " "))
+
+
+def _unused(path):
+    """The path, or the first of path.1, path.2, ... that no file has."""
+    number, found = 0, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}.{number}")
+    return found
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """{dataset name: values} of a series file, columns of one length.
+
+    Raises:
+        NotAStateError: the file is not a series, or is torn or corrupt.
+    """
     columns = {}
+
+    def collect(name, item):
+        if isinstance(item, h5py.Dataset):
+            columns[name] = value(file, name)
+
     with open_sealed(path) as file:
-        file.visititems(
-            lambda name, item: (
-                columns.update({name: value(item)}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
+        file.visititems(collect)
+        length = columns["step"].shape
+        if any(np.shape(column) != length or len(length) != 1 for column in columns.values()):
+            raise ValueError("its columns differ in length")
     return columns

@@ -1,286 +1,248 @@
-"""The energy E(theta) = sum_k weight_k sum_q w_q l_k(x_q, j_q(theta), c) on one rank's share of a sample.
+"""The energy E(theta) = sum_k weight_k sum_q w_q l_k(x_q, j_q(theta), c) on one rank's share of a
+sample.
 
-Parameters are the vector (theta, c): the network's, then the trainable coefficients. Residual terms give scaled rows
-A_NP = sqrt(weight w) dr/dtheta with their residual r_N, so that E = |r|^2 / 2 and g = A^T r; cross-entropy terms give rows
-A = sqrt(weight w) L dz/dtheta of their logits z with L^T L = diag(p) - p p^T and an r_N with g = A^T r, though E is not
-|r|^2 / 2; density terms give rows A = sqrt(weight w) L Jj with L^T L = l''(j) (negative curvature cut off), and g alone.
-Local: nothing here communicates.
+Parameters are the vector (theta, c): those of the ansatz, then the trainable coefficients. A term
+with a row residual r gives scaled rows A_NP = sqrt(weight w) dr/dtheta with g = A^T r (and E =
+|r|^2 / 2 if it is a Residual). A density gives rows A = sqrt(weight w) L Jj, where L^T L = l''(j)
+without its negative curvature, and the gradient g by itself. Local: nothing here communicates.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
+from torch import Tensor
 
-from nedhpc.ansatz import jets
-from nedhpc.problems.base import CrossEntropy, Density, Residual
-from nedhpc.rows.tangent import Chunk, Tangent, gather
-
-
-@dataclass(slots=True)
-class Rows:
-    """Scaled rows A of this rank; r_N is None where a density term leaves no row residual. E_K: energy by term."""
-
-    A: Tangent
-    r_N: torch.Tensor | None
-    g_P: torch.Tensor | None
-    """Gradient, formed only where r_N is None."""
-    E_K: torch.Tensor
-
+from nedhpc.ansatz.jets import JetLayout
+from nedhpc.problems.base import Problem
+from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.terms import LinearTerm, Seed, gradient
+from nedhpc.rows.base import Chunk, RowOperator
+from nedhpc.rows.gather import gather
+from nedhpc.sampling.points import Points
 
 JET_BYTES = 2**26
 """Jets of a chunk in all layers, of which a sweep holds about seven such sets."""
 
 
-class Energy:
-    """The terms of `problem` on the jets of `network`; `chunk` and JET_BYTES bound the points that are in flight at once."""
+@dataclass(slots=True)
+class Linear:
+    """The energy of this rank's points at one theta: rows A, residual or gradient, energies."""
 
-    def __init__(self, problem, network, chunk):
-        self.problem, self.network = problem, network
-        self.layouts = [
-            jets.parse(term.jets, problem.outputs, problem.coordinates) for term in problem.terms
-        ]
-        self.point_bytes = max(network.point_bytes(layout) for layout in self.layouts)
+    A: RowOperator
+    r_N: Tensor | None
+    """Scaled residual with g = A^T r; None if a term has none."""
+    g_P: Tensor | None
+    """Gradient, formed only if r_N is None."""
+    E_K: Tensor
+    """Energy by term, float64."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """A chunk of a term's points:
+
+    term number, points, targets, normals, weights times the term's.
+    """
+
+    k: int
+    term: BoundTerm
+    x_ND: Tensor
+    y_NM: Tensor | None
+    n_ND: Tensor | None
+    w_N: Tensor
+
+
+class Energy:
+    """The terms of a problem on the jets of an ansatz.
+
+    Args:
+        problem: its outputs, coordinates and coefficients.
+        terms: its bound terms, at least one.
+        ansatz: u(x; theta), with `jets` and `linearise`.
+        chunk: most points that are in flight at once; JET_BYTES may make it smaller.
+    """
+
+    def __init__(self, problem: Problem, terms: Sequence[BoundTerm], ansatz, chunk: int):
+        self.problem, self.terms, self.ansatz = problem, tuple(terms), ansatz
+        self.point_bytes = max(ansatz.point_bytes(term.layout) for term in terms)
         self.chunk = min(chunk, max(1, JET_BYTES // self.point_bytes))
-        self.num_network = network.num_parameters
+        self.num_network = ansatz.num_parameters
         self.num_coefficients = len(problem.coefficients)
         self.num_parameters = self.num_network + self.num_coefficients
         self.all_columns = slice(0, self.num_parameters)
-        self.has_row_residual = not any(isinstance(term, Density) for term in problem.terms)
-        """g = A^T r."""
-        self.is_least_squares = all(isinstance(term, Residual) for term in problem.terms)
+        self.has_row_residual = all(term.has_residual for term in terms)
+        """g = A^T r, for all terms together."""
+        self.is_least_squares = all(term.kind.is_least_squares for term in terms)
         """E = |r|^2 / 2 too."""
-
-    def factors_pay(self, num_rows):
-        """Whether A A^T of num_rows[k] rows of each term costs less by factors, sums over pairs of channels, than from rows."""
-        channels = sum(n * layout.num_channels for n, layout in zip(num_rows, self.layouts))
-        return channels**2 * self.network.factor_cost() < sum(num_rows) ** 2 * self.num_parameters
-
-    def _chunks(self, sample):
-        for k, (term, layout) in enumerate(zip(self.problem.terms, self.layouts)):
-            points = sample[term.on]
-            # One empty chunk keeps an empty share's shapes right.
-            for start in range(0, max(1, len(points.x_ND)), self.chunk):
-                part = slice(start, start + self.chunk)
-                y = None if points.y_NM is None else points.y_NM[part]
-                yield k, term, layout, points.x_ND[part], y, points.weight_N[part] * term.weight
-
-    def _call(self, term, x_ND, view, c_NK, y_NM):
-        """The user's function as (N, k)."""
-        c = SimpleNamespace(
-            **{name: c_NK[:, i] for i, name in enumerate(self.problem.coefficients)}
+        self.is_misfit = not self.num_coefficients and all(
+            term.is_misfit and term.weight == 1 and term.on in ("interior", "data")
+            for term in terms
         )
-        method = getattr(self.problem, term.name)
-        value = method(x_ND, view, c) if y_NM is None else method(x_ND, view, c, y_NM)
-        return value.unsqueeze(1) if value.ndim == 1 else value
+        """r = u - target on the metric's own points: the L2 descent direction is known by point."""
 
-    def _expand(self, theta_P, num_points):
-        return theta_P[self.num_network :].expand(num_points, self.num_coefficients)
+    def num_rows(self, counts: dict[str, int]) -> list[int]:
+        """Rows of A by term, for the global numbers of points of each part."""
+        return [counts[term.on] * term.rows_per_point for term in self.terms]
 
-    def evaluate(self, theta_P, sample, base_P=None):
-        """(E_K, r_N): energy by term, and the scaled residual, None where a density leaves none; differentiable. Cost O(N P).
-
-        Of a cross-entropy r_N is the line through base_P (default: theta) with the rows there as Jacobian: r + L (z(theta) - z), with L
-        and r frozen at base_P, so that its second derivative is L times the logits'.
+    def factors_pay(self, counts: dict[str, int]) -> bool:
+        """Whether A A^T costs less from factors by layer, a sum over pairs of channels, than from
+        rows.
         """
-        E_K = [torch.zeros((), dtype=torch.float64, device=theta_P.device)] * len(
-            self.problem.terms
-        )
+        rows = self.num_rows(counts)
+        pairs = zip(rows, self.terms, strict=True)
+        channels = sum(n * term.layout.num_channels for n, term in pairs)
+        return channels**2 * self.ansatz.factor_cost() < sum(rows) ** 2 * self.num_parameters
+
+    def evaluate(
+        self, theta_P: Tensor, points: dict[str, Points], base_P: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Energy by term and scaled residual, differentiable in theta.
+
+        Args:
+            theta_P: parameters (P,).
+            points: this rank's share of each part.
+            base_P: state at which terms whose rows depend on the state are frozen; default theta.
+
+        Returns:
+            (E_K float64, r_N), r_N None if a term has no row residual. Cost O(N P).
+        """
+        E_K = [torch.zeros((), dtype=torch.float64, device=theta_P.device)] * len(self.terms)
         r_N = []
-        for k, term, layout, x, y, w in self._chunks(sample):
-            value = self._local(term, layout, theta_P, x, y)
-            E_K[k] = E_K[k] + w.double() @ _density(term, value, y)
-            if isinstance(term, CrossEntropy):
-                with torch.no_grad():
-                    base = (
-                        value.detach()
-                        if base_P is None
-                        else self._local(term, layout, base_P, x, y)
-                    )
-                    L, r = _softmax_rows(base, y)
-                value = r + torch.einsum("nij,nj->ni", L, value - base)
-            r_N.append((w.sqrt() * value.T).reshape(-1))
+        for piece in self._pieces(points):
+            value = self._value(piece, theta_P)
+            kind = piece.term.kind
+            E_K[piece.k] = E_K[piece.k] + piece.w_N.double() @ kind.density(value, piece.y_NM)
+            if self.has_row_residual:
+                frozen = base_P is not None and not kind.is_least_squares
+                base = self._value(piece, base_P) if frozen else None
+                r_NK = kind.residual(value, piece.y_NM, base)
+                r_N.append((piece.w_N.sqrt() * r_NK.T).reshape(-1))
         return torch.stack(E_K), torch.cat(r_N) if self.has_row_residual else None
 
-    def _local(self, term, layout, theta_P, x, y):
-        j = self.network.jets(theta_P[: self.num_network], x, layout)
-        return self._call(term, x, layout.view(j), self._expand(theta_P, len(x)), y)
+    def linearise(
+        self,
+        theta_P: Tensor,
+        points: dict[str, Points],
+        columns: slice | None = None,
+        factored: bool = False,
+    ) -> Linear:
+        """Scaled rows and residual at theta.
 
-    def rows(self, theta_P, sample, columns=None, factored=False):
-        """Scaled rows and residual at theta, of a slice of the columns or all. Cost O(N P) for each residual component.
+        Args:
+            theta_P: parameters (P,).
+            points: this rank's share of each part.
+            columns: those of the rows; default all.
+            factored: leave the rows unformed, as outer products by layer; all columns only.
 
-        factored: all columns, the rows unformed.
+        Returns:
+            Rows, residual or gradient, energies. Cost O(N P) for each row of a point.
         """
-        num_points = sum(len(sample[term.on].x_ND) for term in self.problem.terms)
-        tangent, r_N, E_K, g_P = gather(
-            lambda: self._linear_chunks(theta_P, sample),
-            self.all_columns if columns is None else columns,
+        num_points = sum(len(points[term.on].x_ND) for term in self.terms)
+        columns = self.all_columns if columns is None else columns
+        A, r_N, E_K, g_P = gather(
+            lambda: self._linear_chunks(theta_P, points),
+            columns,
             num_points,
-            len(self.problem.terms),
+            len(self.terms),
             factored,
         )
-        return (
-            Rows(tangent, r_N, None, E_K)
-            if self.has_row_residual
-            else Rows(tangent, None, g_P, E_K)
-        )
+        return Linear(A, r_N, None, E_K) if self.has_row_residual else Linear(A, None, g_P, E_K)
 
-    def _linear_chunks(self, theta_P, sample):
-        for k, term, layout, x, y, w in self._chunks(sample):
-            lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
-            density, r, g_seed = _density(term, value, y), None, None
-            if isinstance(term, Density):
-                seeds, g_seed = _curvature(value, j, c)
-                g_seed = _scaled(w, g_seed)
-            else:
-                residual = value.detach()
-                if isinstance(term, CrossEntropy):
-                    L, residual = _softmax_rows(residual, y)
-                    with torch.enable_grad():
-                        value = torch.einsum("nij,nj->ni", L, value)
-                seeds = _gradients(value, j, c)
-                r = [w.sqrt() * component for component in residual.unbind(1)]
-                if not self.has_row_residual:
-                    g_seed = _scaled(w, _gradient(density, j, c))
-            E = w.double() @ density.detach()
-            yield Chunk(k, lin, [_scaled(w.sqrt(), seed) for seed in seeds], r, E, g_seed)
+    def _linear_chunks(self, theta_P: Tensor, points: dict[str, Points]) -> Iterator[Chunk]:
+        for piece in self._pieces(points):
+            lin, j, c, value = self._linearised_value(piece, theta_P)
+            kind, w_N = piece.term.kind, piece.w_N
+            linear: LinearTerm = kind.linearise(value, j, c, piece.y_NM)
+            density = kind.density(value, piece.y_NM)
+            slope = None
+            if not self.has_row_residual:
+                slope = linear.slope or gradient(density, j, c)
+                slope = _scaled(w_N, slope)
+            r = None
+            if linear.r_NK is not None:
+                r = [w_N.sqrt() * component for component in linear.r_NK.unbind(1)]
+            seeds = [_scaled(w_N.sqrt(), seed) for seed in linear.seeds]
+            yield Chunk(piece.k, lin, seeds, r, w_N.double() @ density.detach(), slope)
 
-    def gradient(self, theta_P, sample):
-        """(g_P, E_K) without rows: one reverse sweep. Cost O(N P), memory of a chunk."""
+    def gradient(self, theta_P: Tensor, points: dict[str, Points]) -> tuple[Tensor, Tensor]:
+        """(g_P, E_K) without rows, by one reverse sweep. Cost O(N P), memory of a chunk."""
         g_P = torch.zeros_like(theta_P)
-        E_K = torch.zeros(len(self.problem.terms), dtype=torch.float64, device=theta_P.device)
-        for k, term, layout, x, y, w in self._chunks(sample):
-            lin, j, c, value = self._linearize(term, layout, theta_P, x, y)
-            density = _density(term, value, y)
-            E_K[k] += w.double() @ density.detach()
-            g_P += Chunk(k, lin, []).pull(_scaled(w, _gradient(density, j, c)))
+        E_K = torch.zeros(len(self.terms), dtype=torch.float64, device=theta_P.device)
+        for piece in self._pieces(points):
+            lin, j, c, value = self._linearised_value(piece, theta_P)
+            density = piece.term.kind.density(value, piece.y_NM)
+            E_K[piece.k] += piece.w_N.double() @ density.detach()
+            g_P += Chunk(piece.k, lin, []).pull(_scaled(piece.w_N, gradient(density, j, c)))
         return g_P, E_K
 
-    def residual_size(self, theta_P, on, x_ND):
-        """sqrt(sum_k weight_k |r_k|^2) (N,) over the Residual terms on a point set, at any of its points."""
-        terms = [
-            (term, layout)
-            for term, layout in zip(self.problem.terms, self.layouts)
-            if term.on == on
-        ]
-        return torch.cat(
-            [
-                sum(
-                    term.weight * self._local(term, layout, theta_P, x, None).square().sum(1)
-                    for term, layout in terms
-                ).sqrt()
-                for x in x_ND.split(self.chunk)
-            ]
-        )
+    def residual_size(self, theta_P: Tensor, on: str, x_ND: Tensor, n_ND=None) -> Tensor:
+        """sqrt(sum_k weight_k |r_k|^2) (N,) over the residual terms on a part, at its points x."""
+        sizes = []
+        for start in range(0, max(1, len(x_ND)), self.chunk):
+            part = slice(start, start + self.chunk)
+            x, n = x_ND[part], None if n_ND is None else n_ND[part]
+            pieces = [Piece(0, t, x, None, n, x[:, 0]) for t in self.terms if t.on == on]
+            squares = [p.term.weight * self._value(p, theta_P).square().sum(1) for p in pieces]
+            sizes.append(sum(squares[1:], squares[0]).sqrt())
+        return torch.cat(sizes)
 
-    def metric_rows(self, theta_P, sample, layouts):
-        """Tangent of sqrt(w) times the parameter Jacobian of each jet channel in `layouts`, {point set: JetLayout}."""
+    def metric_rows(
+        self, theta_P: Tensor, points: dict[str, Points], layouts: dict[str, JetLayout]
+    ) -> RowOperator:
+        """Rows sqrt(w) dj/dtheta of each jet channel in `layouts`, {part: JetLayout}."""
 
         def chunks():
             for on, layout in layouts.items():
-                points = sample[on]
-                for start in range(0, max(1, len(points.x_ND)), self.chunk):
-                    x = points.x_ND[start : start + self.chunk]
-                    lin = self.network.linearize(theta_P[: self.num_network], x, layout)
-                    c_seed, seeds = x.new_zeros(len(x), self.num_coefficients), []
-                    for channel in range(layout.num_channels):
-                        for output in range(lin.j_NCM.shape[2]):
-                            j_seed = torch.zeros_like(lin.j_NCM)
-                            j_seed[:, channel, output] = points.weight_N[
-                                start : start + self.chunk
-                            ].sqrt()
-                            seeds.append((j_seed, c_seed))
-                    yield Chunk(0, lin, seeds)
+                x_ND, w_N = points[on].x_ND, points[on].weight_N
+                for start in range(0, max(1, len(x_ND)), self.chunk):
+                    part = slice(start, start + self.chunk)
+                    x = x_ND[part]
+                    lin = self.ansatz.linearise(theta_P[: self.num_network], x, layout)
+                    yield Chunk(0, lin, list(self._channel_seeds(lin.j_NCM, w_N[part].sqrt())))
 
-        return gather(chunks, self.all_columns, sum(len(sample[on].x_ND) for on in layouts))[0]
+        num_points = sum(len(points[on].x_ND) for on in layouts)
+        return gather(chunks, self.all_columns, num_points)[0]
 
-    def _linearize(self, term, layout, theta_P, x, y):
-        lin = self.network.linearize(theta_P[: self.num_network].detach(), x, layout)
+    def _channel_seeds(self, j_NCM: Tensor, root_w_N: Tensor) -> Iterator[Seed]:
+        """sqrt(w) on one channel of one output each."""
+        c_seed = j_NCM.new_zeros(len(j_NCM), self.num_coefficients)
+        for channel in range(j_NCM.shape[1]):
+            for output in range(j_NCM.shape[2]):
+                j_seed = torch.zeros_like(j_NCM)
+                j_seed[:, channel, output] = root_w_N
+                yield j_seed, c_seed
+
+    def _pieces(self, points: dict[str, Points]) -> Iterator[Piece]:
+        for k, term in enumerate(self.terms):
+            on = points[term.on]
+            # One empty chunk keeps the shapes of an empty share right.
+            for start in range(0, max(1, len(on.x_ND)), self.chunk):
+                part = slice(start, start + self.chunk)
+                y, n = (None if v is None else v[part] for v in (on.y_NM, on.n_ND))
+                yield Piece(k, term, on.x_ND[part], y, n, on.weight_N[part] * term.weight)
+
+    def _coefficients(self, theta_P: Tensor, num_points: int) -> Tensor:
+        return theta_P[self.num_network :].expand(num_points, self.num_coefficients)
+
+    def _value(self, piece: Piece, theta_P: Tensor) -> Tensor:
+        """The term's value (N, K), differentiable in theta."""
+        x = piece.x_ND
+        j = self.ansatz.jets(theta_P[: self.num_network], x, piece.term.layout)
+        c = self._coefficients(theta_P, len(x))
+        return piece.term.value(x, j, c, piece.y_NM, piece.n_ND)
+
+    def _linearised_value(self, piece: Piece, theta_P: Tensor):
+        """(linearisation, j, c, value): the value is differentiable in the leaves j and c only."""
+        x = piece.x_ND
+        lin = self.ansatz.linearise(theta_P[: self.num_network].detach(), x, piece.term.layout)
         j = lin.j_NCM.detach().requires_grad_()
-        c = self._expand(theta_P, len(x)).detach().clone().requires_grad_()
+        c = self._coefficients(theta_P, len(x)).detach().clone().requires_grad_()
         with torch.enable_grad():
-            value = self._call(term, x, layout.view(j), c, y)
+            value = piece.term.value(x, j, c, piece.y_NM, piece.n_ND)
         return lin, j, c, value
 
 
-def _density(term, value, y):
-    """l (N,), float64, of what the term's method returned."""
-    value = value.double()
-    if isinstance(term, Residual):
-        return 0.5 * (value * value).sum(1)
-    if isinstance(term, CrossEntropy):
-        return -(y * torch.log_softmax(value, 1)).sum(1)
-    return value[:, 0]
-
-
-def _softmax_rows(z, y):
-    """(L (N, k, k), r (N, k)) of a cross-entropy at logits z: L^T L = diag(p) - p p^T and L^T r = p - y.
-
-    L = diag(s) (I - 1 p^T), r = (p - y) / s with s = sqrt(p), held above the square root of rounding: L^T r does not depend on s,
-    and L^T L by rounding alone. 1 - p is summed, not subtracted: it counts where p is near 1.
-    """
-    log_p = torch.log_softmax(z, 1)
-    p, s = log_p.exp(), (0.5 * log_p).exp().clamp(min=torch.finfo(z.dtype).eps ** 0.5)
-    q = p @ (1 - torch.eye(z.shape[1], dtype=z.dtype, device=z.device))  # 1 - p
-    rows = -p.unsqueeze(1).repeat(1, z.shape[1], 1)
-    rows.diagonal(dim1=1, dim2=2).copy_(q)
-    return s.unsqueeze(2) * rows, (p * (1 - y) - y * q) / s
-
-
-def _scaled(factor_N, seed):
-    return tuple(factor_N.view(-1, *[1] * (part.ndim - 1)) * part for part in seed)
-
-
-def _gradient(value_N, j, c, create_graph=False):
-    """d value / d (j, c) by point; zero where the value does not depend on one."""
-    if not value_N.requires_grad:
-        return torch.zeros_like(j), torch.zeros_like(c)
-    with torch.enable_grad():
-        grads = torch.autograd.grad(
-            value_N.sum(),
-            (j, c),
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-    return grads
-
-
-def _gradients(value_NK, j, c):
-    """`_gradient` of each component, all in one batched backward pass."""
-    if value_NK.shape[1] == 1 or not value_NK.requires_grad:
-        return [_gradient(component, j, c) for component in value_NK.unbind(1)]
-    each = torch.eye(value_NK.shape[1], dtype=value_NK.dtype, device=value_NK.device)
-    with torch.enable_grad():
-        grads = torch.autograd.grad(
-            value_NK.sum(0),
-            (j, c),
-            each,
-            retain_graph=True,
-            is_grads_batched=True,
-            allow_unused=True,
-        )
-    return list(
-        zip(
-            *(
-                x.new_zeros(len(each), *x.shape) if grad is None else grad
-                for x, grad in zip((j, c), grads)
-            )
-        )
-    )
-
-
-def _curvature(value, j, c):
-    """Seeds of the rows L with L^T L = the positive part of l''(j, c), and the gradient's seed l'(j, c)."""
-    l1_j, l1_c = _gradient(value[:, 0], j, c, create_graph=True)
-    flat = torch.cat([l1_j.reshape(len(j), -1), l1_c], 1)
-    hessian = []
-    for entry in flat.unbind(1):
-        ll_j, ll_c = _gradient(entry, j, c)
-        hessian.append(torch.cat([ll_j.reshape(len(j), -1), ll_c], 1))
-    values, vectors = torch.linalg.eigh(torch.stack(hessian, 1))
-    L = values.clamp(min=0).sqrt().unsqueeze(2) * vectors.transpose(1, 2)
-    split = j[0].numel() if len(j) else flat.shape[1] - c.shape[1]
-    seeds = [(row[:, :split].reshape(j.shape), row[:, split:]) for row in L.unbind(1)]
-    return seeds, (l1_j.detach(), l1_c.detach())
+def _scaled(factor_N: Tensor, seed: Seed) -> Seed:
+    j_seed, c_seed = seed
+    return factor_N.view(-1, 1, 1) * j_seed, factor_N.view(-1, 1) * c_seed

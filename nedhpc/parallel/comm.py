@@ -1,28 +1,42 @@
 """Communicator helpers: blocks of indices, reductions in a fixed order, agreement on failure.
 
-Every function says whether it is collective. Reductions follow a binary tree by rank, so that a result depends on the
-number of ranks alone, and are float64 on the host.
+Every function says whether it is collective. Reductions follow a binary tree by rank, so that a
+result depends only on the number of ranks; they are float64 on the host.
 """
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
 from nedhpc.errors import NedError
 
 MESSAGE_BYTES = 2**30
-ALONE_SECONDS = 5.0
-"""A rank that fails waits this long for the others to fail alike, then ends the job."""
+"""Longest message; MPI counts in 32 bits."""
+ARRIVAL_SECONDS = 5.0
+"""A rank that fails waits this long for the others to fail in the same way; then it ends the job."""
 
 
-def block(num_global, rank, size):
-    """[start, stop) of this rank's contiguous share of num_global indices; uneven and empty shares are fine. Local."""
+def block(num_global: int, rank: int, size: int) -> tuple[int, int]:
+    """[start, stop) of this rank's contiguous share of num_global indices. Local.
+
+    Shares differ by at most one; a share may be empty.
+    """
     return num_global * rank // size, num_global * (rank + 1) // size
 
 
-def tree_reduce(comm, x, combine):
-    """combine(x_0, x_1, ...) over ranks along a binary tree, on rank 0; None elsewhere. Collective on comm."""
+def tree_reduce(comm, x: np.ndarray, combine: Callable) -> np.ndarray | None:
+    """combine(x_0, x_1, ...) over ranks along a binary tree. Collective on comm.
+
+    Args:
+        comm: communicator.
+        x: this rank's float64 array; the shapes of the ranks may differ.
+        combine: function of two arrays.
+
+    Returns:
+        The result on rank 0, None elsewhere.
+    """
     rank, size, step = comm.rank, comm.size, 1
     while step < size:
         if rank % (2 * step):
@@ -54,8 +68,11 @@ def _receive(comm, source):
     return x
 
 
-def total(comm, x):
-    """Sum of float64 arrays over ranks in a fixed order, the same bits on every rank. Collective on comm."""
+def total(comm, x) -> np.ndarray:
+    """Sum of float64 arrays over ranks in a fixed order, the same bits on every rank.
+
+    Collective on comm.
+    """
     x = np.array(x, dtype=np.float64)
     if comm.size == 1:
         return x
@@ -63,22 +80,31 @@ def total(comm, x):
     return broadcast(comm, y if comm.rank == 0 else np.empty_like(x))
 
 
-def broadcast(comm, x):
-    """Rank 0's float64 array on every rank; the others pass one of the same shape. Collective on comm."""
+def broadcast(comm, x: np.ndarray) -> np.ndarray:
+    """Rank 0's float64 array on every rank; the others pass one of the same shape, which is
+    overwritten. Collective on comm.
+    """
     for piece in _pieces(x):
         comm.Bcast(piece, 0)
     return x
 
 
-def maximum(comm, x):
+def maximum(comm, x) -> np.ndarray:
     """Largest of float64 arrays over ranks, element by element. Collective on comm."""
+    from mpi4py import (
+        MPI,  # importing it initialises MPI, which commands that only read do not need
+    )
+
     x = np.array(x, dtype=np.float64)
     comm.Allreduce(MPI.IN_PLACE, x, MPI.MAX)
     return x
 
 
-def agree(comm, error):
-    """Raise the lowest failing rank's NedError on every rank; return where no rank passed one. Collective on comm."""
+def agree(comm, error: NedError | None) -> None:
+    """Raise the lowest failing rank's error on every rank; return if no rank has one.
+
+    Collective on comm.
+    """
     if comm.size > 1:
         found = comm.allgather(None if error is None else (type(error).__name__, str(error)))
         first = next((e for e in found if e is not None), None)
@@ -90,7 +116,7 @@ def agree(comm, error):
         raise error
 
 
-def on_rank_0(comm, function, *args):
+def on_rank_0(comm, function: Callable, *args) -> Any:
     """function(*args) of rank 0 on every rank; its NedError too. Collective on comm."""
     result = error = None
     if comm.rank == 0:
@@ -102,9 +128,14 @@ def on_rank_0(comm, function, *args):
     return comm.bcast(result, 0)
 
 
-def all_come(comm):
-    """Whether every rank comes here within ALONE_SECONDS. Needs a communicator of its own: the others may be in any call of another."""
-    barrier, deadline = comm.Ibarrier(), time.monotonic() + ALONE_SECONDS
+def all_come(comm) -> bool:
+    """True if all ranks arrive within 5 s. Uses its own communicator, since other ranks may be
+    inside a collective on `comm`.
+
+    Args:
+        comm: a duplicate of the run's communicator that is used for nothing else.
+    """
+    barrier, deadline = comm.Ibarrier(), time.monotonic() + ARRIVAL_SECONDS
     while not barrier.Test():
         if time.monotonic() > deadline:
             return False

@@ -4,77 +4,102 @@ import math
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 from nedhpc import config
 from nedhpc.files import checkpoint
+from nedhpc.files.record import RunRecord
+
+NUMBERS = ("energy", "held_out_energy", "relative_l2", "projection_error")
+"""Figures that are None if they were not measured."""
+FACTS = (
+    "seconds_per_step",
+    "num_parameters",
+    "num_points",
+    "num_ranks",
+    "device",
+    "dtype",
+    "peak_memory_mb",
+)
+"""Entries of /stats that are reported as they are."""
 
 
-def info(path):
-    """The facts of `nedhpc info`; NotAStateError where path holds no usable checkpoint."""
+def info(path: str | Path) -> dict[str, Any]:
+    """The facts that `nedhpc info` reports, as JSON stores them. Local.
+
+    Args:
+        path: a run folder, whose newest checkpoint is read, or a checkpoint.
+
+    Raises:
+        NotAStateError: the path holds no usable checkpoint.
+    """
     path = Path(path)
-    file, state, about, skipped = (
-        checkpoint.newest(path) if path.is_dir() else (path, *checkpoint.read(path), {})
-    )
-    stats = {
-        key: value.item() if hasattr(value, "item") else value
-        for key, value in about["stats"].items()
-    }
-    settings = config.tomllib.loads(about["config"])
-
-    def number(key):
-        value = stats.get(key)
-        return None if value is None or math.isnan(value) else value
-
-    def numbers(prefix):
-        return {key.removeprefix(prefix): number(key) for key in stats if key.startswith(prefix)}
-
-    metrics = numbers("metrics_")
-    if state.coefficients:
-        metrics["coefficients"] = {name: float(value) for name, value in state.coefficients.items()}
+    if path.is_dir():
+        file, state, record, skipped = checkpoint.newest(path)
+    else:
+        file, skipped = path, {}
+        state, record = checkpoint.read(path)
+    stats = {key: _plain(value) for key, value in record.stats.items()}
+    coefficients = {name: _plain(value) for name, value in state.coefficients.items()}
+    metrics = _with_prefix(stats, "metrics_")
+    if coefficients:
+        metrics["coefficients"] = coefficients
+    measured = {name: stats.get(name) for name in NUMBERS}
     return {
-        "problem": settings["problem"]["name"],
-        "method": stats["method"],
-        "status": status(path, stats["status"], about["provenance"]),
-        "message": stats["message"],
+        "problem": config.tomllib.loads(record.config).get("problem", {}).get("name"),
+        "method": stats.get("method"),
+        "status": status(path, stats.get("status"), record),
+        "message": stats.get("message", ""),
         "step": state.step,
         "time": state.time,
-        "energy": number("energy"),
-        "energy_terms": numbers("energy_terms_"),
-        "relative_l2": number("relative_l2"),
+        "energy": measured["energy"],
+        "energy_terms": _with_prefix(stats, "energy_terms_"),
+        "held_out_energy": measured["held_out_energy"],
+        "relative_l2": measured["relative_l2"],
         "metrics": metrics,
-        "projection_error": number("projection_error"),
+        "coefficients": coefficients,
+        "projection_error": measured["projection_error"],
         "wall_time": state.wall_time,
-        "seconds_per_step": stats["seconds_per_step"],
-        "num_parameters": stats["num_parameters"],
-        "num_points": stats["num_points"],
-        "num_ranks": stats["num_ranks"],
-        "device": stats["device"],
-        "dtype": stats["dtype"],
-        "peak_memory_mb": stats["peak_memory_mb"],
+        **{name: stats.get(name) for name in FACTS},
+        "threads": record.threads,
         "file": str(file),
-        "changes": about["config_changes"],
+        "changes": record.changes,
         "skipped": list(skipped.values()),
     }
 
 
-def status(path, saved, provenance):
-    """`interrupted` for a run that was left running by a process that is gone from this host."""
-    if saved != "running":
+def _plain(value):
+    """A number or string of Python; None for NaN, which JSON does not have."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _with_prefix(stats, prefix):
+    return {
+        key.removeprefix(prefix): value for key, value in stats.items() if key.startswith(prefix)
+    }
+
+
+def status(path: Path, saved: str | None, record: RunRecord) -> str | None:
+    """The status; `interrupted` for a run whose process on this host is gone. Local.
+
+    Args:
+        path: the run folder or the checkpoint. A checkpoint keeps the status that it has.
+        saved: the status in the newest checkpoint.
+        record: of the same checkpoint.
+    """
+    hosts = str(record.provenance.get("hosts", "")).split()
+    if saved != "running" or not path.is_dir() or hosts[:1] != [platform.node()]:
         return saved
-    if (
-        path.is_dir()
-        and provenance["hosts"].split()[0] == platform.node()
-        and not _alive(int(provenance["pid"]))
-    ):
-        return "interrupted"
-    return saved
+    return saved if _alive(int(record.provenance.get("pid", 0))) else "interrupted"
 
 
 def _alive(pid):
+    """True if a process of this host has the pid and is not a zombie."""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass
-    return True
+    except (PermissionError, OSError):
+        return True

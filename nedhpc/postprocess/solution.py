@@ -1,41 +1,128 @@
-"""The trained network of a run as a callable u(x), without MPI."""
+"""The trained network of a run as a callable u(x). Local; without MPI and PETSc."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from nedhpc import config, problems
 from nedhpc.ansatz import jets
+from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, series
-from nedhpc.run.case import make_network
+from nedhpc.parallel.precision import float64_default
+from nedhpc.plan import Plan
+from nedhpc.problems import Problem
+from nedhpc.user_code import check_unchanged
+
+CHUNK = 16384
+"""Points evaluated at once."""
 
 
 class Solution:
-    """u(x) of a run folder or checkpoint: x (N, d) -> (N, m), numpy; `.series` holds the time series of a folder."""
+    """u(x) and its derivatives, of a run folder or a checkpoint. Local.
 
-    def __init__(self, path):
+    Points x are anything that numpy makes an array of, or a torch tensor: (N, D), or (D,) for one
+    point; in one dimension also (N,) or a number. All results are float64 numpy arrays.
+
+    Args:
+        path: a run folder, whose newest checkpoint is read, or a checkpoint.
+        problem: the problem, or its class, instead of the file that the run was started with. That
+            file is then not run: needed if it was edited, or if the problem came from a notebook.
+
+    Raises:
+        NotAStateError: the path holds no usable checkpoint.
+        UsageError: the run's problem file is gone or was edited, or the parameters do not belong
+            to the problem.
+    """
+
+    coefficients: dict[str, float]
+    """The problem's trainable coefficients."""
+    series: dict[str, np.ndarray]
+    """The time series by dataset name; empty for a checkpoint outside a run folder."""
+    outputs: tuple[str, ...]
+    """Names of the M outputs."""
+
+    def __init__(self, path: str | Path, problem: Problem | type[Problem] | None = None):
         path = Path(path)
         self.run_dir = path if path.is_dir() else path.parent
         if path.is_dir():
-            _, self.state, self.about, _ = checkpoint.newest(path)
+            _, self.state, self.record, _ = checkpoint.newest(path)
         else:
-            self.state, self.about = checkpoint.read(path)
-        self.config = config.validate(config.tomllib.loads(self.about["config"]), path)
-        problems.check_unchanged(self.config, self.about["user_files"])
-        self.problem = problems.build(self.config.problem.model_dump())
-        self.network = make_network(self.config, self.problem)
+            self.state, self.record = checkpoint.read(path)
+        config = self.record.parsed()
+        named = () if problem is None else ("problem.name",)
+        check_unchanged(config, self.record.user_files, named)
+        with float64_default():
+            if isinstance(problem, type):
+                options = config.problem.model_dump()
+                del options["name"]
+                problem = problem(**options)
+            plan = Plan(config, problem)
+        self.config, self.problem, self.ansatz = config, plan.problem, plan.ansatz
+        if checkpoint.layout(self.ansatz) != self.record.layout:
+            raise UsageError(
+                f"{path}: the parameters ({', '.join(self.record.layout)}) do not belong to this "
+                f"problem, whose network has {', '.join(checkpoint.layout(self.ansatz))}"
+            )
+        self.coefficients = {name: float(c) for name, c in self.state.coefficients.items()}
+        self.outputs = tuple(self.problem.outputs)
         file = self.run_dir / "series.h5"
         self.series = series.read(file) if file.exists() else {}
 
-    def __call__(self, x):
-        x_ND = torch.as_tensor(np.asarray(x, float))
-        layout = jets.parse(self.problem.outputs, self.problem.outputs, self.problem.coordinates)
-        return self.network.jets(torch.as_tensor(self.state.theta_P), x_ND, layout)[:, 0].numpy()
+    def __call__(self, x: ArrayLike) -> np.ndarray:
+        """Network values, (N, M)."""
+        return np.stack([self._jets(self.outputs, x)[name] for name in self.outputs], 1)
 
-    def exact(self, x):
-        """The reference at x, (N, m), or None."""
+    def jet(self, name: str, x: ArrayLike) -> np.ndarray:
+        """A derivative by its name, e.g. "u_xx" or "lap_u": (N,); "grad_u": (N, D).
+
+        Raises:
+            UsageError: no output or derivative has that name.
+        """
+        return self._jets((name,), x)[name]
+
+    def gradient(self, x: ArrayLike) -> np.ndarray:
+        """First derivatives du_m/dx_d, (N, M, D), the time included."""
+        names = [[f"{u}_{x}" for x in self.problem.coordinates] for u in self.outputs]
+        found = self._jets(tuple(name for row in names for name in row), x)
+        return np.stack([np.stack([found[name] for name in row], 1) for row in names], 1)
+
+    def exact(self, x: ArrayLike) -> np.ndarray | None:
+        """The problem's reference at x, (N, M), or None if it has none."""
         if not self.problem.has_exact:
             return None
-        u = np.asarray(self.problem.exact(torch.as_tensor(np.asarray(x, float))))
-        return u[:, None] if u.ndim == 1 else u
+        x_ND = self.points(x)
+        with float64_default():
+            u = np.asarray(torch.as_tensor(self.problem.exact(x_ND)), float)
+        return u.reshape(len(x_ND), len(self.outputs))
+
+    def points(self, x: ArrayLike) -> torch.Tensor:
+        """Points as a float64 tensor (N, D); UsageError if they have another width."""
+        dim = self.problem.domain.dim
+        coordinates = ", ".join(self.problem.coordinates)
+        needed = f"needed are points (N, {dim}) with the coordinates {coordinates}"
+        try:
+            x = x.detach().cpu() if isinstance(x, torch.Tensor) else np.asarray(x)
+            if np.iscomplexobj(x):
+                raise TypeError("it is complex")
+            x = np.array(x, float)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"x is not an array of numbers ({error}); {needed}") from None
+        if dim == 1 and x.ndim < 2:
+            x = x.reshape(-1, 1)
+        elif x.ndim == 1:
+            x = x[None]
+        if x.ndim != 2 or x.shape[1] != dim:
+            raise UsageError(f"x has shape {x.shape}; {needed}")
+        return torch.as_tensor(x)
+
+    def _jets(self, names, x):
+        """{name: values} of jets at points, in chunks."""
+        layout = jets.parse(names, self.outputs, self.problem.coordinates)
+        theta_P = torch.as_tensor(self.state.theta_P)
+        with float64_default(), torch.no_grad():
+            parts = [
+                layout.view(self.ansatz.jets(theta_P, x_ND, layout))
+                for x_ND in self.points(x).split(CHUNK)
+            ]
+        return {name: torch.cat([getattr(j, name) for j in parts]).numpy() for name in names}

@@ -1,203 +1,113 @@
-"""A problem as a user writes it: a domain, energy terms on jets, and what the solution is if it is known.
+"""A problem as a user writes it: a domain, energy terms on jets, and the solution if it is known.
 
     class MyProblem(nedhpc.Problem):
         domain = nedhpc.Box([0, 0], [1, 1])
-        terms = [nedhpc.Residual("pde", on="interior", jets=("u", "lap_u")),
-                 nedhpc.Residual("wall", on="boundary", jets=("u",))]
-        def pde(self, x, j, c):  return -j.lap_u - self.f(x)
-        def wall(self, x, j, c): return j.u
 
-A term's method gets the points x (N, d), the jets j by name, each (N,), and the coefficients c by name; on the point set
-"data" also the targets y (N, m). It returns (N,) or (N, k), each point's value depending on that point alone. Energy and
-network code never sees a communicator.
+        @nedhpc.residual("interior")
+        def pde(self, x, j): return -j.lap_u - self.f(x)
+
+        @nedhpc.residual("boundary", weight=10.0)
+        def wall(self, j): return j.u
+
+A term's method gets what its signature names: the points x (N, D), the jets j by name, each (N,),
+the coefficients c by name, the targets y (N, M) on "data", the outward normals n (N, D) on a
+boundary, and the times t (N,). It returns (N,) or (N, K). Each point's value depends on that point
+only, because the points are split over ranks and chunks. Energy and network code never sees a
+communicator.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
+from torch import Tensor
 
-from nedhpc.errors import UsageError
+from nedhpc.domains.base import Domain
+from nedhpc.problems.data import DataSet
+from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
 
-
-@dataclass(frozen=True, slots=True)
-class Residual:
-    """A term weight * sum_q w_q |r(x_q, j_q, c)|^2 / 2, with r the problem's method of this name."""
-
-    name: str
-    on: str = "interior"
-    jets: tuple[str, ...] = ("u",)
-    weight: float = 1.0
+Method = TypeVar("Method", bound=Callable)
 
 
-@dataclass(frozen=True, slots=True)
-class Density:
-    """A term weight * sum_q w_q l(x_q, j_q, c), with l the problem's method of this name (Ritz energy, likelihood)."""
+def _decorator(kind: type[Term], on: str, options: dict[str, Any]) -> Callable[[Method], Method]:
+    def mark(method: Method) -> Method:
+        method.__nedhpc_term__ = kind(method.__name__, on, **options)  # type: ignore[attr-defined]
+        return method
 
-    name: str
-    on: str = "interior"
-    jets: tuple[str, ...] = ("u",)
-    weight: float = 1.0
+    return mark
 
 
-@dataclass(frozen=True, slots=True)
-class CrossEntropy:
-    """A term -weight * sum_q w_q y_q . log softmax(z_q), with z the logits (N, k) that the problem's method of this name
-    returns and y the targets (N, k) of the point set "data", one-hot or probabilities."""
+def residual(on: str = "interior", *, weight: float = 1.0, jets: Sequence[str] | None = None):
+    """Decorator: the method returns a residual r, and its term is weight * sum w |r|^2 / 2.
 
-    name: str
-    on: str = "data"
-    jets: tuple[str, ...] = ("u",)
-    weight: float = 1.0
-
-
-class Box:
-    """The box [low_1, high_1] x ... x [low_d, high_d]; its point sets are "interior" and "boundary".
-
-    A point set is a list of faces, each a box [low, high] of its own in which some coordinates are fixed.
+    Args: on: part of the domain, or "data". weight: factor of the term. jets: jets that the method
+        uses for some points or states only; the others are found by a dry run.
     """
-
-    point_sets = ("interior", "boundary")
-
-    def __init__(self, low, high):
-        self.low, self.high = np.asarray(low, float), np.asarray(high, float)
-        if (
-            self.low.ndim != 1
-            or self.low.shape != self.high.shape
-            or not (self.low < self.high).all()
-        ):
-            raise UsageError(
-                f"{type(self).__name__}: needs low < high in each coordinate; it got low = {low}, high = {high}"
-            )
-        self.dim = len(self.low)
-
-    @property
-    def coordinates(self):
-        """Names of the coordinates, as jets use them."""
-        return space_coordinates(self.dim)
-
-    def faces(self, on):
-        """[(low, high)] of the faces of a point set."""
-        return [(self.low, self.high)] if on == "interior" else self._walls(range(self.dim))
-
-    def _walls(self, axes):
-        """The faces x_i = low_i and x_i = high_i of the given axes."""
-        return [
-            (
-                np.where(np.arange(self.dim) == axis, side, self.low),
-                np.where(np.arange(self.dim) == axis, side, self.high),
-            )
-            for axis in axes
-            for side in (self.low[axis], self.high[axis])
-        ]
-
-    def face_dim(self, on):
-        """Dimension of the faces of a point set."""
-        low, high = self.faces(on)[0]
-        return int((low < high).sum())
-
-    def _areas(self, on):
-        """Area of each face; a point counts one."""
-        return np.array([np.prod((high - low)[low < high]) for low, high in self.faces(on)])
-
-    def measure(self, on):
-        """|Omega| of a point set: volume, or surface (in one dimension the two ends count one each)."""
-        return float(self._areas(on).sum())
-
-    def unit_dim(self, on):
-        """Dimension of the unit cube that `place` maps onto the point set."""
-        return self.face_dim(on) + (len(self.faces(on)) > 1)
-
-    def place(self, on, unit_NK):
-        """Points of the set for points of the unit cube; of several faces the first coordinate picks one by area."""
-        areas = self._areas(on)
-        if len(areas) == 1:
-            return self.place_on_face(on, np.zeros(len(unit_NK), int), unit_NK)
-        face = np.minimum(
-            np.searchsorted(np.cumsum(areas) / areas.sum(), unit_NK[:, 0], side="right"),
-            len(areas) - 1,
-        )
-        return self.place_on_face(on, face, unit_NK[:, 1:])
-
-    def place_on_face(self, on, face_N, unit_NK):
-        """Points on the faces of the given numbers."""
-        x_ND = np.empty((len(face_N), self.dim))
-        for face, (low, high) in enumerate(self.faces(on)):
-            here, free = face_N == face, low < high
-            x_ND[here] = low
-            x_ND[np.ix_(here, free)] += unit_NK[here] * (high - low)[free]
-        return x_ND
+    return _decorator(Residual, on, {"weight": weight, "jets": jets})
 
 
-class SpaceTime(Box):
-    """The box [low, high] of space for times [start, end]; the last coordinate is named t.
-
-    Its point sets are "interior", "boundary" (the walls of space at all times) and "initial" (t = start).
-    """
-
-    point_sets = ("interior", "boundary", "initial")
-
-    def __init__(self, low, high, end, start=0.0):
-        super().__init__([*low, start], [*high, end])
-
-    @property
-    def coordinates(self):
-        return (*space_coordinates(self.dim - 1), "t")
-
-    def faces(self, on):
-        walls = self._walls(range(self.dim))
-        return {
-            "interior": [(self.low, self.high)],
-            "boundary": walls[:-2],
-            "initial": walls[-2:-1],
-        }[on]
+def density(on: str = "interior", *, weight: float = 1.0, jets: Sequence[str] | None = None):
+    """Decorator: the method returns an energy density l, and its term is weight * sum w l."""
+    return _decorator(Density, on, {"weight": weight, "jets": jets})
 
 
-def space_coordinates(dim):
-    return ("x", "y", "z")[:dim] if dim <= 3 else tuple(f"x{i + 1}" for i in range(dim))
-
-
-@dataclass(frozen=True, slots=True)
-class DataSet:
-    """Inputs x (N, d) and targets y (N, m), float64; `held_out` rows are never trained on."""
-
-    x_ND: np.ndarray
-    y_NM: np.ndarray
-    held_out_x: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    held_out_y: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+def cross_entropy(on: str = "data", *, weight: float = 1.0, jets: Sequence[str] | None = None):
+    """Decorator: the method returns logits, and its term is their softmax cross-entropy with y."""
+    return _decorator(CrossEntropy, on, {"weight": weight, "jets": jets})
 
 
 class Problem:
-    """Base class of all problems; the options of a constructor are the keys of the config's [problem] table."""
+    """Base class of all problems; the arguments of its constructor are the keys of [problem]."""
 
-    domain: Box
-    outputs: tuple[str, ...] = ("u",)
-    coefficients: dict[str, float] = {}
+    domain: Domain
+    outputs: Sequence[str] = ("u",)
+    coefficients: Mapping[str, float] = {}
     """Trainable scalars beside theta, by name, with their initial values."""
-    terms: list = []
+    terms: Sequence[Term] = ()
+    """Terms beside those that decorators declare, e.g. from options of the constructor."""
     data: DataSet | None = None
     """Points with targets for terms on "data"."""
+    hard: Mapping[str, Mapping[str, float | Callable[[Tensor], Tensor]]] | Any = {}
+    """{part: {output: value}}: conditions that the ansatz satisfies exactly; a value is a number or
+    a function of x (N, D) that returns (N,). Or a layer of one's own, applied last."""
 
     @property
-    def coordinates(self):
+    def coordinates(self) -> tuple[str, ...]:
         """Names of the coordinates, as jets use them."""
         return self.domain.coordinates
 
-    def exact(self, x):
-        """The solution at x (N, d) as (N,) or (N, m) where it is known."""
-        return None
+    def exact(self, x: Tensor) -> Tensor:
+        """The solution at x (N, D) as (N,) or (N, M), if it is known."""
+        raise NotImplementedError
 
-    def metrics(self, x, u, y):
-        """{name: values (N,)} at points x (N, d) with network values u (N, m) and the reference y (N, m), held-out or exact.
+    def metrics(self, x: Tensor, u: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """{name: values (N,)} at points x (N, D), with u (N, M) and the reference y (N, M).
 
-        Their means over the evaluation set are reported as `name` beside the relative L2 error, over the training data as
-        `train_name`.
+        Their means over the evaluation set are reported as `name` beside the relative L2 error,
+        over the training data as `train_name`.
         """
         return {}
 
     @property
-    def has_exact(self):
+    def has_exact(self) -> bool:
+        """The solution is known."""
         return type(self).exact is not Problem.exact
 
     @property
-    def has_metrics(self):
+    def has_metrics(self) -> bool:
+        """There are metrics of the problem's own."""
         return type(self).metrics is not Problem.metrics
+
+
+def declared_terms(problem: Problem) -> list[Term]:
+    """The terms of `problem.terms`, then those of decorated methods in the order of their
+    definition.
+
+    A subclass that overrides a decorated method without a decorator keeps its term.
+    """
+    marked: dict[str, Term] = {}
+    for cls in reversed(type(problem).__mro__):
+        for name, attribute in vars(cls).items():
+            term = getattr(attribute, "__nedhpc_term__", None)
+            if term is not None:
+                marked[name] = term
+    return [*problem.terms, *marked.values()]

@@ -1,17 +1,21 @@
-"""The heat equation u_t = nu lap u over space-time, with Dirichlet and initial values by penalty and a known solution."""
+"""The heat equation over space-time, with boundary and initial values by penalty and a known
+solution.
+"""
 
 from math import pi
 
 import torch
 
-from nedhpc.problems.base import Problem, Residual, SpaceTime
+from nedhpc.domains.box import SpaceTime
+from nedhpc.problems.base import Problem
+from nedhpc.problems.terms import Residual
 
 
 class Heat(Problem):
     """u_t = nu lap u in (0, 1)^dim x (0, end), u = 0 on the walls, u = prod sin(pi x_i) at t = 0.
 
-    u* = exp(-nu dim pi^2 t) prod sin(pi x_i). nu = 1/4 is the literature's case (Dangel et al., arXiv:2405.15603); DeepXDE's
-    example has nu = 0.4.
+    u* = exp(-nu dim pi^2 t) prod sin(pi x_i). nu = 1/4 is the case of the literature (Dangel et
+    al., arXiv:2405.15603); DeepXDE's example has nu = 0.4.
     """
 
     def __init__(
@@ -26,19 +30,20 @@ class Heat(Problem):
         self.domain = SpaceTime([0.0] * dim, [1.0] * dim, end)
         self.dim, self.nu = dim, nu
         self.terms = [
-            Residual("pde", on="interior", jets=("u_t", "lap_u")),
-            Residual("wall", on="boundary", jets=("u",), weight=boundary_weight),
-            Residual("start", on="initial", jets=("u",), weight=initial_weight),
+            Residual("pde", on="interior"),
+            Residual("wall", on="boundary", weight=boundary_weight),
+            Residual("start", on="initial", weight=initial_weight),
         ]
 
     def exact(self, x):
-        return torch.exp(-self.nu * self.dim * pi**2 * x[:, -1]) * torch.sin(pi * x[:, :-1]).prod(1)
+        decay = torch.exp(-self.nu * self.dim * pi**2 * x[:, -1])
+        return decay * torch.sin(pi * x[:, :-1]).prod(1)
 
-    def pde(self, x, j, c):
+    def pde(self, j):
         return j.u_t - self.nu * j.lap_u
 
-    def wall(self, x, j, c):
+    def wall(self, j):
         return j.u
 
-    def start(self, x, j, c):
+    def start(self, x, j):
         return j.u - self.exact(x)

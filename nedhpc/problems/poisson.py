@@ -1,45 +1,50 @@
-"""Poisson's equation -lap u = f on the unit cube with Dirichlet values by penalty and a known solution."""
+"""Poisson's equation on the unit cube, with Dirichlet values by penalty and a known solution."""
 
 from math import pi
 from typing import Literal
 
 import torch
 
+from nedhpc.domains.box import Box
 from nedhpc.errors import UsageError
-from nedhpc.problems.base import Box, Problem, Residual
+from nedhpc.problems.base import Problem
+from nedhpc.problems.terms import Residual
+
+Solution = Literal["auto", "sin_product", "cos_sum", "bilinear", "square", "peak", "layer"]
 
 
 class Poisson(Problem):
     """-lap u = f in (0, 1)^dim, u = u* on the boundary.
 
-    solution: `sin_product` u* = prod sin(frequency pi x_i), `cos_sum` u* = sum cos(frequency pi x_i), `bilinear` u* = sum
-    x_{2i-1} x_{2i} (harmonic), `square` u* = |x|^2, `peak` u* = exp(-|x - c|^2 / (2 width^2)), c the centre of the cube, `layer`
-    u* = tanh(sum (x_i - 1/2) / width).
+    solution: `sin_product` u* = prod sin(frequency pi x_i), `cos_sum` u* = sum cos(frequency pi
+    x_i), `bilinear` u* = sum x_{2i-1} x_{2i} (harmonic), `square` u* = |x|^2, `peak` u* = exp(-|x -
+    c|^2 / (2 width^2)) with c the centre of the cube, `layer` u* = tanh(sum (x_i - 1/2) / width).
+    `auto` is `sin_product` in up to three dimensions, else `cos_sum`.
     """
 
     def __init__(
         self,
         *,
         dim: int = 2,
-        solution: Literal[
-            "auto", "sin_product", "cos_sum", "bilinear", "square", "peak", "layer"
-        ] = "auto",
+        solution: Solution = "auto",
         frequency: int = 1,
         width: float = 0.05,
         boundary_weight: float = 1.0,
     ):
         self.domain = Box([0.0] * dim, [1.0] * dim)
-        self.solution = solution if solution != "auto" else "sin_product" if dim <= 3 else "cos_sum"
-        if self.solution == "bilinear" and dim % 2:
+        if solution == "auto":
+            solution = "sin_product" if dim <= 3 else "cos_sum"
+        if solution == "bilinear" and dim % 2:
             raise UsageError(
-                f"problem.dim = {dim}: solution = 'bilinear' pairs the coordinates and needs an even number of them"
+                f"problem.dim = {dim}: solution = 'bilinear' pairs the coordinates and needs an "
+                "even number of them"
             )
         if not width > 0:
             raise UsageError(f"problem.width = {width}: must be positive")
-        self.dim, self.wave_number, self.width = dim, frequency * pi, width
+        self.solution, self.dim, self.wave_number, self.width = solution, dim, frequency * pi, width
         self.terms = [
-            Residual("pde", on="interior", jets=("lap_u",)),
-            Residual("wall", on="boundary", jets=("u",), weight=boundary_weight),
+            Residual("pde", on="interior"),
+            Residual("wall", on="boundary", weight=boundary_weight),
         ]
 
     def exact(self, x):
@@ -78,8 +83,8 @@ class Poisson(Problem):
         """|x - c|^2 in units of the width."""
         return ((x - 0.5) / self.width).square().sum(1)
 
-    def pde(self, x, j, c):
+    def pde(self, x, j):
         return -j.lap_u - self.f(x)
 
-    def wall(self, x, j, c):
+    def wall(self, x, j):
         return j.u - self.exact(x)

@@ -1,15 +1,15 @@
-"""Regression: fit u(x) to a named function or to a person's own file of inputs and targets."""
+"""Regression: fit u(x) to a named function or to the user's own file of inputs and targets."""
 
 from math import pi
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
-from scipy.stats import qmc
 
+from nedhpc.domains.box import Box
 from nedhpc.errors import UsageError
-from nedhpc.problems.base import Box, DataSet, Problem, Residual
+from nedhpc.problems.base import Problem, residual
+from nedhpc.problems.data import DataSet, read, split
 
 BOREHOLE = (
     ("radius", 0.05, 0.15),
@@ -25,8 +25,8 @@ BOREHOLE = (
 
 
 def borehole(x):
-    """Flow through a borehole in 100 m^3 a year, inputs scaled to [-1, 1] (Harper and Gupta 1983; Surjanovic and Bingham's
-    virtual library of simulation experiments)."""
+    """Flow through a borehole in 100 m^3 a year, inputs scaled to [-1, 1] (Harper and Gupta 1983;
+    Surjanovic and Bingham's virtual library of simulation experiments)."""
     r_w, r, T_u, H_u, T_l, H_l, L, K_w = (
         low + (high - low) * (x[:, i] + 1) / 2 for i, (_, low, high) in enumerate(BOREHOLE)
     )
@@ -49,9 +49,10 @@ FUNCTIONS = {
 class Regression(Problem):
     """min sum |u(x_q) - y_q|^2 / (2 N) on the point set "data".
 
-    Either `function` (a name of FUNCTIONS) at `num_points` Sobol points of [-1, 1]^dim, or `file`: a CSV (the last `targets`
-    columns are targets), or an NPZ or HDF5 file with arrays x (N, d) and y (N, m). `held_out` is the share of a file's rows
-    kept for the error, chosen by `split_seed`.
+    Either `function` (a name of FUNCTIONS) at `num_points` Sobol points of [-1, 1]^dim, or `file`:
+    a CSV (the last `targets` columns are targets), or an NPZ or HDF5 file with arrays x (N, D) and
+    y (N, M). `held_out` is the share of a file's rows that are kept for the error, chosen by
+    `split_seed`.
     """
 
     def __init__(
@@ -67,38 +68,39 @@ class Regression(Problem):
     ):
         if bool(function) == bool(file):
             raise UsageError('problem: regression needs either function = "..." or file = "..."')
+        self.function = None
         if function:
-            if function not in FUNCTIONS:
-                raise UsageError(
-                    f"problem.function = {function!r} is unknown; allowed: {', '.join(FUNCTIONS)}"
-                )
-            if function == "borehole" and dim != len(BOREHOLE):
-                raise UsageError(
-                    f"problem.dim = {dim}: function = 'borehole' has {len(BOREHOLE)} inputs"
-                )
-            self.function = FUNCTIONS[function]
-            self.domain = Box([-1.0] * dim, [1.0] * dim)
-            engine = qmc.Sobol(dim, scramble=True, rng=split_seed)
-            x = self.domain.place(
-                "interior", engine.random(2 ** max(0, num_points - 1).bit_length())[:num_points]
-            )
-            self.data = DataSet(
-                x, self.function(torch.as_tensor(x)).numpy().reshape(num_points, -1)
-            )
+            self._sample(function, dim, num_points, split_seed)
         else:
-            if not 0 <= held_out < 1:
-                raise UsageError(f"problem.held_out = {held_out} is not in [0, 1)")
-            self.function = None
             self.data = split(*read(Path(file), targets), held_out, split_seed, file)
             low, high = self.data.x_ND.min(0), self.data.x_ND.max(0)
             if not (low < high).all():
-                raise UsageError(
-                    f"{file}: input column {int(np.argmin(low < high))} is constant; leave it out"
-                )
+                column = int(np.argmin(low < high))
+                raise UsageError(f"{file}: input column {column} is constant; leave it out")
             self.domain = Box(low, high)
         count = self.data.y_NM.shape[1]
         self.outputs = ("u",) if count == 1 else tuple(f"u{i + 1}" for i in range(count))
-        self.terms = [Residual("fit", on="data", jets=self.outputs)]
+
+    def _sample(self, function: str, dim: int, num_points: int, seed: int) -> None:
+        """Values of a named function at Sobol points."""
+        from scipy.stats import qmc  # slow to import, and rarely needed
+
+        if function not in FUNCTIONS:
+            raise UsageError(
+                f"problem.function = {function!r} is unknown; allowed: {', '.join(FUNCTIONS)}"
+            )
+        if function == "borehole" and dim != len(BOREHOLE):
+            raise UsageError(
+                f"problem.dim = {dim}: function = 'borehole' has {len(BOREHOLE)} inputs"
+            )
+        self.function = FUNCTIONS[function]
+        self.domain = Box([-1.0] * dim, [1.0] * dim)
+        # A power of two keeps scipy from warning about the balance of the points.
+        count = 2 ** max(0, num_points - 1).bit_length()
+        unit_ND = qmc.Sobol(dim, scramble=True, rng=seed).random(count)[:num_points]
+        x, _ = self.domain.parts["interior"].points(unit_ND)
+        y = self.function(torch.as_tensor(x)).numpy().reshape(num_points, -1)
+        self.data = DataSet(x, y)
 
     @property
     def has_exact(self):
@@ -107,53 +109,6 @@ class Regression(Problem):
     def exact(self, x):
         return self.function(x)
 
-    def fit(self, x, j, c, y):
-        return torch.stack([getattr(j, name) for name in self.outputs], 1) - y
-
-
-def read(path, targets):
-    """(x_ND, y_NM) of a CSV, NPZ or HDF5 file, float64. NPZ files are read without pickle."""
-    if not path.is_file():
-        raise UsageError(f"problem.file = {str(path)!r}: there is no such file")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                x, y = file["x"], file["y"]
-        elif path.suffix in (".h5", ".hdf5"):
-            with h5py.File(path, "r") as file:
-                x, y = file["x"][:], file["y"][:]
-        elif path.suffix == ".csv":
-            table = np.atleast_2d(np.genfromtxt(path, delimiter=","))
-            if len(table) > 1 and np.isnan(table[0]).all():
-                table = table[1:]  # a header line
-            x, y = table[:, :-targets], table[:, -targets:]
-        else:
-            raise UsageError(
-                f"problem.file = {str(path)!r}: ends in neither .csv, .npz, .h5 nor .hdf5"
-            )
-    except (KeyError, ValueError, OSError) as error:
-        raise UsageError(
-            f"problem.file = {str(path)!r} cannot be read: {error}; it needs arrays x (N, d) and y (N, m), or "
-            "comma-separated numbers with the targets in the last columns"
-        ) from None
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    x, y = (x[:, None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
-    if len(x) != len(y) or x.ndim != 2 or y.ndim != 2 or not x.shape[1] or not y.shape[1]:
-        raise UsageError(
-            f"problem.file = {str(path)!r}: x has shape {x.shape} and y {y.shape}; needed are (N, d) and (N, m)"
-        )
-    bad = ~(np.isfinite(x).all(1) & np.isfinite(y).all(1))
-    if bad.any():
-        raise UsageError(
-            f"problem.file = {str(path)!r}: row {int(np.argmax(bad)) + 1} holds a value that is not a finite number"
-        )
-    return x, y
-
-
-def split(x, y, held_out, seed, file):
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(x))
-    num_held = round(held_out * len(x))
-    if len(x) - num_held < 1:
-        raise UsageError(f"{file}: no rows are left to train on with held_out = {held_out}")
-    held, kept = order[:num_held], np.sort(order[num_held:])
-    return DataSet(x[kept], y[kept], x[held], y[held])
+    @residual("data")
+    def fit(self, j, y):
+        return j.values - y

@@ -1,76 +1,103 @@
-"""Points where the residual is large: weighted sampling without replacement from a pool, the same at any number of ranks.
+"""Points where the residual is large: weighted sampling without replacement from a pool.
 
-Pool point i has p_i = |r_i|^power / mean |r|^power + floor (RAD; Wu et al., arXiv:2207.10289, eq. 2). The points with the `count` largest
-keys log p_i + G_i, G_i independent standard Gumbel numbers, are a sample without replacement with these weights (Efraimidis and
-Spirakis 2006; Kool et al., arXiv:1903.06059): all that the ranks need to agree on is a threshold. A key exceeds t, the largest one not
-chosen, with probability pi_i = 1 - exp(-p_i e^-t); the quadrature weights |Omega| / (M pi_i), M the pool's size, leave the energy
-unbiased (Duffield et al. 2007), so that the flow still descends the same energy. Collective on comm.
+Pool point i has p_i = |r_i|^power / mean |r|^power + floor (RAD; Wu et al., arXiv:2207.10289, eq. 2).
+The points with the `count` largest keys log p_i + G_i, G_i independent standard Gumbel numbers, are a
+sample without replacement with these weights (Efraimidis and Spirakis 2006; Kool et al.,
+arXiv:1903.06059): the ranks only need to agree on a threshold, so the sample does not depend on
+their number. A key exceeds t, the largest one not chosen, with probability pi_i = 1 - exp(-p_i e^-t);
+the quadrature weights |part| / (M pi_i), M the pool's size, leave the energy unbiased (Duffield et
+al. 2007), so that the flow still descends the same energy.
 """
 
-import numpy as np
+from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nedhpc.config import ResidualTable
 from nedhpc.errors import NonFiniteError
 from nedhpc.parallel.comm import block, total
-from nedhpc.sampling.points import gumbel
+from nedhpc.sampling.points import Sampler, gumbel
 
-SIGN = np.int64(2**63 - 1)
+if TYPE_CHECKING:  # importing MPI initialises it, and commands that only read need none
+    from mpi4py import MPI
 
 
-def choose(comm, energy, theta_P, sampler, on, number, settings):
-    """(sorted indices of the chosen points in the pool, their quadrature weights), both (count,), on every rank.
+def choose(
+    comm: MPI.Comm,
+    residual_size: Callable[[torch.Tensor, str, torch.Tensor], torch.Tensor],
+    theta_P: torch.Tensor,
+    sampler: Sampler,
+    on: str,
+    number: int,
+    settings: ResidualTable,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the points of one draw from a pool of `settings.pool` times as many. Collective on comm.
 
-    The pool is `settings.pool` times as many points. Cost: the pool's residuals, and 128 reductions of one number. Raises
-    NonFiniteError alike on every rank.
+    Cost: the pool's residuals, and a gather of at most 2 (count + 1) numbers a rank.
+
+    Args:
+        comm: communicator.
+        residual_size: |r| (N,) as a function of theta, the part's name and points (N, D).
+        theta_P: parameters.
+        sampler: the sampler whose pool is used.
+        on: the part.
+        number: number of the draw.
+        settings: power, floor and pool of the rule.
+
+    Returns:
+        (sorted indices of the chosen points in the pool, their quadrature weights), both (count,)
+        and the same on every rank.
+
+    Raises:
+        NonFiniteError: on every rank, if the residual is not finite at a point of the pool.
     """
     count = sampler.count(on, number)
     num_pool = settings.pool * count
     start, stop = block(num_pool, comm.rank, comm.size)
-    size_N = (
-        energy.residual_size(theta_P, on, sampler.pool(on, number, start, stop))
-        .double()
-        .cpu()
-        .numpy()
-    )
-    mean = total(comm, [(size_N**settings.power).sum()])[0] / num_pool
+    size_N = residual_size(theta_P, on, sampler.pool(on, number, start, stop))
+    power_N = size_N.double().cpu().numpy() ** settings.power
+    mean = total(comm, [power_N.sum()])[0] / num_pool
     if not np.isfinite(mean):
         raise NonFiniteError(
-            "the residual is not finite at a point of the sampling pool; the likely cause is a problem function that divides by "
-            "zero or takes a root or log of a negative number there"
+            "the residual is not finite at a point of the sampling pool; the likely cause is a "
+            "problem function that divides by zero or takes a root or log of a negative number there"
         )
-    p_N = (size_N**settings.power / mean if mean > 0 else 0 * size_N) + settings.floor
-    key_N = ordered(np.log(p_N) + gumbel(sampler.seed, on, number, start, stop))
-    mine = np.flatnonzero(largest(comm, key_N, count))
-    t = key_of(nth_largest(comm, key_N, count + 1))
-    weight = sampler.problem.domain.measure(on) / num_pool / -np.expm1(-p_N[mine] * np.exp(-t))
-    return tuple(np.concatenate(comm.allgather(part)) for part in (start + mine, weight))
+    p_N = (power_N / mean if mean > 0 else 0 * power_N) + settings.floor
+    key_N = np.log(p_N) + gumbel(sampler.seed, on, number, start, stop)
+    chosen_N, t = largest(comm, key_N, count)
+    mine = np.flatnonzero(chosen_N)
+    # Horvitz and Thompson's weights: each chosen point stands for 1 / pi_i points of the pool.
+    measure = sampler.problem.domain.parts[on].measure
+    weight = measure / num_pool / -np.expm1(-p_N[mine] * np.exp(-t))
+    return tuple(np.concatenate(comm.allgather(share)) for share in (start + mine, weight))
 
 
-def largest(comm, key_N, count):
-    """Mask of this rank's share of the `count` largest integer keys of all ranks; of equal ones those of lower rank and index."""
-    threshold = nth_largest(comm, key_N, count)
-    above_N, equal_N = key_N > threshold, key_N == threshold
-    num_above, num_equal = np.array(comm.allgather((above_N.sum(), equal_N.sum()))).T
-    room = count - num_above.sum() - num_equal[: comm.rank].sum()
-    return above_N | (equal_N & (np.cumsum(equal_N) <= room))
+def largest(comm: MPI.Comm, key_N: np.ndarray, count: int) -> tuple[np.ndarray, float]:
+    """Find the `count` largest keys of all ranks. Collective on comm: one gather.
 
+    A rank sends its count + 1 largest keys at most, and no more than it has.
 
-def nth_largest(comm, key_N, n):
-    """The n-th largest integer key of all ranks: the largest number that n keys reach, found bit by bit."""
-    found = -(2**63)
-    for bit in reversed(range(64)):
-        trial = found + 2**bit
-        if trial < 2**63 and total(comm, [np.count_nonzero(key_N >= trial)])[0] >= n:
-            found = trial
-    return found
+    Args:
+        comm: communicator.
+        key_N: this rank's keys, float64; there are at least `count` on all ranks.
+        count: number of keys to choose.
 
-
-def ordered(key_N):
-    """int64 in the order of float64 keys: the bits of an IEEE number, those of a negative one reversed."""
-    bits = (np.asarray(key_N, np.float64) + 0.0).view(np.int64)  # -0 becomes 0
-    return np.where(bits >= 0, bits, bits ^ SIGN)
-
-
-def key_of(integer):
-    """The float64 key of its integer."""
-    bits = np.int64(integer)
-    return (bits if bits >= 0 else bits ^ SIGN).view(np.float64)
+    Returns:
+        (mask of this rank's chosen keys, the largest key of all ranks that was not chosen, -inf if
+        all were). Of equal keys those of the lower rank, then of the lower index, are chosen.
+    """
+    shares = comm.allgather(np.sort(key_N)[::-1][: count + 1])
+    ranked = np.sort(np.concatenate(shares))[::-1]
+    last = ranked[count - 1] if count else np.inf
+    next_key = ranked[count] if len(ranked) > count else -np.inf
+    # All keys above `last` are chosen, and of those equal to it as many as there is room for, lower
+    # ranks first. The shares hold all of these: a share that was shortened fills `count` by itself.
+    num_above = sum(np.count_nonzero(share > last) for share in shares)
+    num_equal_before = sum(np.count_nonzero(share == last) for share in shares[: comm.rank])
+    room = count - num_above - num_equal_before
+    equal_N = key_N == last
+    return (key_N > last) | (equal_N & (np.cumsum(equal_N) <= room)), next_key

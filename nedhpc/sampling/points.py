@@ -1,172 +1,262 @@
 """Points and quadrature weights: global, counter-based, split over ranks in contiguous blocks.
 
-A point is a function of (seed, point set, draw, global index) alone, so the sample does not depend on the number of ranks. Rule
-`sobol` scrambles its sequence afresh for each draw; rule `residual` takes chosen indices of such a sequence (adaptive.py).
-Weights are |Omega| / N on a domain's point sets and 1 / N on data, unless the points were chosen. Local: no function here communicates.
+A point is a function of (seed, part, draw, global index) only, so the sample does not depend on the
+number of ranks. Rule `sobol` scrambles its sequence in a new way for each draw; rule `residual` uses
+chosen points of such a sequence (adaptive.py). Weights are |part| / N on a part of the domain and
+1 / N on data, unless the points were chosen. Local: no function here communicates.
 """
 
+import hashlib
 import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 import torch
-from scipy.stats import qmc
 
+from nedhpc.domains.base import Domain, Part, midpoints
 from nedhpc.errors import UsageError
 
-SETS = ("interior", "boundary", "data", "initial")
+STREAMS = {"interior": 0, "boundary": 1, "data": 2, "initial": 3}
+"""Numbers of the random streams that the checkpoints of the first edition continue with."""
+ADAPTED = "interior"
+"""The part on which rule `residual` chooses points; the others keep Sobol points."""
 FIRST_SHARE = 0.25
 """Share of its points in the first draw of a growing sample."""
+CHUNK = 8192
+"""Candidates of a part by rejection that are tried at once; the same on every rank."""
+LEAST_ACCEPTED = 1e-3
+"""A part that accepts a smaller share of its candidates is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """This rank's share of one point set."""
+    """This rank's share of the points of one part, or of the data."""
 
     x_ND: torch.Tensor
     weight_N: torch.Tensor
     """Quadrature weights."""
-    y_NM: torch.Tensor | None
+    y_NM: torch.Tensor | None = None
     """Targets, on "data" only."""
+    n_ND: torch.Tensor | None = None
+    """Outward unit normals, on the parts in `with_normals` only."""
 
 
 class Sampler:
-    """Draws the point sets that a problem's terms use, this rank's block of each; their numbers grow to `counts` in grow_draws draws."""
+    """Draws the points of each part that the problem's terms use, this rank's share of them.
 
-    def __init__(self, rank, size, problem, counts, rule, seed, device, dtype, grow_draws=0):
+    Args:
+        rank: this rank.
+        size: number of ranks.
+        problem: its `domain` and `data` are used.
+        counts: {part: global number of points}.
+        rule: "uniform", "sobol", "grid", or "residual", which draws as "sobol" here.
+        seed: seed of all draws.
+        device: device of the tensors.
+        dtype: dtype of the tensors.
+        grow_draws: draws over which the numbers grow linearly from a quarter of `counts` to all.
+        with_normals: parts whose points get outward normals.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        problem,
+        counts: Mapping[str, int],
+        rule: str,
+        seed: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        grow_draws: int = 0,
+        with_normals: Collection[str] = (),
+    ) -> None:
         self.rank, self.size, self.problem, self.counts = rank, size, problem, counts
-        self.rule, self.seed, self.device, self.dtype, self.grow_draws = (
-            rule,
-            seed,
-            device,
-            dtype,
-            grow_draws,
-        )
+        self.rule, self.seed, self.device, self.dtype = rule, seed, device, dtype
+        self.grow_draws, self.with_normals = grow_draws, with_normals
 
-    def count(self, on, number):
-        """Global number of points of a set in draw `number`."""
+    def count(self, on: str, number: int) -> int:
+        """Global number of points of a part, or of the data, in draw `number`."""
         full = self.counts[on]
-        if number >= self.grow_draws or on != "data" and self.problem.domain.face_dim(on) == 0:
+        isolated = on != "data" and self._part(on).dim == 0
+        if number >= self.grow_draws or isolated:
             return full
         return ceil(full * (FIRST_SHARE + (1 - FIRST_SHARE) * number / self.grow_draws))
 
-    def draw(self, number, chosen=None):
-        """{point set: Points} of draw `number` (0, 1, ...); `chosen` is {point set: (sorted indices in the pool, their weights)}."""
+    def draw(self, number: int, chosen: Mapping | None = None) -> dict[str, Points]:
+        """The points of one draw. Local.
+
+        Args:
+            number: number of the draw, 0, 1, ...
+            chosen: {part: (sorted indices in the pool, their quadrature weights)}, both (count,).
+
+        Returns:
+            {part: this rank's share of its points}.
+        """
         return {on: self._points(on, number, (chosen or {}).get(on)) for on in self.counts}
 
-    def pool(self, on, number, start, stop):
-        """Points start..stop (n, d) of the pool that rule `residual` chooses from."""
-        return self._tensor(
-            domain_points(self.problem.domain, on, "sobol", self.seed, number, None, start, stop)
-        )
+    def pool(self, on: str, number: int, start: int, stop: int) -> torch.Tensor:
+        """Points start..stop (stop - start, D) of the pool that rule `residual` chooses from."""
+        return self._tensor(self._pool(on, number, start, stop))
 
     def _points(self, on, number, chosen):
         count = self.count(on, number)
         start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
         if on == "data":
-            data = self.problem.data
-            if count < len(data.x_ND):
-                chosen = generator(self.seed, on, number).permutation(len(data.x_ND))[:count][
-                    start:stop
-                ]
-            else:
-                chosen = slice(start, stop)
-            return Points(
-                self._tensor(data.x_ND[chosen]),
-                self._tensor(np.full(stop - start, 1 / count)),
-                self._tensor(data.y_NM[chosen]),
-            )
+            return self._rows(number, count, start, stop)
+        part = self._part(on)
         if chosen is None:
             rule = "sobol" if self.rule == "residual" else self.rule
-            x_ND = self._tensor(
-                domain_points(self.problem.domain, on, rule, self.seed, number, count, start, stop)
-            )
-            weight_N = np.full(stop - start, self.problem.domain.measure(on) / count)
+            x_ND = part_points(part, on, rule, self.seed, number, count, start, stop)
+            weight_N = np.full(stop - start, part.measure / count)
         else:
-            mine, weight_N = (part[start:stop] for part in chosen)
-            first, last = (mine[0], mine[-1] + 1) if len(mine) else (0, 0)
-            x_ND = self.pool(on, number, int(first), int(last))[mine - first]
-        return Points(x_ND, self._tensor(weight_N), None)
+            index_N, weight_N = (array[start:stop] for array in chosen)
+            # The share of the pool that holds the chosen points of this rank.
+            first, last = (int(index_N[0]), int(index_N[-1]) + 1) if len(index_N) else (0, 0)
+            x_ND = self._pool(on, number, first, last)[index_N - first]
+        n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
+        return Points(self._tensor(x_ND), self._tensor(weight_N), n_ND=n_ND)
+
+    def _rows(self, number, count, start, stop):
+        """Rows of the data set: all of them, or `count` random ones."""
+        data = self.problem.data
+        rows = slice(start, stop)
+        if count < len(data.x_ND):
+            order = generator(self.seed, "data", number).permutation(len(data.x_ND))
+            rows = order[:count][rows]
+        return Points(
+            self._tensor(data.x_ND[rows]),
+            self._tensor(np.full(stop - start, 1 / count)),
+            self._tensor(data.y_NM[rows]),
+        )
+
+    def _pool(self, on, number, start, stop):
+        return part_points(self._part(on), on, "sobol", self.seed, number, None, start, stop)
+
+    def _part(self, on):
+        return self.problem.domain.parts[on]
 
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
 
 
-def generator(seed, on, number, *stream):
-    """A Philox stream for one point set and draw; `stream` sets other uses apart from the points."""
-    return np.random.Generator(
-        np.random.Philox(np.random.SeedSequence([seed, SETS.index(on), number, *stream]))
-    )
+def part_points(
+    part: Part, on: str, rule: str, seed: int, number: int, count: int | None, start: int, stop: int
+) -> np.ndarray:
+    """Points start..stop of one draw on a part, (stop - start, D) float64. Local.
 
-
-def domain_points(domain, on, rule, seed, number, count, start, stop):
-    """Points start..stop of the `count` points of one draw, (stop - start, d) float64."""
-    if domain.face_dim(on) == 0:
-        return domain.place_on_face(on, np.arange(start, stop), np.empty((stop - start, 0)))
-    if rule == "grid":
-        return grid(domain, on, count, start, stop)
-    if rule == "sobol":
-        engine = qmc.Sobol(domain.unit_dim(on), scramble=True, rng=generator(seed, on, number))
-        if start:
-            engine.fast_forward(start)
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "The balance properties"
-            )  # any count of points is a person's to choose
-            return domain.place(on, engine.random(stop - start))
-    return domain.place(on, uniform(generator(seed, on, number), domain.unit_dim(on), start, stop))
-
-
-def gumbel(seed, on, number, start, stop):
-    """Standard Gumbel numbers start..stop of a stream of their own, by inverse CDF."""
-    u = uniform(generator(seed, on, number, 1), 1, start, stop)[:, 0]
-    return -np.log(-np.log(np.maximum(u, np.finfo(float).tiny)))
-
-
-def uniform(stream, dim, start, stop):
-    """Uniform points start..stop of a fresh Philox stream: each point owns whole counter blocks of four numbers."""
-    blocks = ceil(dim / 4)
-    bits = stream.bit_generator
-    bits.advance(start * blocks)
-    return np.random.Generator(bits).random((stop - start, 4 * blocks))[:, :dim]
-
-
-def grid(domain, on, count, start, stop):
-    """Midpoints of a tensor grid of n^k cells on each face of dimension k (the interior is one face)."""
-    faces, dim = len(domain.faces(on)), domain.face_dim(on)
-    n, per_face = grid_side(count, dim, faces, on), count // faces
-    index = np.arange(start, stop)
-    return domain.place_on_face(on, index // per_face, _midpoints(index % per_face, n, dim))
-
-
-def _midpoints(index, n, dim):
-    return (np.stack(np.unravel_index(index, (n,) * dim), 1) + 0.5) / n
-
-
-def grid_side(count, dim, parts, on):
-    """n with count = parts * n^dim; UsageError with the nearest counts otherwise."""
-    n = max(1, round((count / parts) ** (1 / dim)))
-    if parts * n**dim != count:
-        near = sorted(parts * k**dim for k in (max(1, n - 1), n, n + 1))
-        raise UsageError(
-            f"sampling.{on} = {count}: rule 'grid' needs {'' if parts == 1 else f'{parts} times '}"
-            f"a whole number to the power {dim}; near it: {', '.join(map(str, dict.fromkeys(near)))}; or rule = 'sobol'"
-        )
-    return n
-
-
-def evaluation_points(domain, count=100_000):
-    """Fixed points to measure errors on, (N, d): an offset grid of at least 10^4 points for d <= 2, else Sobol points.
-
-    They depend on neither sampling, seed nor ranks.
+    Args:
+        part: the part of the domain.
+        on: its name, which sets its random stream apart from those of other parts.
+        rule: "uniform", "sobol" or "grid".
+        seed: seed of all draws.
+        number: number of the draw.
+        count: global number of points; only a grid uses it.
+        start: first point.
+        stop: one more than the last point.
     """
-    if domain.dim <= 2:
-        n = 10_001 if domain.dim == 1 else 101
-        unit = (_midpoints(np.arange(n**domain.dim), n, domain.dim) * n - 0.5 + 0.37) / n
-    else:
+    if part.dim == 0 or rule == "grid":
+        return part.grid(count, start, stop)
+
+    def stream(first):
+        return unit_stream(part.unit_dim, rule, generator(seed, on, number), first)
+
+    if part.accepts_all:
+        return part.points(stream(start)(stop - start))[0]
+    return _accepted(part, on, stream(0), start, stop)
+
+
+def _accepted(part, on, next_points, start, stop):
+    """Accepted candidates start..stop, numbered in the order of the stream.
+
+    Every rank goes through all candidates up to its last point, so that the ranks agree on the
+    numbers without communication. Cost: stop / (share that the part accepts) candidates.
+    """
+    found, num_accepted, num_tried = [], 0, 0
+    while num_accepted < stop:
+        x_ND, accepted_N = part.points(next_points(CHUNK))
+        x_ND = x_ND[accepted_N]
+        found.append(x_ND[max(0, start - num_accepted) : max(0, stop - num_accepted)])
+        num_accepted, num_tried = num_accepted + len(x_ND), num_tried + CHUNK
+        if num_accepted < LEAST_ACCEPTED * num_tried:
+            raise UsageError(
+                f"the part {on!r} of the domain accepts {num_accepted} of {num_tried} candidates; "
+                "it is empty, or its `place` covers far more than the part: let it cover less"
+            )
+    return np.concatenate(found) if found else part.place(next_points(0))
+
+
+def stream_number(on: str) -> int:
+    """Number of a part's random streams: a function of its name only."""
+    if on in STREAMS:
+        return STREAMS[on]
+    return int.from_bytes(hashlib.sha256(on.encode()).digest()[:8], "big")
+
+
+def generator(seed: int, on: str, number: int, *stream: int) -> np.random.Generator:
+    """A Philox generator for one part and draw; `stream` sets other uses apart from the points."""
+    key = np.random.SeedSequence([seed, stream_number(on), number, *stream])
+    return np.random.Generator(np.random.Philox(key))
+
+
+def unit_stream(
+    dim: int, rule: str, fresh: np.random.Generator, start: int
+) -> Callable[[int], np.ndarray]:
+    """A function n -> the next n points (n, dim) of the unit cube, from point `start` on.
+
+    Args:
+        dim: dimension of the cube.
+        rule: "uniform" or "sobol".
+        fresh: a generator from which nothing has been drawn.
+        start: index of the first point.
+    """
+    if rule == "uniform":
+        # Each point owns whole blocks of four numbers of the counter, so that a point's index gives
+        # its counter.
+        blocks = ceil(dim / 4)
+        fresh.bit_generator.advance(start * blocks)
+        return lambda n: fresh.random((n, 4 * blocks))[:, :dim]
+    engine = _sobol(dim, scramble=True, rng=fresh)
+    if start:
+        engine.fast_forward(start)
+
+    def next_points(n):
+        with warnings.catch_warnings():
+            # The user chooses the number of points; it need not be a power of two.
+            warnings.filterwarnings("ignore", "The balance properties")
+            return engine.random(n)
+
+    return next_points
+
+
+def gumbel(seed: int, on: str, number: int, start: int, stop: int) -> np.ndarray:
+    """Standard Gumbel numbers start..stop of a stream of their own: -log(-log u), u uniform."""
+    u_N = unit_stream(1, "uniform", generator(seed, on, number, 1), start)(stop - start)[:, 0]
+    return -np.log(-np.log(np.maximum(u_N, np.finfo(float).tiny)))
+
+
+def evaluation_points(domain: Domain, count: int = 100_000) -> np.ndarray:
+    """Fixed points to measure errors on, (N, D): they depend on neither sampling, seed nor ranks.
+
+    They are an offset grid of about 10^4 points in one and two dimensions, and `count` Sobol points
+    in more; of an interior by rejection, 10^4 or `count` Sobol points.
+    """
+    interior = domain.parts["interior"]
+    dim = interior.unit_dim
+    if interior.accepts_all and dim <= 2:
+        n = 10_001 if dim == 1 else 101
+        # Shift the midpoints, since a training grid may hold them.
+        return interior.place((midpoints(np.arange(n**dim), n, dim) * n - 0.5 + 0.37) / n)
+    engine = _sobol(dim, scramble=False)
+    if interior.accepts_all:
         # One more power of two than needed keeps scipy from warning about balance.
-        unit = qmc.Sobol(domain.dim, scramble=False).random(2 ** (count - 1).bit_length())[
-            1 : count + 1
-        ]
-    return domain.place("interior", unit)
+        return interior.place(engine.random(2 ** (count - 1).bit_length())[1 : count + 1])
+    return _accepted(interior, "interior", engine.random, 0, 10_000 if dim <= 2 else count)
+
+
+def _sobol(dim, **options):
+    # Importing scipy.stats takes half a second, which commands that draw no points need not spend.
+    from scipy.stats import qmc
+
+    return qmc.Sobol(dim, **options)

@@ -1,9 +1,23 @@
-"""What every least-squares solver over distributed rows provides."""
+"""What every solver of regularised least squares over distributed rows provides.
 
+A is the matrix of all ranks' rows, b_N a right-hand side on them. Numbers here are dimensionless.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from nedhpc.parallel.comm import total
+import numpy as np
+import torch
+
+from nedhpc.parallel.comm import broadcast, total
+from nedhpc.rows.base import RowOperator
+from nedhpc.solvers.cost import Cost, Size
+
+if TYPE_CHECKING:  # importing MPI initialises it, and commands that only read need none
+    from mpi4py import MPI
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,32 +26,101 @@ class SolveInfo:
 
     solver: str
     effective_rank: int
-    """Singular values above the cutoff and the damping."""
+    """Number of singular values above the cutoff and above sqrt(damping); with Cholesky all of
+    them.
+    """
     sigma_max: float
     sigma_min: float
-    """Least singular value that the cutoff keeps."""
+    """Least singular value above the cutoff."""
     residual: float
     """|A x - b| (row right-hand side) or |(A^T A + damping) x - b| (parameter right-hand side)."""
     projection_error: float
-    """|A x - b| / |b| for a row right-hand side: what the tangent space cannot represent; NaN otherwise."""
+    """|A x - b| / |b| for a row right-hand side, which the tangent space cannot represent.
+
+    NaN for a parameter right-hand side.
+    """
     note: str = ""
-    """What the solver had to do instead of what was asked, for a person."""
+    """What the solver did instead of what the user asked for."""
 
 
-class Factorisation(Protocol):
-    """Rows A, a Tangent (and a row right-hand side b_N) of all ranks, factorised once, solved for any damping >= 0.
+class LeastSquares(ABC):
+    """Solver of min |A x - b|^2 + damping |x|^2.
 
-    Attributes comm and A. All solves are collective and return (x_P, SolveInfo), the same on every rank.
+    `init` factorises the rows as far as that does not depend on the damping; the `solve_*` methods
+    take the state that it returns and any damping >= 0. A solver object itself holds only its
+    arguments. All methods but `cost` are collective on comm, and return the same (x_P, SolveInfo)
+    on every rank; x_P has the dtype and device of the rows.
+
+    Args:
+        comm: communicator of the ranks that hold rows.
+        rtol: singular values below rtol times the largest are cut off.
+        settings: the solver's own table of the config; None if it has none.
     """
 
-    def solve_rows(self, damping=0.0):
-        """x = argmin |A x - b|^2 + damping |x|^2."""
+    name: ClassVar[str]
+    fallback_note: ClassVar[str] = ""
+    """The note of a solve whose facts say that it fell back."""
 
-    def solve_params(self, b_P, damping=0.0):
-        """x = (A^T A + damping)^+ b_P; squares the condition number, then refines once."""
+    def __init__(self, comm: MPI.Comm, rtol: float, settings: Any = None):
+        self.comm, self.rtol, self.settings = comm, rtol, settings
 
-    def solve_pulled(self, b_N, damping=0.0):
-        """x = (A^T A + damping)^+ A^T b_N for a further right-hand side on the rows."""
-        return self.solve_params(
-            total(self.comm, self.A.rmatvec(b_N).double().cpu().numpy()), damping
-        )
+    @classmethod
+    @abstractmethod
+    def cost(cls, size: Size) -> Cost:
+        """Bytes and flops of one init and a few solves on rank 0. Local."""
+
+    @abstractmethod
+    def init(self, A: RowOperator, b_N: torch.Tensor | None) -> Any:
+        """State of the solves with rows A; b_N (N,) is this rank's right-hand side, None if
+        there is only `solve_params`.
+        """
+
+    @abstractmethod
+    def solve_rows(self, state: Any, damping: float = 0.0) -> tuple[torch.Tensor, SolveInfo]:
+        """x = argmin |A x - b_N|^2 + damping |x|^2; of least norm if damping is 0."""
+
+    @abstractmethod
+    def solve_params(
+        self, state: Any, b_P: torch.Tensor | np.ndarray, damping: float = 0.0
+    ) -> tuple[torch.Tensor, SolveInfo]:
+        """x = (A^T A + damping)^+ b_P for b_P (P,), the same on every rank."""
+
+    def solve_pulled(
+        self, state: Any, b_N: torch.Tensor, damping: float = 0.0
+    ) -> tuple[torch.Tensor, SolveInfo]:
+        """x = (A^T A + damping)^+ A^T b_N for another right-hand side on the rows."""
+        return self.solve_params(state, self.pull(state.A, b_N), damping)
+
+    def pull(self, A: RowOperator, w_N: torch.Tensor) -> np.ndarray:
+        """A^T w_N summed over ranks, (P,) float64, the same on every rank. Collective on comm."""
+        return total(self.comm, to_numpy(A.rmatvec(w_N)))
+
+    def share(
+        self, x: torch.Tensor | None, facts: "Facts | None", num_entries: int
+    ) -> tuple[np.ndarray, SolveInfo]:
+        """Rank 0's x and facts on every rank by one broadcast.
+
+        NaN if rank 0 passes None. Collective on comm.
+        """
+        packed = np.full(num_entries + NUM_FACTS, np.nan)
+        if x is not None:
+            packed[:num_entries] = to_numpy(x)
+        if facts is not None:
+            packed[num_entries:] = facts
+        broadcast(self.comm, packed)
+        rank, *values, fell_back = packed[num_entries:].tolist()
+        note = self.fallback_note if fell_back == 1 else ""
+        info = SolveInfo(self.name, 0 if np.isnan(rank) else int(rank), *values, note)
+        return packed[:num_entries], info
+
+
+Facts = list[float]
+"""effective_rank, sigma_max, sigma_min, residual, projection_error, and 1 if the solver fell
+back to another method.
+"""
+NUM_FACTS = 6
+
+
+def to_numpy(x: torch.Tensor) -> np.ndarray:
+    """float64 on the host."""
+    return x.double().cpu().numpy()

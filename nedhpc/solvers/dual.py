@@ -1,86 +1,122 @@
 """The dual (kernel, minSR) form for P > N: x = A^T (A A^T + damping)^-1 b, an N x N problem.
 
-K = A A^T is summed over blocks of columns on rank 0, so that beside N^2 only one block of all ranks' rows is held there. Rows that are
-by layer sums over channels of outer products zbar_nc h_nc^T need not be formed: K is the sum over layers and pairs of channels of
-(zbar_nc . zbar_mc')(h_nc . h_mc'), at the cost of the layers' widths in the place of P (Novak et al., arXiv:2206.08720, for values;
-with derivatives it pays where most rows are values, as on a boundary, and layers are wide). Cholesky of K + damping for each damping;
-where that is not positive definite to rounding (always so without damping), the eigenvectors of K with a cutoff, and info says so.
+K = A A^T is summed over blocks of columns on rank 0, so that rank 0 holds N^2 numbers and one block
+of all ranks' rows.
+
+Factored rows are sums over layers and channels c of outer products zbar_nc h_nc^T and need not be
+formed: K_nm is the sum over layers and pairs of channels of (zbar_nc . zbar_mc')(h_nc . h_mc'),
+which costs the layers' widths instead of P (Novak et al., arXiv:2206.08720, for values; with
+derivatives it pays if most rows are values, as on a boundary, and layers are wide).
 """
 
 import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from nedhpc.parallel.comm import broadcast, total, tree_reduce
-from nedhpc.solvers.base import Factorisation, SolveInfo
+from nedhpc.parallel.comm import broadcast, tree_reduce
+from nedhpc.rows.base import Factors, RowOperator
+from nedhpc.solvers.base import LeastSquares
+from nedhpc.solvers.cost import Cost, Size
+from nedhpc.solvers.definite import SemidefiniteMatrix
 
 COLUMN_BYTES = 2**28
 """A block of columns of all ranks' rows, on rank 0."""
-DUAL_RTOL = 1e-15
-"""Eigenvalues of A A^T below this share of the largest are rounding."""
 STRIP = 128
-"""Columns of A A^T formed at once; what lies above them is its mirror image."""
+"""Columns of A A^T that are formed at once; what lies above them is their mirror image."""
 MAX_REFINEMENTS = 3
-NOTE = "A A^T + damping is not positive definite to rounding: eigenvectors with a cutoff instead of Cholesky"
 
 
-class Dual(Factorisation):
-    """K = A A^T on rank 0. Collective on comm. Cost O(N^2 P), by factors O((N C)^2 sum of widths), and N^3 / 3 for each damping; memory
-    3 N^2, what the rows hold and a block of columns."""
+@dataclass(slots=True)
+class DualState:
+    """Rows; K and b on rank 0 (None elsewhere)."""
+
+    A: RowOperator
+    counts: list[int]
+    """Number of rows of each rank."""
+    K: SemidefiniteMatrix | None
+    b_N1: torch.Tensor | None
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.counts)
+
+
+class Dual(LeastSquares):
+    """K = A A^T on rank 0.
+
+    Cholesky of K + damping for each damping; if that is not positive definite to rounding, and
+    always without damping, the eigenvectors of K with a cutoff. Cost O(N^2 P), with factored rows
+    O((N C)^2 sum of widths), and N^3 / 3 for each damping; memory 3 N^2, what the rows hold, and a
+    block of columns.
+    """
 
     name = "dual"
+    fallback_note = (
+        "A A^T + damping is not positive definite to rounding: eigenvectors with a cutoff instead "
+        "of Cholesky"
+    )
 
-    def __init__(self, comm, A, b_N, rtol):
-        self.comm, self.A, self.b_N = comm, A, b_N
-        self.counts = comm.allgather(A.num_rows)
-        self.N = sum(self.counts)
-        self.cutoff = max(DUAL_RTOL, rtol**2)
-        self.spectrum = self.damping = self.L = None
-        self.K = (
-            torch.zeros(self.N, self.N, dtype=torch.float64, device=A.like.device)
-            if comm.rank == 0
-            else None
-        )
-        if A.factored:
-            self._sum_by_factors()
-        else:
-            for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * self.N))):
-                block = self._gather(block)
-                if block is not None:
-                    _add_rows(self.K, block)
-            if comm.rank == 0:
-                _mirror(self.K)
-        if comm.rank == 0:
-            self.finite = bool(torch.isfinite(self.K.sum()))
-        self.b = None if b_N is None else self._gather(b_N.unsqueeze(1))
+    @classmethod
+    def cost(cls, size: Size) -> Cost:
+        N, P = size.num_rows, size.num_parameters
+        rows = size.held_bytes or COLUMN_BYTES
+        if size.dense_metric:
+            # Rows that are not held are formed whole, a chunk at a time, before they change
+            # variables.
+            rows = max(rows, size.block_bytes)
+        return Cost(2 * rows + 8 * 3 * N**2 + size.other_bytes, N**2 * P + 9 * N**3)
 
-    def _sum_by_factors(self):
-        """K in blocks of a pair of terms, then from the terms' order of rows to the ranks'."""
-        terms = self.A.factors()
+    def init(self, A: RowOperator, b_N: torch.Tensor | None) -> DualState:
+        counts = self.comm.allgather(A.num_rows)
+        terms = A.factors()
+        K = self._from_columns(A, sum(counts)) if terms is None else self._from_factors(terms)
+        if K is not None:
+            K = SemidefiniteMatrix(K, self.rtol, always_cholesky=False)
+        return DualState(A, counts, K, None if b_N is None else self._gather(b_N.unsqueeze(1)))
+
+    def _from_columns(self, A, num_rows):
+        """K on rank 0 from all ranks' rows, a block of columns at a time; None elsewhere."""
+        K = None
+        if self.comm.rank == 0:
+            K = torch.zeros(num_rows, num_rows, dtype=torch.float64, device=A.example.device)
+        for block in A.column_blocks(max(1, COLUMN_BYTES // (8 * num_rows))):
+            block = self._gather(block)
+            if block is not None:
+                _add_rows(K, block)
+        if K is not None:
+            _mirror(K)
+        return K
+
+    def _from_factors(self, terms):
+        """K on rank 0 in blocks of a pair of terms, then reordered from the terms' order of rows
+        to the ranks'; None elsewhere.
+        """
         counts = np.array(self.comm.allgather([len(layers[0][0]) for layers in terms]))
         terms = [
             [(self._gather(z_bar), self._gather(h)) for z_bar, h in layers] for layers in terms
         ]
         if self.comm.rank:
-            return
+            return None
         ends = np.cumsum(counts.sum(0))
-        part = [slice(end - n, end) for end, n in zip(ends, counts.sum(0))]
+        K = terms[0][0][0].new_zeros(ends[-1], ends[-1])
+        part = [slice(end - n, end) for end, n in zip(ends, counts.sum(0), strict=True)]
         for a, b in itertools.combinations_with_replacement(range(len(terms)), 2):
-            block = self.K[part[b], part[a]]
-            for one, other in zip(terms[b], terms[a]):
-                _add_factors(block, one, other, lower=a == b)
+            block = K[part[b], part[a]]
+            _add_factors(block, terms[b], terms[a], lower=a == b)
             if a == b:
                 _mirror(block)
             else:
-                self.K[part[a], part[b]] = block.T
+                K[part[a], part[b]] = block.T
         if self.comm.size > 1:
             rank = np.concatenate([np.repeat(np.arange(self.comm.size), n) for n in counts.T])
-            order = torch.as_tensor(np.argsort(rank, kind="stable"), device=self.K.device)
-            self.K = self.K[order][:, order]
+            order = torch.as_tensor(np.argsort(rank, kind="stable"), device=K.device)
+            K = K[order][:, order]
+        return K
 
     def _gather(self, x_NK):
-        """All ranks' rows on rank 0, in rank order."""
+        """All ranks' rows on rank 0, float64, in rank order; None elsewhere. Collective on comm."""
         if self.comm.size == 1:
             return x_NK.double()
         stacked = tree_reduce(
@@ -88,131 +124,66 @@ class Dual(Factorisation):
         )
         return None if stacked is None else torch.as_tensor(stacked, device=x_NK.device)
 
-    def solve_rows(self, damping=0.0):
-        return self._solve(self.b, damping)
+    def solve_rows(self, state, damping=0.0):
+        return self._solve(state, state.b_N1, damping)
 
-    def solve_pulled(self, b_N, damping=0.0):
-        return self._solve(self._gather(b_N.unsqueeze(1)), damping)
+    def solve_pulled(self, state, b_N, damping=0.0):
+        return self._solve(state, self._gather(b_N.unsqueeze(1)), damping)
 
-    def _solve(self, b, damping):
-        """x = A^T y, (K + damping) y = b; with b (N, 1) on rank 0. Collective."""
-        packed = np.full(self.N + 6, np.nan)
-        if self.comm.rank == 0 and self.finite:
-            if self._cholesky(damping):
-                y = torch.cholesky_solve(b, self.L)
-                y += torch.cholesky_solve(b - self.K @ y - damping * y, self.L)
-            else:
-                y = self._eigen(b, lambda values: 1 / (values + damping))
-            left, norm = float((self.K @ y - b).norm()), float(b.norm())
-            packed[: self.N] = y.squeeze(1).cpu().numpy()
-            packed[self.N :] = [*self._facts(damping), left, left / norm if norm else 0.0]
-        broadcast(self.comm, packed)
-        return self._primal(packed)
+    def _solve(self, state, b_N1, damping):
+        """x = A^T y with (K + damping) y = b; b on rank 0."""
+        y = facts = None
+        if self.comm.rank == 0 and state.K.finite:
+            y = state.K.solve(b_N1, damping, refine=True)
+            # A x - b = K y - b.
+            left, norm = float((state.K.K @ y - b_N1).norm()), float(b_N1.norm())
+            facts = state.K.facts(damping, left, left / norm if norm else 0.0)
+        return self._primal(state, y, facts)
 
-    def solve_params(self, b_P, damping=0.0):
-        """By Woodbury x = (b - A^T (K + damping)^-1 A b) / damping, refined while that lowers the residual; by eigenvectors
-        x = A^T (K + damping)^+ K^+ A b + the part of b outside the rows' span / damping."""
-        b_P = self.A.tensor(b_P)
+    def solve_params(self, state, b_P, damping=0.0):
+        """By Woodbury's identity x = (b - A^T (K + damping)^-1 A b) / damping if K + damping has
+        a Cholesky factor.
+        """
+        b_P = state.A.tensor(b_P)
         by_cholesky = np.zeros(1)
-        if self.comm.rank == 0 and self.finite:
-            by_cholesky[0] = self._cholesky(damping)
+        if self.comm.rank == 0 and state.K.finite:
+            by_cholesky[0] = state.K.cholesky(damping) is not None
         if not broadcast(self.comm, by_cholesky)[0]:
-            return self._solve_params_by_eigenvectors(b_P, damping)
+            return self._solve_params_by_eigenvectors(state, b_P, damping)
+        # The difference cancels digits if damping is small beside K: refine while that lowers the
+        # residual.
         x, residual, norm = 0, b_P, np.inf
         for _ in range(1 + MAX_REFINEMENTS):
-            pulled, info = self.solve_pulled(self.A.matvec(residual), damping)
+            pulled, info = self.solve_pulled(state, state.A.matvec(residual), damping)
             trial = x + (residual - pulled) / damping
-            left = (
-                b_P
-                - damping * trial
-                - self.A.tensor(
-                    total(self.comm, self.A.rmatvec(self.A.matvec(trial)).double().cpu().numpy())
-                )
-            )
-            if float(left.norm()) > 0.5 * norm:  # it has met rounding
+            normal = state.A.tensor(self.pull(state.A, state.A.matvec(trial)))
+            left = b_P - damping * trial - normal
+            if float(left.norm()) > 0.5 * norm:  # only rounding is left
                 break
             x, residual, norm = trial, left, float(left.norm())
-        return x, SolveInfo(
-            self.name,
-            info.effective_rank,
-            info.sigma_max,
-            info.sigma_min,
-            norm,
-            float("nan"),
-            info.note,
-        )
+        return x, replace(info, residual=norm, projection_error=float("nan"))
 
-    def _solve_params_by_eigenvectors(self, b_P, damping):
-        Ab = self._gather(self.A.matvec(b_P).unsqueeze(1))
-        packed, inside = np.full((2, self.N + 6), np.nan)
-        if self.comm.rank == 0 and self.finite:
-            packed[: self.N] = (
-                self._eigen(Ab, lambda values: 1 / (values * (values + damping)))
-                .squeeze(1)
-                .cpu()
-                .numpy()
-            )
-            inside[: self.N] = self._eigen(Ab, lambda values: 1 / values).squeeze(1).cpu().numpy()
-            packed[self.N :] = inside[self.N :] = [*self._facts(damping), np.nan, np.nan]
-        broadcast(self.comm, packed)
-        x, info = self._primal(packed)
+    def _solve_params_by_eigenvectors(self, state, b_P, damping):
+        """x = A^T (K + damping)^+ K^+ A b, plus the part of b outside the rows' span divided by
+        damping.
+        """
+        Ab_N1 = self._gather(state.A.matvec(b_P).unsqueeze(1))
+        y = inside = facts = None
+        if self.comm.rank == 0 and state.K.finite:
+            y = state.K.apply(lambda values: 1 / (values * (values + damping)), Ab_N1)
+            inside = state.K.apply(lambda values: 1 / values, Ab_N1)
+            facts = state.K.facts(damping, np.nan, np.nan)
+        x, info = self._primal(state, y, facts)
         if damping > 0:
-            broadcast(self.comm, inside)
-            x = x + (b_P - self._primal(inside)[0]) / damping
+            x = x + (b_P - self._primal(state, inside, facts)[0]) / damping
         return x, info
 
-    def _cholesky(self, damping):
-        """Whether K + damping is positive definite to rounding; its factor is then in L. Rank 0 alone."""
-        if self.damping != damping:
-            self.damping, self.L = damping, None
-            if damping == 0:
-                return False
-            damped = self.K.clone()
-            damped.diagonal().add_(damping)
-            L, failed = torch.linalg.cholesky_ex(damped)
-            pivots = L.diagonal()
-            # A pivot at the level of rounding is a zero that rounding made positive.
-            if not failed and pivots.min() ** 2 > self.N * np.finfo(float).eps * pivots.max() ** 2:
-                self.L = L
-        return self.L is not None
-
-    def _eigen(self, b, f):
-        """V f(values) V^T b over the eigenvalues of K above the cutoff. Rank 0 alone."""
-        if self.spectrum is None:
-            values, V = torch.linalg.eigh(self.K)
-            self.spectrum = values, V, values > self.cutoff * values[-1]
-        values, V, kept = self.spectrum
-        return V @ (torch.where(kept, f(values), 0).unsqueeze(1) * (V.T @ b))
-
-    def _facts(self, damping):
-        """Effective rank, largest and smallest singular value, whether Cholesky failed. Rank 0 alone."""
-        if self.L is not None:
-            pivots = self.L.diagonal()
-            return [self.N, float(pivots.max()), float(pivots.min()), 0]
-        values, _, kept = self.spectrum
-        seen = values[kept].sqrt()
-        return [
-            int((kept & (values >= damping)).sum()),
-            float(seen[-1]) if len(seen) else 0.0,
-            float(seen[0]) if len(seen) else 0.0,
-            float(damping > 0),
-        ]
-
-    def _primal(self, packed):
-        start = sum(self.counts[: self.comm.rank])
-        y = self.A.tensor(packed[start : start + self.A.num_rows])
-        x = total(self.comm, self.A.rmatvec(y).double().cpu().numpy())
-        rank, sigma_max, sigma_min, failed, left, relative = packed[self.N :]
-        note = NOTE if failed == 1 else ""
-        return self.A.tensor(x), SolveInfo(
-            self.name,
-            0 if np.isnan(rank) else int(rank),
-            float(sigma_max),
-            float(sigma_min),
-            float(left),
-            float(relative),
-            note,
-        )
+    def _primal(self, state, y_N1, facts):
+        """A^T y of rank 0's y, NaN if it is None, and the info."""
+        y, info = self.share(None if y_N1 is None else y_N1.squeeze(1), facts, state.num_rows)
+        start = sum(state.counts[: self.comm.rank])
+        own = state.A.tensor(y[start : start + state.A.num_rows])
+        return state.A.tensor(self.pull(state.A, own)), info
 
 
 def _add_rows(K, A):
@@ -221,18 +192,20 @@ def _add_rows(K, A):
         K[start:, start : start + STRIP].addmm_(A[start:], A[start : start + STRIP].T)
 
 
-def _add_factors(K, one, other, lower):
-    """Add sum_cc' (z_nc . z'_mc') (h_nc . h'_mc') to K_nm, from (z (N, C, H), h (N, C, I)) of two sets of rows; to its lower
-    triangle where they are one set."""
-    for start in range(0, K.shape[1], STRIP):
-        below, strip = slice(start if lower else 0, None), slice(start, start + STRIP)
-        block = K[below, strip]
-        for z, h in zip(*(x[below].unbind(1) for x in one)):
-            for z_strip, h_strip in zip(*(x[strip].unbind(1) for x in other)):
-                block.addcmul_(z @ z_strip.T, h @ h_strip.T)
+def _add_factors(K: torch.Tensor, layers: Factors, other_layers: Factors, lower: bool):
+    """Add sum_cc' (z_nc . z'_mc') (h_nc . h'_mc') over layers to K_nm, for two sets of rows; to
+    the lower triangle if they are one set.
+    """
+    for one, other in zip(layers, other_layers, strict=True):
+        for start in range(0, K.shape[1], STRIP):
+            below, strip = slice(start if lower else 0, None), slice(start, start + STRIP)
+            block = K[below, strip]
+            for z, h in zip(*(x[below].unbind(1) for x in one), strict=True):
+                for z_strip, h_strip in zip(*(x[strip].unbind(1) for x in other), strict=True):
+                    block.addcmul_(z @ z_strip.T, h @ h_strip.T)
 
 
 def _mirror(K):
-    """The upper triangle from the lower."""
+    """Copy the lower triangle to the upper."""
     for start in range(0, len(K), STRIP):
         K[start : start + STRIP, start + STRIP :] = K[start + STRIP :, start : start + STRIP].T

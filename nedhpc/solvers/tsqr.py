@@ -1,18 +1,34 @@
-"""Tall-skinny QR: each rank's rows to a triangle, triangles merged along a binary tree, one SVD on rank 0.
+"""Tall-skinny QR: each rank's rows to a triangle, the triangles merged along a binary tree, one SVD
+on rank 0.
 
-min |A x - b|^2 + damping |x|^2 with A = Q R = Q U S V^T: b enters as an extra column of the factorised rows, so the
-condition number is never squared and x is accurate up to cond(A) = 1 / rtol (Demmel et al., arXiv:0808.2664).
+With A = Q R = Q U S V^T, min |A x - b|^2 + damping |x|^2 has the solution x = V S / (S^2 + damping)
+U^T Q^T b. b is factorised as an extra column of the rows, which gives Q^T b without Q; so the
+condition number is never squared, and x is accurate up to cond(A) = 1 / rtol (Demmel et al.,
+arXiv:0808.2664, section 2).
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from nedhpc.parallel.comm import broadcast, tree_reduce
-from nedhpc.solvers.base import Factorisation, SolveInfo
+from nedhpc.parallel.comm import tree_reduce
+from nedhpc.rows.base import RowOperator
+from nedhpc.solvers.base import LeastSquares
+from nedhpc.solvers.cost import Cost, Size
+
+if TYPE_CHECKING:  # importing MPI initialises it, and commands that only read need none
+    from mpi4py import MPI
 
 
-def local_triangle(A, b_N=None):
-    """R of a thin QR of this rank's rows [A, b], block by block. Local."""
+def local_triangle(A: RowOperator, b_N: torch.Tensor | None = None) -> torch.Tensor:
+    """R of a thin QR of this rank's rows [A, b], (min(N, P + 1), P + 1), block by block.
+
+    Local. Cost O(N P^2).
+    """
     R = None
     for part, block in A.blocks():
         rows = block if b_N is None else torch.cat([block, b_N[part].unsqueeze(1)], 1)
@@ -20,104 +36,149 @@ def local_triangle(A, b_N=None):
     return R
 
 
-def merge(comm, R):
-    """R of all ranks' triangles, on rank 0; None elsewhere. Collective on comm."""
+def merge(comm: MPI.Comm, R: torch.Tensor) -> torch.Tensor | None:
+    """R of all ranks' triangles, on rank 0;
+
+    None elsewhere. Collective on comm. Cost O(P^3 log ranks).
+    """
     if comm.size == 1:
         return R
-    like = R
-    tensor = lambda x: torch.as_tensor(x, dtype=like.dtype, device=like.device)
-    R = tree_reduce(
-        comm,
-        R.cpu().numpy(),
-        lambda upper, lower: _triangle(tensor(np.concatenate([upper, lower]))).cpu().numpy(),
-    )
-    return None if R is None else tensor(R)
+
+    def tensor(x):
+        return torch.as_tensor(x, dtype=R.dtype, device=R.device)
+
+    def combine(upper, lower):
+        return _triangle(tensor(np.concatenate([upper, lower]))).cpu().numpy()
+
+    merged = tree_reduce(comm, R.cpu().numpy(), combine)
+    return None if merged is None else tensor(merged)
 
 
 def _triangle(rows):
     return torch.linalg.qr(rows, mode="r").R
 
 
-class Tsqr(Factorisation):
-    """SVD of the R factor of rows A (Tangent), b_N (optional) spread over ranks. Collective on comm.
+@dataclass(slots=True)
+class Spectrum:
+    """The SVD of R on rank 0, and what is left of b: b = Q (c, rho) with c in the span of the
+    rows' columns.
+    """
 
-    Cost O(N_local P^2 + P^3 (log ranks + SVD)); memory P^2 and the rows that the Tangent holds or one block of them.
+    R: torch.Tensor
+    finite: bool
+    """No entry of [R, c] is NaN or infinite."""
+    U: torch.Tensor
+    s: torch.Tensor
+    Vh: torch.Tensor
+    cutoff: float
+    kept: torch.Tensor
+    """Singular values above the cutoff."""
+    c: torch.Tensor | None
+    beta: torch.Tensor | None
+    """U^T c."""
+    rho2: float
+    """|b|^2 - |c|^2."""
+
+
+@dataclass(slots=True)
+class TsqrState:
+    """Rows, and the spectrum on rank 0 (None elsewhere)."""
+
+    A: RowOperator
+    spectrum: Spectrum | None
+
+
+class Tsqr(LeastSquares):
+    """SVD of the R factor of all ranks' rows.
+
+    Cost O(N_local P^2 + P^3 (log ranks + SVD)); memory 8 P^2 and the rows that are formed at once.
     """
 
     name = "tsqr"
 
-    def __init__(self, comm, A, b_N, rtol):
-        self.comm, self.A, self.num_parameters, self._tensor = comm, A, A.num_columns, A.tensor
-        R = merge(comm, local_triangle(A, b_N))
-        if comm.rank == 0:
-            P = self.num_parameters
-            self.R = R[:P, :P]
-            # NaN or infinity: LAPACK's SVD would raise on rank 0 alone; a zero spectrum with NaN right-hand side agrees.
-            self.finite = bool(torch.isfinite(R).all())
-            safe = self.R if self.finite else torch.zeros_like(self.R)
-            self.U, s, self.Vh = torch.linalg.svd(safe, full_matrices=False)
-            self.s = s
-            self.cutoff = rtol * float(s[0]) if len(s) else 0.0
-            self.kept = s > self.cutoff
-            if b_N is not None:
-                self.c = R[:P, P]
-                self.rho2 = float(R[P, P] ** 2) if len(R) > P else 0.0
-                self.beta = self.U.T @ self.c
-
-    def solve_rows(self, damping=0.0):
-        x = info = None
-        if self.comm.rank == 0:
-            s = self.s
-            y = torch.where(self.kept, s / (s * s + damping), 0) * self.beta
-            x = self.Vh.T @ y
-            residual = (self.U @ (s * y) - self.c).square().sum() + self.rho2
-            norm2 = self.c.square().sum() + self.rho2
-            info = self._info(
-                damping, residual.sqrt(), (residual / norm2).sqrt() if norm2 > 0 else residual
-            )
-        return self._share(x, info)
-
-    def solve_params(self, b_P, damping=0.0):
-        x = info = None
-        if self.comm.rank == 0:
-            b = self._tensor(b_P)
-            x = self._normal(b, damping)
-            # One step of refinement: corrected semi-normal equations (Bjorck 1987).
-            x = x + self._normal(b - self.R.T @ (self.R @ x) - damping * x, damping)
-            info = self._info(
-                damping, (self.R.T @ (self.R @ x) + damping * x - b).norm(), torch.nan
-            )
-        return self._share(x, info)
-
-    def _normal(self, b, damping):
-        """(A^T A + damping)^+ b; a damping above the cutoff also divides the part of b outside the kept span."""
-        s, y = self.s, self.Vh @ b
-        x = self.Vh.T @ (torch.where(self.kept, 1 / (s * s + damping), 0) * y)
-        return (
-            x
-            if damping <= self.cutoff**2
-            else x + (b - self.Vh.T @ torch.where(self.kept, y, 0)) / damping
+    @classmethod
+    def cost(cls, size: Size) -> Cost:
+        P = size.num_parameters
+        return Cost(
+            3 * size.block_bytes + 8 * 8 * P**2 + size.other_bytes,
+            2 * size.local_rows * P**2 + 22 * P**3,
         )
 
-    def _info(self, damping, residual, projection_error):
-        s = self.s
-        seen = s[self.kept]
+    def init(self, A: RowOperator, b_N: torch.Tensor | None) -> TsqrState:
+        P = A.num_columns
+        triangle = merge(self.comm, local_triangle(A, b_N))
+        if self.comm.rank:
+            return TsqrState(A, None)
+        R = triangle[:P, :P]
+        # With NaN or infinity LAPACK's SVD would raise, on rank 0 only; a spectrum of zeros lets
+        # all ranks return NaN.
+        finite = bool(torch.isfinite(triangle).all())
+        U, s, Vh = torch.linalg.svd(R if finite else torch.zeros_like(R), full_matrices=False)
+        cutoff = self.rtol * float(s[0]) if len(s) else 0.0
+        c = beta = None
+        rho2 = 0.0
+        if b_N is not None:
+            c = triangle[:P, P]
+            beta = U.T @ c
+            rho2 = float(triangle[P, P] ** 2) if len(triangle) > P else 0.0
+        return TsqrState(A, Spectrum(R, finite, U, s, Vh, cutoff, s > cutoff, c, beta, rho2))
+
+    def solve_rows(self, state, damping=0.0):
+        x = facts = None
+        if self.comm.rank == 0:
+            f = state.spectrum
+            # x = V y and A x - b = Q (U S y - c) - (part of b outside the columns' span).
+            y = torch.where(f.kept, f.s / (f.s * f.s + damping), 0) * f.beta
+            x = f.Vh.T @ y
+            residual2 = float((f.U @ (f.s * y) - f.c).square().sum() + f.rho2)
+            norm2 = float(f.c.square().sum() + f.rho2)
+            relative = (residual2 / norm2) ** 0.5 if norm2 > 0 else residual2
+            facts = self._facts(f, damping, residual2**0.5, relative)
+        return self._shared(state, x, facts)
+
+    def solve_params(self, state, b_P, damping=0.0):
+        """As the base class says; the condition number is squared, and one refinement wins most
+        of it back.
+        """
+        x = facts = None
+        if self.comm.rank == 0:
+            f, b = state.spectrum, state.A.tensor(b_P)
+
+            def left(x):
+                return b - f.R.T @ (f.R @ x) - damping * x
+
+            # Corrected semi-normal equations (Bjorck, Linear Algebra Appl. 88, 1987, section 3).
+            x = self._normal(f, b, damping)
+            x = x + self._normal(f, left(x), damping)
+            facts = self._facts(f, damping, float(left(x).norm()), np.nan)
+        return self._shared(state, x, facts)
+
+    @staticmethod
+    def _normal(f, b, damping):
+        """(A^T A + damping)^+ b.
+
+        A damping above the cutoff also divides the part of b outside the kept span.
+        """
+        y = f.Vh @ b
+        x = f.Vh.T @ (torch.where(f.kept, 1 / (f.s * f.s + damping), 0) * y)
+        if damping > f.cutoff**2:
+            x = x + (b - f.Vh.T @ torch.where(f.kept, y, 0)) / damping
+        return x
+
+    @staticmethod
+    def _facts(f, damping, residual, projection_error):
+        seen = f.s[f.kept]
         return [
-            float((self.kept & (s * s >= damping)).sum()),
-            float(s[0]) if len(s) else 0.0,
+            float((f.kept & (f.s * f.s >= damping)).sum()),
+            float(f.s[0]) if len(f.s) else 0.0,
             float(seen[-1]) if len(seen) else 0.0,
-            float(residual),
-            float(projection_error),
+            residual,
+            projection_error,
+            0.0,
         ]
 
-    def _share(self, x, info):
-        """Rank 0's solution and info on every rank, one broadcast."""
-        P = self.num_parameters
-        packed = np.empty(P + 5)
-        if self.comm.rank == 0:
-            packed[:P] = x.double().cpu().numpy() if self.finite else np.nan
-            packed[P:] = info
-        broadcast(self.comm, packed)
-        return self._tensor(packed[:P]), SolveInfo(
-            self.name, int(packed[P]), *map(float, packed[P + 1 :])
-        )
+    def _shared(self, state, x, facts):
+        if x is not None and not state.spectrum.finite:
+            x = torch.full_like(x, torch.nan)
+        x, info = self.share(x, facts, state.A.num_columns)
+        return state.A.tensor(x), info

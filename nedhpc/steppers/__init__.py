@@ -1,1 +1,6 @@
-"""Time steppers of the flow: PETSc TS types, and step rules of our own under a TS of type python."""
+"""Time steppers of a flow: step rules of nedhpc's own, one class each, and the types of PETSc's
+TS."""
+
+from nedhpc.steppers.registry import find, resolved, rules, settings
+
+__all__ = ["find", "resolved", "rules", "settings"]

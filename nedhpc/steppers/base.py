@@ -1,8 +1,12 @@
-"""What the run sees of a step."""
+"""What a step rule is, and what a run sees of each step."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+import torch
+
+from nedhpc.config import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,11 +14,57 @@ class StepInfo:
     """What a step did, the same on every rank."""
 
     dt: float
-    """The time step taken; 0 for a step that stayed where it was."""
+    """The time step taken; 0 if the step stayed where it was."""
     E_K: np.ndarray | None = None
-    """Energy by term at the step's end on the step's sample, where the step rule knows it."""
+    """Energy by term after the step on the step's sample, if the stepper knows it."""
     effective_rank: int = 0
     projection_error: float = float("nan")
     stalled: bool = False
-    """No trial lowered the energy, several steps in a row: it is at the level of rounding."""
+    """No trial lowered the energy, several times in a row."""
+    steady: bool = False
+    """PETSc found a steady state by its own tolerance."""
     note: str = ""
+    """What the solver had to do instead of what was asked, for the user."""
+
+
+class StepRule:
+    """A stepper of nedhpc's own. A new one is a subclass with a `name`, its `Settings` and `step`,
+    and is found by that name.
+
+    The settings of a rule are the table [stepper.<name>] of the config.
+    """
+
+    name: ClassVar[str]
+    uses_solver: ClassVar[bool] = True
+    """It solves least-squares systems, so that a run needs a solver."""
+    uses_metric: ClassVar[bool] = True
+    """Its steps depend on the metric of the flow."""
+    chooses_dt: ClassVar[bool] = True
+    """It controls the length of its steps by itself (by dt, a damping or a learning rate). After a
+    step with a non-finite energy the run does not try again with a smaller dt."""
+
+    class Settings(Section):
+        """No settings."""
+
+    def __init__(self, flow, settings: Section):
+        self.flow, self.settings = flow, settings
+
+    def step(self, theta_P: torch.Tensor, t: float, dt: float):
+        """One step of the flow from theta at time t. Collective on the flow's comm.
+
+        Args:
+            theta_P: parameters, (P,), the same on every rank; it must not be changed.
+            t: the flow's time.
+            dt: what the last step returned for this one; stepper.dt in the first step.
+
+        Returns:
+            (theta_P, dt for the next step, StepInfo).
+        """
+        raise NotImplementedError
+
+    def state(self) -> dict:
+        """What a resumed run needs beside theta, t and dt: {name: number or array}. Local."""
+        return {}
+
+    def load(self, state: dict) -> None:
+        """Continue from what `state` returned. Local."""

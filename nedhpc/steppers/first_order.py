@@ -1,123 +1,199 @@
-"""First-order baselines: torch.optim's SGD, Adam and L-BFGS on the same energy and the same samples as the flow's steppers.
+"""First-order baselines: torch.optim's SGD, Adam and L-BFGS on the same energy and the same samples
+as the flow's steppers.
 
-The gradient is summed over ranks and the same on each, so every rank runs the same optimiser on the same numbers. The time t
-advances by the learning rate. They know no metric and solve no system.
+The gradient is summed over ranks and is the same on each, so every rank runs the same optimiser on
+the same numbers. The time t advances by the learning rate. These rules use no metric and solve no
+system.
 """
 
 import warnings
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch.optim import lr_scheduler
 
+from nedhpc.config import Count, Positive, Section
 from nedhpc.errors import NonFiniteError
-from nedhpc.steppers.base import StepInfo
+from nedhpc.steppers.base import StepInfo, StepRule
+
+
+class Schedule(Section):
+    """The learning rate of a first-order stepper as a function of the step."""
+
+    schedule: Literal["constant", "exponential", "cosine", "one_cycle"] = "constant"
+    """How it falls from lr to schedule_end lr. one_cycle first rises from lr / 25 to lr."""
+    schedule_steps: Count = 2000
+    """Length of the schedule in steps; after it the learning rate keeps its last value."""
+    schedule_end: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Last learning rate, in units of lr."""
+
 
 SCHEDULES = {
-    "constant": lambda optimizer, s: lr_scheduler.ConstantLR(optimizer, factor=1.0),
-    "exponential": lambda optimizer, s: lr_scheduler.ExponentialLR(
-        optimizer, s.schedule_end ** (1 / s.schedule_steps)
+    "constant": lambda optimiser, s: lr_scheduler.ConstantLR(optimiser, factor=1.0),
+    "exponential": lambda optimiser, s: lr_scheduler.ExponentialLR(
+        optimiser, s.schedule_end ** (1 / s.schedule_steps)
     ),
-    "cosine": lambda optimizer, s: lr_scheduler.CosineAnnealingLR(
-        optimizer, s.schedule_steps, s.lr * s.schedule_end
+    "cosine": lambda optimiser, s: lr_scheduler.CosineAnnealingLR(
+        optimiser, s.schedule_steps, s.lr * s.schedule_end
     ),
-    "one_cycle": lambda optimizer, s: lr_scheduler.OneCycleLR(
-        optimizer,
+    "one_cycle": lambda optimiser, s: lr_scheduler.OneCycleLR(
+        optimiser,
         s.lr,
         s.schedule_steps + 1,
         cycle_momentum=False,
         final_div_factor=1 / (25 * s.schedule_end),
     ),
 }
-"""Learning rate over schedule_steps steps, from lr (one_cycle: from lr / 25 up to lr) down to schedule_end lr, then held."""
-LISTS, COUNTS = ("old_dirs", "old_stps", "ro"), ("func_evals", "n_iter")
-"""What L-BFGS keeps as lists of tensors and as integers; all else that an optimiser keeps is a tensor."""
+"""torch's schedule of each name, built for an optimiser and its settings."""
+LISTS, COUNTS, SCRATCH = ("old_dirs", "old_stps", "ro"), ("func_evals", "n_iter"), ("al",)
+"""What L-BFGS keeps as lists of tensors, as integers, and as scratch space; all else that an
+optimiser keeps is a tensor."""
 
 
-class FirstOrder:
-    """Step rule step(theta, dt) -> (theta, next learning rate, info); its memory is the optimiser's and the schedule's step."""
+class FirstOrder(StepRule):
+    """A step of a torch optimiser. Its memory is the optimiser's state and the schedule's step."""
+
+    uses_solver = uses_metric = False
 
     def __init__(self, flow, settings):
-        self.flow, self.settings = flow, settings
+        super().__init__(flow, settings)
         self.parameter = None
         self.memory = {}
 
+    def optimiser_of(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """The torch optimiser of these parameters, with this rule's settings."""
+        raise NotImplementedError
+
     def _build(self, theta_P):
-        """The optimiser on a tensor like theta, with the memory of a checkpoint. The schedule is replayed, not stored, so that
-        settings changed on resume count."""
+        """The optimiser of a tensor like theta, with the memory of a checkpoint."""
         self.parameter = torch.nn.Parameter(theta_P.clone())
-        self.optimizer = self.optimiser([self.parameter])
-        self.schedule = SCHEDULES[self.settings.schedule](self.optimizer, self.settings)
+        self.optimiser = self.optimiser_of([self.parameter])
+        self.schedule = SCHEDULES[self.settings.schedule](self.optimiser, self.settings)
         memory = dict(self.memory)
+        # The schedule is repeated up to its step, not restored from its state, so that a schedule
+        # that was changed for the resumed run takes effect.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             for _ in range(int(memory.pop("schedule_step", 0))):
                 self.schedule.step()
-        tensor = lambda x: torch.as_tensor(x, device=theta_P.device)
+        state = self.optimiser.state[self.parameter]
         for name, value in memory.items():
-            self.optimizer.state[self.parameter][name] = (
-                int(value)
-                if name in COUNTS
-                else [tensor(x) for x in value]
-                if name in LISTS
-                else tensor(value)
-            )
+            if name in COUNTS:
+                state[name] = int(value)
+            elif name in LISTS:
+                state[name] = [torch.as_tensor(x, device=theta_P.device) for x in value]
+            else:
+                state[name] = torch.as_tensor(value, device=theta_P.device)
 
     def state(self):
         if self.parameter is None:
             return self.memory
         memory = {"schedule_step": self.schedule.last_epoch}
-        for name, value in self.optimizer.state[self.parameter].items():
+        for name, value in self.optimiser.state[self.parameter].items():
             if name in LISTS:
                 memory[name] = np.stack([x.cpu().numpy() for x in value]) if value else np.empty(0)
             elif torch.is_tensor(value):
                 memory[name] = value.cpu().numpy().copy()
-            elif name != "al":  # L-BFGS's scratch space
+            elif name not in SCRATCH:
                 memory[name] = value
         return {name: value for name, value in memory.items() if value is not None}
 
     def load(self, state):
         self.memory, self.parameter = state, None
 
-    def step(self, theta_P, dt):
-        """Collective on the flow's comm. Cost: one gradient; L-BFGS: at least one for each of its iterations."""
+    def step(self, theta_P, t, dt):
+        """One step, collective on the flow's comm. Cost: one gradient; L-BFGS: at least one for
+        each of its iterations."""
         if self.parameter is None:
             self._build(theta_P)
         self.parameter.data.copy_(theta_P)
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.fresh = True
-        self.optimizer.step(self._closure)
+        lr = self.optimiser.param_groups[0]["lr"]
+        self.t, self.is_first_gradient = t, True
+        self.optimiser.step(self._closure)
         if self.schedule.last_epoch < self.settings.schedule_steps:
             self.schedule.step()
-        return self.parameter.detach().clone(), self.optimizer.param_groups[0]["lr"], StepInfo(lr)
+        return self.parameter.detach().clone(), self.optimiser.param_groups[0]["lr"], StepInfo(lr)
 
     def _closure(self):
-        """Energy and gradient at the parameter."""
-        self.parameter.grad, E_K = self.flow.gradient(self.parameter.detach())
+        """The energy, and the gradient as `parameter.grad`."""
+        self.parameter.grad, E_K = self.flow.gradient(self.parameter.detach(), self.t)
         E = float(E_K.sum())
-        # A line search may try a point where the energy overflows; the step's own start must be finite.
-        if self.fresh and not np.isfinite(E + float(self.parameter.grad.sum())):
+        # A line search may try a point at which the energy overflows, and recovers from it. At the
+        # start of the step the energy must be finite.
+        if self.is_first_gradient and not np.isfinite(E + float(self.parameter.grad.sum())):
             raise NonFiniteError(
-                "the energy or its gradient is not finite; the likely cause is a learning rate that is too large, or a "
-                "problem function that divides by zero or takes a root or log of a negative number"
+                "the energy or its gradient is not finite; the likely cause is a learning rate "
+                "that is too large, or a problem function that divides by zero or takes a root or "
+                "log of a negative number"
             )
-        self.fresh = False
+        self.is_first_gradient = False
         return E
 
 
 class Sgd(FirstOrder):
-    def optimiser(self, parameters):
+    """Stochastic gradient descent, with momentum if that is set."""
+
+    name = "sgd"
+
+    class Settings(Schedule):
+        """[stepper.sgd]."""
+
+        lr: Positive = 0.01
+        """Learning rate."""
+        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+        nesterov: bool = False
+        """Nesterov's momentum instead of the plain one."""
+
+        @model_validator(mode="after")
+        def _nesterov_has_momentum(self):
+            if self.nesterov and not self.momentum:
+                raise ValueError("nesterov = true needs momentum > 0")
+            return self
+
+    def optimiser_of(self, parameters):
         s = self.settings
         return torch.optim.SGD(parameters, lr=s.lr, momentum=s.momentum, nesterov=s.nesterov)
 
 
 class Adam(FirstOrder):
-    def optimiser(self, parameters):
+    """Adam (arXiv:1412.6980)."""
+
+    name = "adam"
+
+    class Settings(Schedule):
+        """[stepper.adam]."""
+
+        lr: Positive = 1e-3
+        """Learning rate."""
+        betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+            0.9,
+            0.999,
+        )
+        """Decay rates of the averages of the gradient and of its square."""
+
+    def optimiser_of(self, parameters):
         return torch.optim.Adam(parameters, lr=self.settings.lr, betas=self.settings.betas)
 
 
 class Lbfgs(FirstOrder):
-    def optimiser(self, parameters):
+    """L-BFGS, several iterations a step on the step's sample."""
+
+    name = "lbfgs"
+
+    class Settings(Schedule):
+        """[stepper.lbfgs]."""
+
+        lr: Positive = 1.0
+        """Factor of the first trial step of the line search, or of every step without one."""
+        history: Count = 50
+        """Number of pairs of steps and gradient differences that are kept."""
+        iterations: Count = 20
+        """L-BFGS iterations in a step, all on the step's sample."""
+        line_search: Literal["strong_wolfe", "none"] = "strong_wolfe"
+
+    def optimiser_of(self, parameters):
         s = self.settings
         return torch.optim.LBFGS(
             parameters,
@@ -128,6 +204,3 @@ class Lbfgs(FirstOrder):
             tolerance_change=0.0,
             line_search_fn=None if s.line_search == "none" else s.line_search,
         )
-
-
-BASELINES = {"sgd": Sgd, "adam": Adam, "lbfgs": Lbfgs}

@@ -1,50 +1,94 @@
-"""Pseudo-transient continuation: linearly implicit Euler steps of the flow whose dt grows as the energy falls.
+"""Pseudo-transient continuation: implicit Euler steps whose size grows as the energy falls, so that
+they become Gauss-Newton steps.
 
-(A^T A + M / dt) delta = -g is the step on the tangent space; its residual would be r + A delta. The network leaves that line, and
-simplified Newton steps with the same factorisation bring it back:
+A step of size dt solves the linear system (A^T A + M / dt) delta = -g at theta. On the tangent
+space at theta the residual after the step would be r + A delta, the predicted residual. The network
+is not linear in theta, so its residual at theta + delta differs from that. Simplified Newton steps,
+which use the same factorisation, remove most of the difference:
 
-    theta_0 = theta + delta,   theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A delta)
+    theta_0 = theta + delta,   theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A
+    delta).
 
-(for a density, which has no r, with g(theta_k) - g - A^T A delta in the place of A^T (...)).
-The first of them is the geodesic acceleration of Transtrum and Sethna (arXiv:1201.5885) with a full-step difference; the further ones
-follow the curved path to higher order for one residual each. dt, searched by powers of `factor` around the last one on the step's
-sample, is the longest whose energy is near the least; dt -> 0 follows the flow, dt -> inf is Gauss-Newton (Kelley and Keyes, SIAM
-J. Numer. Anal. 35, 1998).
+A density has no residual by rows; g(theta_k) - g - A^T A delta then replaces A^T (...). The first
+correction is the geodesic acceleration of Transtrum and Sethna (arXiv:1201.5885) with a finite
+difference over the full step. Each further one raises the order of the step for the cost of one
+residual.
+
+As dt -> 0 the steps follow the flow, as dt -> infinity they are Gauss-Newton steps (Kelley and
+Keyes, SIAM J. Numer. Anal. 35, 1998).
 """
 
 from dataclasses import dataclass
 from math import floor, log
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from nedhpc.solvers import SolveInfo
-from nedhpc.steppers.base import StepInfo
+from nedhpc.config import Count, Positive, Section
+from nedhpc.steppers.base import StepInfo, StepRule
 
 MAX_STALLS = 4
+"""Steps in a row without a lower energy after which the run has stalled: the energy is at the level
+of rounding."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """The best point found with one dt."""
+    """The best point that was found with one dt."""
 
     theta_P: torch.Tensor
     E_K: np.ndarray
-    info: SolveInfo
-    curved: bool = False
-    """Corrections did not bring the step back to its line."""
+    info: object
+    """The solver's SolveInfo."""
+    diverged: bool = False
+    """The corrections diverged: the step is too long for the linear model."""
 
     @property
-    def energy(self):
+    def energy(self) -> float:
+        """The energy there; infinity if it is not finite."""
         E = float(self.E_K.sum())
         return E if np.isfinite(E) else np.inf
 
 
-class Ptc:
-    """Step rule step(theta, dt) -> (theta, dt, info); its memory is the count of stalled steps."""
+class Trials(dict):
+    """{k: Trial with dt factor^k}; a trial is computed when it is first asked for."""
+
+    def __init__(self, compute):
+        super().__init__()
+        self.compute = compute
+
+    def __missing__(self, k):
+        self[k] = self.compute(k)
+        return self[k]
+
+
+class Ptc(StepRule):
+    """Pseudo-transient continuation. Its memory is the number of stalled steps."""
+
+    name = "ptc"
+
+    class Settings(Section):
+        """[stepper.ptc]."""
+
+        factor: Annotated[float, Field(gt=1)] = 4.0
+        """Ratio of neighbouring trial time steps."""
+        max_trials: Count = 6
+        """dt changes by at most this power of `factor` in one step."""
+        corrections: Annotated[int, Field(ge=0)] = 6
+        """Largest number of simplified Newton corrections of a trial step; each costs one residual.
+        0: none."""
+        max_dt: Positive = 1e24
+        """Longest time step; 1 / max_dt is the least damping. When resampling every step with fewer
+        points than parameters, limit it (about 1e7) so that the damping stays above rounding
+        error."""
+        slack: Annotated[float, Field(ge=1)] = 2.0
+        """The step takes the longest dt whose energy is below `slack` times the least energy of the
+        trials."""
 
     def __init__(self, flow, settings):
-        self.flow, self.settings = flow, settings
+        super().__init__(flow, settings)
         self.stalls = 0
 
     def state(self):
@@ -53,75 +97,76 @@ class Ptc:
     def load(self, state):
         self.stalls = int(state["stalls"])
 
-    def step(self, theta_P, dt):
-        """Collective on the flow's comm. Cost: one factorisation, and per trial 1 + `corrections` residuals and solves of O(P^2)."""
-        system = self.flow.linearise(theta_P)
-        dt, factor, trials = min(dt, self.settings.max_dt), self.settings.factor, {}
-
-        def energy(k):
-            if k not in trials:
-                trials[k] = self._trial(system, dt * factor**k)
-            return trials[k].energy
-
-        best, most = 0, self.settings.max_trials
-        highest = min(most, floor(log(self.settings.max_dt / dt, factor)))
-        slack = (
-            self.settings.slack if self.flow.energy.has_row_residual else 1.0
-        )  # a ratio of energies needs them above zero
-        if energy(0) < system.energy:
-            # Of steps that are nearly as good the longest: it gains more later.
-            while (
-                best < highest
-                and energy(best + 1) < system.energy
-                and energy(best + 1) <= slack * min(trial.energy for trial in trials.values())
-            ):
-                best += 1
-        else:
-            while energy(best) >= system.energy and best > -most:
-                best -= 1
-        if best < 0 or best == 0 and trials[0].curved:
-            while best > -most and slack * energy(best - 1) < energy(best):
-                best -= 1
-        trial = trials[best]
+    def step(self, theta_P, t, dt):
+        """One step, collective on the flow's comm. Cost: one factorisation, and for each trial 1 +
+        `corrections` residuals and solves of O(P^2)."""
+        system = self.flow.linearise(theta_P, t)
+        dt, factor = min(dt, self.settings.max_dt), self.settings.factor
+        trials = Trials(lambda k: self._trial(system, dt * factor**k))
+        k = self._choose(trials, system.energy, dt)
+        trial = trials[k]
         if trial.energy < system.energy:
             self.stalls = 0
-            theta_P, E_K, taken, following = (
-                trial.theta_P,
-                trial.E_K,
-                dt * factor**best,
-                dt * factor**best,
-            )
+            theta_P, E_K = trial.theta_P, trial.E_K
+            taken = following = dt * factor**k
         else:
+            # No dt lowered the energy: stay, and try much shorter ones in the next step.
             self.stalls += 1
             E_K, taken, following = system.E_K, 0.0, dt / factor**3
-        return (
-            theta_P,
-            following,
-            StepInfo(
-                taken,
-                E_K,
-                trial.info.effective_rank,
-                trial.info.projection_error,
-                self.stalls >= MAX_STALLS,
-                trial.info.note,
-            ),
+        info = StepInfo(
+            taken,
+            E_K,
+            trial.info.effective_rank,
+            trial.info.projection_error,
+            self.stalls >= MAX_STALLS,
+            trial.info.note,
         )
+        return theta_P, following, info
+
+    def _choose(self, trials, E_start, dt):
+        """Power k of `factor` of the time step to take; the trials start from k = 0, the dt of the
+        step before."""
+        most, max_dt = self.settings.max_trials, self.settings.max_dt
+        highest = min(most, floor(log(max_dt / dt, self.settings.factor)))
+        # A ratio of energies means something only if they are positive, which those of densities
+        # need not be.
+        slack = self.settings.slack if self.flow.energy.has_row_residual else 1.0
+        k = 0
+        if trials[0].energy < E_start:
+            # Of steps that are nearly equally good, take the longest: it lowers the energy more in
+            # the steps to come.
+            while (
+                k < highest
+                and trials[k + 1].energy < E_start
+                and trials[k + 1].energy <= slack * min(trial.energy for trial in trials.values())
+            ):
+                k += 1
+        else:
+            while trials[k].energy >= E_start and k > -most:
+                k -= 1
+        # The first dt that lowers the energy may still be far too long; shorten it as long as that
+        # lowers the energy by much.
+        if k < 0 or k == 0 and trials[0].diverged:
+            while k > -most and slack * trials[k - 1].energy < trials[k].energy:
+                k -= 1
+        return k
 
     def _trial(self, system, dt):
-        flow = self.flow
-        delta, norm, info = flow.descent(system, 1 / dt)
-        theta, line = system.theta_P + delta, flow.line(system, delta)
-        E_K, r_N = flow.evaluate(theta, system.theta_P)
+        flow, t = self.flow, system.t
+        delta, norm, info = system.descent(1 / dt)
+        theta, predicted = system.theta_P + delta, system.predicted_residual(delta)
+        E_K, r_N = flow.evaluate(theta, t, system.theta_P)
         best = Trial(theta, E_K, info)
         for _ in range(self.settings.corrections):
-            c, c_norm = flow.correction(system, theta, r_N, line, 1 / dt)
-            if (
-                not c_norm < norm
-            ):  # no contraction: the tangent space at theta says nothing about this far
-                best.curved = True
+            c, c_norm = system.correction(theta, r_N, predicted, 1 / dt)
+            # If a correction is not shorter than the one before, the iteration diverges: the
+            # tangent space at theta does not describe the network at this distance. Written so that
+            # NaN counts as divergence.
+            if not c_norm < norm:
+                best.diverged = True
                 break
             theta, norm = theta + c, c_norm
-            E_K, r_N = flow.evaluate(theta, system.theta_P)
+            E_K, r_N = flow.evaluate(theta, t, system.theta_P)
             trial = Trial(theta, E_K, info)
             if trial.energy < best.energy:
                 best = trial

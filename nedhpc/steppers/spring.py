@@ -1,26 +1,75 @@
 """SPRING: natural-gradient steps with momentum for mini-batches, N < P.
 
-phi = mu phi_prev + A^T (A A^T + lambda I)^-1 (-r - mu A phi_prev): of all directions that lower the residual of this sample, the one
-nearest to mu times the last, phi = argmin |A phi + r|^2 + lambda |phi - mu phi_prev|_M^2. The step is theta + dt clip(phi), with
-|clip(phi)|_M <= max_norm; phi_prev is the unclipped one. (Goldshlager, Abrahamsen and Lin, arXiv:2401.10190; for PDEs
-arXiv:2505.12149.) Those keep lambda fixed; here it can be searched for the least energy on the step's sample.
+The direction phi = argmin |A phi + r|^2 + lambda |phi - mu phi_prev|_M^2 lowers the residual of
+this sample and otherwise stays near mu times the last direction:
+
+    phi = mu phi_prev + A^T (A A^T + lambda I)^-1 (-r - mu A phi_prev)      in the metric euclidean.
+
+The step is theta + dt clip(phi), with |clip(phi)|_M <= max_norm; phi_prev is the direction before
+clipping. (Goldshlager, Abrahamsen and Lin, arXiv:2401.10190, for wave functions; arXiv:2505.12149
+for PDEs.) These papers keep lambda fixed; here it can be searched for the least energy on the
+step's sample.
 """
+
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from nedhpc.steppers.base import StepInfo
+from nedhpc.config import Positive, Section
+from nedhpc.steppers.base import StepInfo, StepRule
+from nedhpc.steppers.ptc import Trials
 
 FACTOR, MAX_TRIALS = 4.0, 6
-"""Ratio of neighbouring trials of lambda; most powers of it that lambda may change by in one step."""
+"""Ratio of neighbouring trials of lambda; lambda changes by at most this power of it in one
+step."""
 MIN_DAMPING = 1e-24
 
 
-class Spring:
-    """Step rule step(theta, dt) -> (theta, dt, info); its memory is phi and lambda."""
+@dataclass(slots=True)
+class Trial:
+    """A step with one lambda."""
+
+    theta_P: torch.Tensor
+    phi_P: torch.Tensor
+    E_K: np.ndarray
+    info: object
+
+    @property
+    def energy(self) -> float:
+        """The energy after the step; infinity if it is not finite."""
+        E = float(self.E_K.sum())
+        return E if np.isfinite(E) else np.inf
+
+    def report(self, dt: float, E_K: np.ndarray) -> StepInfo:
+        """The StepInfo of a step of size dt that ended with the energies E_K."""
+        info = self.info
+        return StepInfo(dt, E_K, info.effective_rank, info.projection_error, note=info.note)
+
+
+class Spring(StepRule):
+    """SPRING. Its memory is phi and lambda."""
+
+    name = "spring"
+
+    class Settings(Section):
+        """[stepper.spring]."""
+
+        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+        """mu, the part of the last direction that the next one starts from."""
+        damping: Positive = 1.0
+        """Tikhonov parameter lambda. If `search` is on, it is the first one tried."""
+        search: bool = True
+        """Search lambda for the least energy on the step's sample. If it is off, lambda stays
+        fixed."""
+        max_norm: Positive = 100.0
+        """Longest direction in the metric; a longer one is clipped to it. The step is dt times the
+        direction."""
 
     def __init__(self, flow, settings):
-        self.flow, self.settings = flow, settings
+        super().__init__(flow, settings)
         self.phi_P, self.damping = None, settings.damping
 
     def state(self):
@@ -33,52 +82,42 @@ class Spring:
         if self.settings.search:
             self.damping = float(state["damping"])
 
-    def step(self, theta_P, dt):
-        """Collective on the flow's comm. Cost: one factorisation; for each trial of lambda a solve and an energy."""
-        search, trials = self.settings.search, {}
-        start_P = (
-            torch.zeros_like(theta_P)
-            if self.phi_P is None
-            else self.settings.momentum * self.phi_P.to(theta_P)
-        )
-        system = self.flow.linearise(theta_P, start_P)
-
-        def energy(k):
-            if k not in trials:
-                trials[k] = self._trial(system, start_P, dt, self.damping * FACTOR**k)
-            return trials[k][0]
-
-        best = min((-1, 0, 1) if search else (0,), key=energy)
-        # Go on while the least energy lies at the edge of what was tried.
-        while best != 0 and abs(best) < MAX_TRIALS and energy(best + np.sign(best)) < energy(best):
-            best += np.sign(best)
-        E, theta, phi_P, E_K, info = trials[best]
-        if search and not E < system.energy:
-            # What other samples left in phi leads uphill on this one.
+    def step(self, theta_P, t, dt):
+        """One step, collective on the flow's comm. Cost: one factorisation; for each trial of
+        lambda a solve and an energy."""
+        if self.phi_P is None:
+            start_P = torch.zeros_like(theta_P)
+        else:
+            start_P = self.settings.momentum * self.phi_P.to(theta_P)
+        system = self.flow.linearise(theta_P, t, start_P)
+        trials = Trials(lambda k: self._trial(system, start_P, dt, self.damping * FACTOR**k))
+        k = self._choose(trials)
+        trial = trials[k]
+        if self.settings.search and not trial.energy < system.energy:
+            # The momentum comes from other samples and leads uphill on this one: forget it, and
+            # damp more.
             self.phi_P, self.damping = None, self.damping * FACTOR**3
-            return (
-                theta_P,
-                dt,
-                StepInfo(
-                    0.0, system.E_K, info.effective_rank, info.projection_error, note=info.note
-                ),
-            )
-        self.phi_P, self.damping = phi_P, max(MIN_DAMPING, self.damping * FACTOR**best)
-        return (
-            theta,
-            dt,
-            StepInfo(dt, E_K, info.effective_rank, info.projection_error, note=info.note),
-        )
+            return theta_P, dt, trial.report(0.0, system.E_K)
+        self.phi_P, self.damping = trial.phi_P, max(MIN_DAMPING, self.damping * FACTOR**k)
+        return trial.theta_P, dt, trial.report(dt, trial.E_K)
+
+    def _choose(self, trials):
+        """Power k of FACTOR of the lambda with the least energy."""
+        if not self.settings.search:
+            return 0
+        k = min((-1, 0, 1), key=lambda k: trials[k].energy)
+        # If the least energy lies at the edge of what was tried, go on in that direction.
+        while k != 0 and abs(k) < MAX_TRIALS:
+            beyond = k + (1 if k > 0 else -1)
+            if not trials[beyond].energy < trials[k].energy:
+                break
+            k = beyond
+        return k
 
     def _trial(self, system, start_P, dt, damping):
-        """(energy, theta, phi, energy by term, solver info) of a step with this damping."""
-        delta, _, info = self.flow.descent(system, damping)
+        delta, _, info = system.descent(damping)
         phi_P = start_P + delta
-        norm = self.flow.norm(system, phi_P)
-        theta = (
-            system.theta_P
-            + dt * min(1.0, self.settings.max_norm / norm if norm > 0 else 1.0) * phi_P
-        )
-        E_K = self.flow.energies(theta)
-        E = float(E_K.sum())
-        return (E if np.isfinite(E) else np.inf), theta, phi_P, E_K, info
+        norm = system.norm(phi_P)
+        clip = min(1.0, self.settings.max_norm / norm if norm > 0 else 1.0)
+        theta_P = system.theta_P + dt * clip * phi_P
+        return Trial(theta_P, phi_P, self.flow.energies(theta_P, system.t), info)

@@ -8,12 +8,12 @@ import time
 import numpy as np
 import psutil
 import pytest
+from conftest import evolve
 from mpi4py import MPI
 from processes import TIMEOUT, finish, run, start, wait_for_step, write_config
 
 from nedhpc.config import load
 from nedhpc.files import checkpoint, series
-from nedhpc.run.evolve import evolve
 
 STEPS, EVERY = 200, 20
 STEPPERS = {"euler": 1e-4, "spring": 0.5}

@@ -8,6 +8,7 @@ from processes import finish, start, wait_for_step
 
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, provenance
+from nedhpc.user_code import digests
 
 PROBLEM = """
 import os, nedhpc, torch
@@ -98,10 +99,10 @@ def test_nan_of_one_rank_is_agreed_on(tmp_path):
 
 @pytest.mark.mpi(min_size=2)
 def test_what_differs_between_ranks_is_named(comm, folder):
-    provenance.inputs(comm, make_config())
+    provenance.inputs(comm, make_config(), {})
     last = comm.rank == comm.size - 1
     with pytest.raises(UsageError, match=rf"config: .*\(rank {comm.size - 1}\)"):
-        provenance.inputs(comm, make_config(run={"seed": int(last)}))
+        provenance.inputs(comm, make_config(run={"seed": int(last)}), {})
     path = (
         folder / "p.py" if not last else folder / "there" / ".." / "p.py"
     )  # on the last rank there is none
@@ -110,4 +111,4 @@ def test_what_differs_between_ranks_is_named(comm, folder):
     comm.Barrier()
     config = make_config(problem={"name": f"{path}:P"})
     with pytest.raises(UsageError, match=r"problem.name: [0-9a-f]+ on .*, missing on"):
-        provenance.inputs(comm, config)
+        provenance.inputs(comm, config, digests(config))

@@ -10,7 +10,7 @@ from processes import finish, run, start, wait_for_step, write_config
 
 from nedhpc.files import checkpoint
 from nedhpc.postprocess.info import info
-from nedhpc.run import stop
+from nedhpc.running import signals as stop
 
 
 @pytest.mark.parametrize(

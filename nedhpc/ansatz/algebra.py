@@ -1,0 +1,284 @@
+"""Calculus of jets: composition with a function of one variable, products, and jets of any function of x. Local.
+
+Jets are lists by channel of a JetLayout. A channel is (N, width); (1, width) if it is the same at every point, as the
+derivatives of x are; None if it vanishes.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from itertools import combinations
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from nedhpc.ansatz.activations import Derivatives
+from nedhpc.ansatz.jets import JetLayout
+
+Channels = list[torch.Tensor | None]
+
+
+def compose(f: Derivatives, z: Channels, layout: JetLayout, once: bool = False) -> Channels:
+    """Jets of f(z), by the formula of Faa di Bruno.
+
+    d_alpha f(z) = sum over the partitions pi of alpha of f^(|pi|)(z) prod over the blocks b of pi of d_b z. The
+    partition of one block gives the linear part f' d_alpha z; it also serves a channel that is a sum.
+
+    Args:
+        f: Returns f and its derivatives up to a given order, e.g. an entry of ACTIVATIONS.
+        z: Jets of z.
+        layout: Their channels.
+        once: The result is differentiated at most once, in reverse. Then it is one node of autograd's graph, which is faster
+            than the graph of the many small operations, and keeps less.
+    """
+    if once:
+        return list(_Composition.apply(f, layout, *z))
+    s = f(z[0], layout.order)
+    return _combined(s, z, _block_products(z, layout))
+
+
+@cache
+def _faa_di_bruno(layout):
+    """By channel, ((k, ((multiplicity, blocks), ...)), ...) of the partitions into k > 1 blocks, as channels of z."""
+    place = {alpha: c for c, alpha in enumerate(layout.derivatives)}
+    table = []
+    for alphas in layout.members:
+        counts = Counter(
+            tuple(sorted(place[tuple(alpha[i] for i in block)] for block in partition))
+            for alpha in alphas
+            for partition in _partitions(tuple(range(len(alpha))))
+            if len(partition) > 1
+        )
+        by_size = {}
+        for blocks, multiplicity in counts.items():
+            by_size.setdefault(len(blocks), []).append((multiplicity, blocks))
+        table.append(tuple((k, tuple(terms)) for k, terms in sorted(by_size.items())))
+    return tuple(table)
+
+
+@cache
+def _partial_derivatives(terms):
+    """((channel b, multiplicity, other blocks), ...): the derivative of each product with respect to each of its blocks."""
+    return tuple(
+        (b, multiplicity * blocks.count(b), blocks[:i] + blocks[i + 1 :])
+        for multiplicity, blocks in terms
+        for b in sorted(set(blocks))
+        for i in [blocks.index(b)]
+    )
+
+
+def _partitions(items):
+    """All partitions of a tuple into blocks, each block in the tuple's order."""
+    if not items:
+        yield ()
+        return
+    first, rest = items[0], items[1:]
+    for size in range(len(rest) + 1):
+        for chosen in combinations(rest, size):
+            others = tuple(i for i in rest if i not in chosen)
+            for partition in _partitions(others):
+                yield ((first, *chosen), *partition)
+
+
+def _product(z, blocks):
+    """The product of channels, None if one vanishes."""
+    value = z[blocks[0]]
+    for b in blocks[1:]:
+        value = None if value is None or z[b] is None else value * z[b]
+    return value
+
+
+def _block_products(z, layout):
+    """By channel, [(k, the sum of the products of k blocks)] without those that vanish."""
+    found = []
+    for table in _faa_di_bruno(layout):
+        sums = []
+        for k, terms in table:
+            total = None
+            for multiplicity, blocks in terms:
+                left, right = _product(z, blocks[:-1]), z[blocks[-1]]
+                if left is not None and right is not None:
+                    total = _add_product(total, left, right, multiplicity)
+            if total is not None:
+                sums.append((k, total))
+        found.append(sums)
+    return found
+
+
+def _add_product(total, a, b, factor=1):
+    """total + factor a b; a total of None is zero."""
+    if total is not None:
+        return torch.addcmul(total, a, b, value=factor)
+    return a * b if factor == 1 else factor * (a * b)
+
+
+def _combined(s, z, products):
+    out = [s[0]]
+    for z_c, sums in zip(z[1:], products[1:], strict=True):
+        value = None if z_c is None else s[1] * z_c
+        for k, product in sums:
+            value = _add_product(value, s[k], product)
+        out.append(value)
+    return out
+
+
+class _Composition(torch.autograd.Function):
+    """`compose` as one node: it keeps z, the derivatives of f and the sums of products, and reverses the formula."""
+
+    @staticmethod
+    def forward(ctx, f, layout, *z):
+        ctx.set_materialize_grads(False)
+        # A channel that is the same at every point was expanded to give a cotangent by point; its one row is enough.
+        z = [v[:1] if v is not None and v.stride(0) == 0 else v for v in z]
+        s = f(z[0], layout.order + 1)
+        products = _block_products(z, layout)
+        ctx.layout, ctx.sizes = layout, [[k for k, _ in sums] for sums in products]
+        ctx.save_for_backward(*s[1:], *z, *(product for sums in products for _, product in sums))
+        return tuple(_combined(s, z, products))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *out_bar):
+        table, order, C = _faa_di_bruno(ctx.layout), ctx.layout.order, ctx.layout.num_channels
+        s = (None, *ctx.saved_tensors[: order + 1])
+        z = ctx.saved_tensors[order + 1 : order + 1 + C]
+        products = iter(ctx.saved_tensors[order + 1 + C :])
+        z_bar = [None] * C
+
+        def add(b, a, v, factor=1):
+            if z_bar[b] is not None:
+                z_bar[b].addcmul_(a, v, value=factor)
+            else:
+                z_bar[b] = a * (v if factor == 1 else factor * v)  # v is often one row
+
+        for c, bar in enumerate(out_bar):
+            sums = [(k, next(products)) for k in ctx.sizes[c]]
+            if bar is None:
+                continue
+            # times[k] = bar f^(k): the factor of the products of k blocks, and of their derivatives.
+            times = {
+                1: None,
+                **{k: bar * s[k] for k in {*ctx.sizes[c]} | {k + 1 for k in ctx.sizes[c]}},
+            }
+            if c == 0 or z[c] is not None:
+                add(c, bar, s[1])
+            if c and z[c] is not None:
+                add(0, times[2] if 2 in times else bar * s[2], z[c])
+            terms_by_size = dict(table[c])
+            for k, product in sums:
+                add(0, times[k + 1], product)
+                for b, factor, others in _partial_derivatives(terms_by_size[k]):
+                    value = _product(z, others)
+                    if value is not None and z[b] is not None:
+                        add(b, times[k], value, factor)
+        return None, None, *z_bar
+
+
+def product(a: Channels, b: Channels, layout: JetLayout) -> Channels:
+    """Jets of a b, elementwise, by Leibniz' rule: d_alpha (a b) = sum over the subsets beta of alpha of d_beta a d_rest b.
+
+    Args:
+        a: Jets of a.
+        b: Jets of b, of a width that broadcasts with a's.
+        layout: The channels of both.
+    """
+    out = []
+    for c, splits in enumerate(_leibniz(layout)):
+        value = None
+        # A sum's own channel stands for its members whole, so that they need no channels.
+        for i, k, factor in splits if c == 0 else ((c, 0, 1), (0, c, 1), *splits):
+            if a[i] is not None and b[k] is not None:
+                value = _add_product(value, a[i], b[k], factor)
+        out.append(value)
+    return out
+
+
+@cache
+def _leibniz(layout):
+    """By channel, ((channel of a, channel of b, multiplicity), ...) over the proper subsets; for the value the value."""
+    place = {alpha: c for c, alpha in enumerate(layout.derivatives)}
+    table = [((0, 0, 1),)]
+    for alphas in layout.members[1:]:
+        counts = Counter(
+            (
+                place[tuple(alpha[i] for i in chosen)],
+                place[tuple(alpha[i] for i in range(len(alpha)) if i not in chosen)],
+            )
+            for alpha in alphas
+            for size in range(1, len(alpha))
+            for chosen in combinations(range(len(alpha)), size)
+        )
+        table.append(tuple((i, k, factor) for (i, k), factor in counts.items()))
+    return tuple(table)
+
+
+def add(a: Channels, b: Channels) -> Channels:
+    """Jets of a + b."""
+    pairs = zip(a, b, strict=True)
+    return [v if w is None else w if v is None else v + w for v, w in pairs]
+
+
+def concatenate(parts: list[Channels], num_points: int) -> Channels:
+    """Jets of several jets side by side: their widths add up.
+
+    Args:
+        parts: Jets of one layout.
+        num_points: N; a channel has N rows as soon as one part's channel has.
+    """
+    out = []
+    for channels in zip(*parts, strict=True):
+        rows = {len(v) for v in channels if v is not None}
+        if not rows:
+            out.append(None)
+            continue
+        N = num_points if rows != {1} else 1
+        pieces = [
+            part[0].new_zeros(1, part[0].shape[1]) if v is None else v
+            for part, v in zip(parts, channels, strict=True)
+        ]
+        out.append(torch.cat([v.expand(N, -1) for v in pieces], 1))
+    return out
+
+
+def coordinates(x_ND: torch.Tensor, layout: JetLayout) -> Channels:
+    """Jets of x itself: x, unit vectors, zeros."""
+    unit = torch.eye(x_ND.shape[1], dtype=x_ND.dtype, device=x_ND.device)
+    first = [unit[a[0]].unsqueeze(0) if len(a) == 1 else None for a in layout.derivatives[1:]]
+    return [x_ND, *first, *([None] * len(layout.sums))]
+
+
+def function_jets(
+    function: Callable[[torch.Tensor], torch.Tensor], x_ND: torch.Tensor, layout: JetLayout
+) -> Channels:
+    """Jets of any torch function of x, by nested forward differentiation.
+
+    Args:
+        function: Maps points (N, D) to (N, M), each point by itself.
+        x_ND: Points.
+        layout: The channels.
+
+    Returns:
+        Channels (N, M), none of them None. Cost O(2^order) of the function's for each derivative of the highest order.
+    """
+    known = {}
+    # From the highest order down: a nested derivative brings along all those that it contains.
+    wanted = {alpha for alphas in layout.members for alpha in alphas}
+    for alpha in sorted(wanted, key=len, reverse=True):
+        if alpha not in known:
+            known |= _nested(function, alpha)(x_ND)
+    return [sum(known[alpha] for alpha in alphas) for alphas in layout.members]
+
+
+def _nested(function, alpha):
+    """x -> {beta: d_beta function} for all beta that alpha contains."""
+    if not alpha:
+        return lambda x_ND: {(): function(x_ND)}
+    inner, i = _nested(function, alpha[:-1]), alpha[-1]
+
+    def derivatives(x_ND):
+        direction = torch.zeros_like(x_ND)
+        direction[:, i] = 1
+        values, slopes = torch.func.jvp(inner, (x_ND,), (direction,))
+        return values | {(*beta, i): slope for beta, slope in slopes.items()}
+
+    return derivatives

@@ -1,0 +1,141 @@
+"""Jets at theta together with their parameter Jacobian, read from the cotangents at the Linear layers. Local."""
+
+from collections.abc import Iterator
+
+import torch
+
+from nedhpc.ansatz.algebra import Channels
+from nedhpc.ansatz.layers import Tap
+
+
+class Linearisation:
+    """Jets `j_NCM` at theta, and their parameter Jacobian by sample (`rows`), transposed (`vjp`) and forward (`jvp`).
+
+    A Linear layer z = W h + b has, for each point, d/dW = sum over the channels c of zbar_c h_c^T and d/db = zbar_0, if
+    zbar_c is the cotangent of channel c of z. Autograd finds all zbar in one reverse sweep.
+    """
+
+    def __init__(self, network, theta_P, x_ND, layout, u: Channels, tape: list[Tap]):
+        self.network, self.theta_P, self.x_ND, self.layout = network, theta_P, x_ND, layout
+        self._u, self._tape = u, tape
+        self.j_NCM = stacked([None if v is None else v.detach() for v in u], len(x_ND))
+
+    @property
+    def tape_bytes(self) -> int:
+        """Bytes that it holds, estimated: the jets and the activation's derivatives before and after each layer."""
+        return 6 * len(self.x_ND) * self.network.point_bytes(self.layout)
+
+    def rows(self, seed_NCM: torch.Tensor, out: torch.Tensor, columns: slice | None = None):
+        """out[n] = sum_cm seed[n, c, m] d j[n, c, m] / d theta. Cost O(N P) and a reverse sweep.
+
+        Args:
+            seed_NCM: (N, C, M); channels that the layout does not name are taken as zero.
+            out: (N, P), or as many columns as `columns`; is overwritten.
+            columns: A slice that divides weight blocks between output units only.
+
+        Returns:
+            out.
+        """
+        columns = slice(0, self.theta_P.numel()) if columns is None else columns
+        taps = [tap for tap in self._tape if _overlap(tap.linear, columns)]
+        for tap, z_bar in self._cotangents(seed_NCM, taps):
+            weight, bias = tap.linear.weight, tap.linear.bias
+            first, last = max(columns.start, bias.offset), min(columns.stop, bias.end)
+            if first < last:
+                part = out[:, first - columns.start : last - columns.start]
+                if 0 in z_bar:
+                    part.copy_(z_bar[0][:, first - bias.offset : last - bias.offset])
+                else:
+                    part.zero_()
+            first, last = max(columns.start, weight.offset), min(columns.stop, weight.end)
+            if first < last:
+                fan_in = weight.shape[1]
+                units = slice((first - weight.offset) // fan_in, (last - weight.offset) // fan_in)
+                part = out[:, first - columns.start : last - columns.start]
+                self._weight_rows(
+                    tap, {c: v[:, units] for c, v in z_bar.items()}, part.unflatten(1, (-1, fan_in))
+                )
+        return out
+
+    def _weight_rows(self, tap, z_bar, block_NOI):
+        if tap.h[0] is self.x_ND:  # x, whose derivatives are unit vectors: no products needed
+            torch.mul(z_bar[0].unsqueeze(2), self.x_ND.unsqueeze(1), out=block_NOI)
+            for c, v in z_bar.items():
+                if c:
+                    block_NOI[:, :, self.layout.derivatives[c][0]] += v
+        else:
+            h = self._entering(tap, z_bar)
+            block_NOI.copy_(torch.bmm(torch.stack([*z_bar.values()], 2), torch.stack(h, 1)))
+
+    def _entering(self, tap, z_bar):
+        """The layer's input in the channels of z_bar, one row for each point."""
+        return [tap.h[c].detach().expand(len(self.x_ND), -1) for c in z_bar]
+
+    def factors(self, seed_KNCM: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The rows of K seeds as sums of outer products: [(zbar_RCH, h_RCI)] by layer, R = K N.
+
+        What row r, of the seed (k, n), holds for a layer's weight and bias is the sum over its channels of the outer products
+        of zbar[r, c] and h[r, c]; the last entry of h belongs to the bias: 1 for the value, 0 for the other channels.
+        """
+        swept = [list(self._cotangents(seed_NCM, self._tape)) for seed_NCM in seed_KNCM]
+        found = []
+        for layer in zip(*swept, strict=True):
+            tap, channels = layer[0]
+            h = [
+                torch.nn.functional.pad(v, (0, 1), value=float(c == 0)).repeat(len(seed_KNCM), 1)
+                for c, v in zip(channels, self._entering(tap, channels), strict=True)
+            ]
+            z_bar = [torch.cat([bars[c] for _, bars in layer]) for c in channels]
+            found.append((torch.stack(z_bar, 1), torch.stack(h, 1)))
+        return found
+
+    def jvp(self, v_P: torch.Tensor) -> torch.Tensor:
+        """d j / d theta . v, (N, C, M), without the rows."""
+        return torch.func.jvp(
+            lambda theta: self.network.jets(theta, self.x_ND, self.layout), (self.theta_P,), (v_P,)
+        )[1]
+
+    def vjp(self, seed_NCM: torch.Tensor) -> torch.Tensor:
+        """sum_n rows(seed)[n], (P,), without the rows."""
+        g_P = torch.zeros_like(self.theta_P)
+        for tap, z_bar in self._cotangents(seed_NCM, self._tape):
+            g_P[tap.linear.bias.offset : tap.linear.bias.end] = z_bar[0].sum(0)
+            block = tap.linear.weight.of(g_P)
+            if tap.h[0] is self.x_ND:
+                block += z_bar[0].T @ self.x_ND
+                for c, v in z_bar.items():
+                    if c:
+                        block[:, self.layout.derivatives[c][0]] += v.sum(0)
+            else:
+                h = self._entering(tap, z_bar)
+                block += torch.cat([*z_bar.values()]).T @ torch.cat(h)
+        return g_P
+
+    def _cotangents(self, seed_NCM, taps) -> Iterator[tuple[Tap, dict[int, torch.Tensor]]]:
+        """(tap, {channel: zbar (N, out)}) for each tap; a channel that nothing depends on is missing, the value never is."""
+        named = self.layout.named_channels
+        live = [
+            c for c, v in enumerate(self._u) if c in named and v is not None and v.requires_grad
+        ]
+        z = [v for tap in taps for v in tap.z if v is not None]
+        bars = torch.autograd.grad(
+            [self._u[c] for c in live],
+            z,
+            [seed_NCM[:, c] for c in live],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        bars = iter(bars)
+        for tap in taps:
+            by_channel = {c: next(bars) for c, v in enumerate(tap.z) if v is not None}
+            yield tap, {c: bar for c, bar in by_channel.items() if bar is not None}
+
+
+def _overlap(linear, columns):
+    return linear.weight.offset < columns.stop and columns.start < linear.bias.end
+
+
+def stacked(channels: Channels, num_points: int) -> torch.Tensor:
+    """The jet tensor (N, C, M) of channels."""
+    zero = channels[0].new_zeros(1, channels[0].shape[1])
+    return torch.stack([(zero if v is None else v).expand(num_points, -1) for v in channels], 1)

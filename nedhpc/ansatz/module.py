@@ -1,0 +1,131 @@
+"""Any torch module as an ansatz, through torch.func. Slower than the MLP. Local."""
+
+from math import inf
+
+import numpy as np
+import torch
+
+from nedhpc.ansatz.algebra import function_jets
+from nedhpc.ansatz.constraints import HardCondition
+from nedhpc.ansatz.embeddings import Waves
+from nedhpc.ansatz.jets import JetLayout
+from nedhpc.ansatz.layout import block_layout
+from nedhpc.ansatz.linearisation import stacked
+from nedhpc.errors import UsageError
+
+
+class ModuleNetwork:
+    """u = module(x) for a torch module on (N, D) -> (N, M), each point by itself.
+
+    Args:
+        module: The module; its parameters are evolved. With an embedding it gets the embedded points.
+        num_outputs: M.
+        embedding: What the module gets instead of x.
+        constraint: Makes u satisfy conditions exactly.
+
+    Raises:
+        UsageError: The module has no parameters.
+    """
+
+    linear_columns = None
+    """Which columns u is linear in is not known."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        num_outputs: int,
+        embedding: Waves | None = None,
+        constraint: HardCondition | None = None,
+    ):
+        self.module, self.num_outputs = module.double(), num_outputs
+        self.embedding, self.constraint = embedding, constraint
+        self.layout = block_layout((name, p.shape) for name, p in module.named_parameters())
+        if not self.layout:
+            raise UsageError("network.name: the module has no parameters to evolve")
+        self.num_parameters = self.layout[-1].end
+
+    def initial(self, seed: int) -> np.ndarray:
+        """The module's own initial parameters, (P,), float64; `seed` was set before it was built."""
+        parameters = [p.detach().reshape(-1) for p in self.module.parameters()]
+        return torch.cat(parameters).double().cpu().numpy()
+
+    def values(self, theta_P: torch.Tensor, x_ND: torch.Tensor) -> torch.Tensor:
+        """u, (N, M)."""
+        parameters = {block.name: block.of(theta_P) for block in self.layout}
+        h = self.embedding(x_ND) if self.embedding else x_ND
+        u = torch.func.functional_call(self.module, parameters, (h,))
+        return self.constraint(u, x_ND) if self.constraint else u
+
+    def jets(self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:
+        """Jet tensor (N, C, M)."""
+        self._place(theta_P)
+        if not len(x_ND):
+            return x_ND.new_zeros(0, layout.num_channels, self.num_outputs)
+        return self._jets(theta_P, x_ND, layout)
+
+    def _jets(self, theta_P, x_ND, layout):
+        return stacked(function_jets(lambda x: self.values(theta_P, x), x_ND, layout), len(x_ND))
+
+    def _place(self, theta_P):
+        """Bring the module's own tensors (buffers matter) to theta's device and dtype; never inside a transform."""
+        own = next(self.module.parameters())
+        if (own.device, own.dtype) != (theta_P.device, theta_P.dtype):
+            self.module.to(theta_P.device, theta_P.dtype)
+
+    def point_bytes(self, layout: JetLayout) -> int:
+        """Bytes of a point's jets, float64; what the module keeps inside is not known."""
+        return 8 * layout.num_channels * self.num_outputs
+
+    @staticmethod
+    def factor_cost() -> float:
+        """Infinite: its rows are not known as outer products."""
+        return inf
+
+    def linearise(
+        self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout
+    ) -> "ModuleLinearisation":
+        """Jets together with their parameter Jacobian at theta."""
+        return ModuleLinearisation(self, theta_P, x_ND, layout)
+
+
+class ModuleLinearisation:
+    """As `Linearisation`, through torch.func.vjp, without `factors`."""
+
+    def __init__(self, network, theta_P, x_ND, layout):
+        self.network, self.theta_P, self.x_ND, self.layout = network, theta_P, x_ND, layout
+        self.j_NCM = network.jets(theta_P, x_ND, layout)
+
+    @property
+    def tape_bytes(self) -> int:
+        """Bytes that it holds: the jets only."""
+        return len(self.x_ND) * self.network.point_bytes(self.layout)
+
+    def rows(self, seed_NCM: torch.Tensor, out: torch.Tensor, columns: slice | None = None):
+        """See `Linearisation.rows`; any slice of columns."""
+        columns = slice(None) if columns is None else columns
+
+        def row(x_D, seed_CM):
+            _, pull = torch.func.vjp(
+                lambda theta: self.network._jets(theta, x_D.unsqueeze(0), self.layout)[0],
+                self.theta_P,
+            )
+            return pull(seed_CM)[0][columns]
+
+        if len(self.x_ND):
+            out[:] = torch.func.vmap(row)(self.x_ND, seed_NCM)
+        return out
+
+    def jvp(self, v_P: torch.Tensor) -> torch.Tensor:
+        """d j / d theta . v, (N, C, M)."""
+        return torch.func.jvp(
+            lambda theta: self.network.jets(theta, self.x_ND, self.layout), (self.theta_P,), (v_P,)
+        )[1]
+
+    def vjp(self, seed_NCM: torch.Tensor) -> torch.Tensor:
+        """sum_n rows(seed)[n], (P,)."""
+        if not len(self.x_ND):
+            return torch.zeros_like(self.theta_P)
+        _, pull = torch.func.vjp(
+            lambda theta: self.network.jets(theta, self.x_ND, self.layout), self.theta_P
+        )
+        return pull(seed_NCM)[0]

@@ -1,0 +1,77 @@
+"""A command that all ranks run together: process-wide settings, and failures that end the job."""
+
+import logging
+import os
+import platform
+import sys
+import traceback
+
+from nedhpc.errors import NedError
+from nedhpc.running.signals import StopSignals
+
+STOPPED = 75
+"""Exit code: checkpointed on a signal or before the scheduler's limit; start the same command
+again.
+"""
+
+
+def on_all_ranks(args) -> int:
+    """args.function(args, comm) on every rank; returns the exit code. Collective on COMM_WORLD.
+
+    Expected errors are the same on every rank and are printed once. Any other exception ends the
+    whole job, because the other ranks would wait for this one for ever.
+    """
+    args.signals = StopSignals()
+    args.signals.install()
+    import mpi4py
+
+    mpi4py.rc.thread_level = "funneled"
+    from mpi4py import MPI
+
+    from nedhpc.parallel.placement import quiet_threads
+
+    comm, own = MPI.COMM_WORLD, MPI.COMM_WORLD.Dup()
+    quiet_threads(os.environ)  # OpenMP reads them when torch is imported
+    level = logging.INFO if comm.rank == 0 else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    try:
+        status = args.function(args, comm)
+        return STOPPED if status == "stopped" else 0
+    except NedError as error:
+        if comm.rank == 0:
+            print(f"nedhpc: {error}", file=sys.stderr, flush=True)
+        from nedhpc.parallel.comm import all_come
+
+        if not all_come(own):
+            print(f"nedhpc: only rank {comm.rank} failed: {error}", file=sys.stderr, flush=True)
+            comm.Abort(error.exit_code)
+        return error.exit_code
+    except BaseException as error:
+        explain(error, comm.rank)
+        if comm.size > 1:
+            comm.Abort(1)
+        return 1
+
+
+def explain(error: BaseException, rank: int) -> None:
+    """Print what ended this rank: a full memory with its remedy, or a traceback."""
+    if out_of_memory(error):
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        print(
+            f"nedhpc: rank {rank} on {platform.node()} ran out of memory: {what}\n"
+            "  Fewer points or parameters, a smaller solver.chunk, solver.type = 'krylov' or more "
+            "nodes need less; `nedhpc check` predicts it. The checkpoints are untouched.",
+            file=sys.stderr,
+        )
+    else:
+        print(f"nedhpc: rank {rank} failed", file=sys.stderr)
+        traceback.print_exc()
+    sys.stderr.flush()
+    sys.stdout.flush()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True if numpy, torch on a CPU, or CUDA had no memory left."""
+    texts = ("can't allocate memory", "out of memory")
+    is_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError) or is_torch

@@ -1,0 +1,53 @@
+"""`nedhpc run` and `nedhpc resume`: collective on all ranks."""
+
+import logging
+
+log = logging.getLogger("nedhpc")
+
+
+def run(args, comm) -> str:
+    """Run a config to the end, or continue what is in its run folder; returns the status."""
+    from nedhpc import api
+    from nedhpc.plan import Plan
+
+    def make():
+        return Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=comm.size)
+
+    out = args.out or api.default_run_dir(comm, args.config.stem)
+    args.signals.install()
+    outcome = api.start(comm, make, out, args.resume, signals=args.signals)
+    report(comm, outcome.run_dir)
+    return outcome.status
+
+
+def resume(args, comm) -> str:
+    """Continue a run from its newest valid checkpoint; returns the status."""
+    from nedhpc import api
+
+    args.signals.install()
+    outcome = api.resume(
+        comm, args.run_dir, args.overrides, args.petsc_options, signals=args.signals
+    )
+    report(comm, outcome.run_dir)
+    return outcome.status
+
+
+def report(comm, run_dir) -> None:
+    """One line of result on stdout. Collective."""
+    from nedhpc.parallel.comm import on_rank_0
+    from nedhpc.postprocess.info import info
+
+    found = on_rank_0(comm, info, run_dir)
+    if comm.rank:
+        return
+    error = "" if found["relative_l2"] is None else f"  relative L2 {found['relative_l2']:.3e}"
+    for name, value in found["metrics"].items():
+        error += f"  {name} {value:.4f}" if isinstance(value, float) else ""
+    energy = "" if found["energy"] is None else f"  energy {found['energy']:.3e}"
+    print(
+        f"{found['status']}  step {found['step']}{energy}{error}  {found['wall_time']:.1f} s  "
+        f"{run_dir}",
+        flush=True,
+    )
+    if found["message"]:
+        log.info("%s", found["message"])

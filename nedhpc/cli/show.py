@@ -1,0 +1,70 @@
+"""Commands of one process that only read: check, info, plot, problems."""
+
+import inspect
+import json
+
+from nedhpc.configs_path import configs_folder
+
+
+def check(args) -> None:
+    """Validate a config, try each term once, and predict the cost of a step. No GPU, no MPI."""
+    from nedhpc.plan import Plan
+
+    plan = Plan.read(args.config, args.overrides, num_ranks=args.ranks)
+    points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
+    local = -(-plan.num_rows // args.ranks)
+    needs = ", ".join(f"{name} {mebibytes(size)}" for name, size in plan.memory.items())
+    print(f"config        {args.config}: valid")
+    print(f"parameters    {plan.energy.num_parameters}")
+    print(f"points        {points}")
+    for term in plan.terms:
+        jets = ", ".join(term.layout.names) or "none"
+        weight = "" if term.weight == 1 else f", weight {term.weight:g}"
+        print(
+            f"term          {term.name} on {term.on}: {term.rows_per_point} rows a point, jets "
+            f"{jets}{weight}"
+        )
+    print(f"rows          {plan.num_rows}, at most {local} a rank")
+    print(f"method        {plan.method}")
+    print(f"memory        {mebibytes(sum(plan.memory.values()))} MiB on rank 0 ({needs})")
+    print(f"work          {plan.cost.flops / 1e9:.2f} Gflop a step on rank 0")
+
+
+def mebibytes(size: float) -> str:
+    return f"{size / 2**20:.0f}"
+
+
+def info(args) -> None:
+    """What a run or a checkpoint is."""
+    from nedhpc.postprocess.info import info as facts
+
+    found = facts(args.path)
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        if value not in (None, {}, [], ""):
+            text = f"{value:.6g}" if isinstance(value, float) else value
+            print(f"{name:18} {text}")
+
+
+def plot(args) -> None:
+    """A figure of convergence, timings and fields."""
+    from nedhpc.postprocess.plot import plot as draw
+
+    output = args.output or args.paths[0] / "plot.png"
+    draw(args.paths, output)
+    print(output)
+
+
+def problems(args) -> None:
+    """The catalogue with its options, and a line for each ready config."""
+    from nedhpc.problems import CATALOGUE
+
+    for name, cls in CATALOGUE.items():
+        print(f"{name:12} {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        parameters = inspect.signature(cls).parameters.values()
+        options = ", ".join(f"{p.name} = {p.default!r}" for p in parameters)
+        print(f"{'':12} options: {options}")
+    for path in sorted(configs_folder().glob("*.toml")):
+        print(f"{path.stem:24} {path.read_text().splitlines()[0].lstrip('# ')}")

@@ -1,0 +1,185 @@
+"""A domain is a set of named parts; a part is all that sampling knows of geometry. Local: nothing here communicates.
+
+A new domain is one class that sets `low`, `high` and `parts`:
+
+    class Disk(nedhpc.Domain):
+        def __init__(self, centre, radius):
+            centre = np.asarray(centre, float)
+            self.low, self.high = centre - radius, centre + radius
+            square = lambda unit: self.low + 2 * radius * unit
+            inside = lambda x: ((x - centre) ** 2).sum(1) < radius**2
+            self.parts = {"interior": Part(dim=2, measure=pi * radius**2, place=square, keep=inside)}
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nedhpc.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A subset of a domain that can carry points: the interior, a boundary, a wall, a curve.
+
+    The fields are numpy functions of points, row by row: one point's result must not depend on the
+    other points, so that the sample does not depend on the number of ranks.
+    """
+
+    dim: int
+    """Dimension of the part; 0: isolated points."""
+    measure: float
+    """Volume, area or length, in units of the coordinates; an isolated point counts one."""
+    place: Callable[[np.ndarray], np.ndarray]
+    """Points (N, D) for points (N, unit_dim) of the unit cube, even on a set that holds the part."""
+    unit_dim: int | None = None
+    """Dimension of the unit cube; `dim` if not given."""
+    keep: Callable[[np.ndarray], np.ndarray] | None = None
+    """Which of the placed points lie on the part, bool (N,); None: all of them do."""
+    outward: Callable[[np.ndarray], np.ndarray] | None = None
+    """Outward unit normals (N, D) at points (N, D) of the part; None: it has none."""
+    partner: Callable[[np.ndarray], np.ndarray] | None = None
+    """Periodic partners (N, D) of points (N, D) of the part; None: it has none."""
+    cells: Callable[[int, int, int], np.ndarray] | None = None
+    """`grid`; None: an even grid makes no sense on the part."""
+    num_points: int | None = None
+    """Number of isolated points if dim is 0."""
+
+    def __post_init__(self):
+        if self.unit_dim is None:
+            object.__setattr__(self, "unit_dim", self.dim)
+
+    @property
+    def accepts_all(self) -> bool:
+        """True if every point of the unit cube gives a point of the part."""
+        return self.keep is None
+
+    def points(self, unit_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Candidate points of the part. Local.
+
+        Args:
+            unit_NK: points of the unit cube, (N, unit_dim) float64.
+
+        Returns:
+            (x_ND, accepted_N): candidates, float64, and which of them lie on the part, bool. If
+            unit_NK is evenly distributed on the cube, the accepted ones are so on the part.
+        """
+        x_ND = self.place(unit_NK)
+        return x_ND, np.ones(len(x_ND), bool) if self.keep is None else self.keep(x_ND)
+
+    def normal(self, x_ND):
+        """Outward unit normals at points of the part. Local.
+
+        Args:
+            x_ND: points, (N, D), a numpy array or a torch tensor.
+
+        Returns:
+            (N, D), of the same kind, dtype and device as x_ND.
+
+        Raises:
+            UsageError: the part has no normals, as the interior.
+        """
+        if self.outward is None:
+            raise UsageError(
+                "this part of the domain has no normals; leave n out of the term's signature, or "
+                "set the term on a part of the boundary"
+            )
+        return _same_kind(self.outward, x_ND)
+
+    def image(self, x_ND):
+        """Periodic partners of points of the part, or None if it has none; kinds as for `normal`."""
+        return None if self.partner is None else _same_kind(self.partner, x_ND)
+
+    def grid(self, count: int, start: int, stop: int) -> np.ndarray:
+        """Points start..stop of an even grid of `count` points, or of the isolated points. Local.
+
+        Returns:
+            (stop - start, D) float64.
+
+        Raises:
+            UsageError: there is no even grid on the part, or none of `count` points.
+        """
+        if self.cells is None:
+            raise UsageError(
+                "rule 'grid' needs a part that an even grid fits on, such as a box or its walls; "
+                "use rule = 'sobol'"
+            )
+        return self.cells(count, start, stop)
+
+
+class Domain:
+    """Base class of all domains: bounds and parts, of which "interior" is always one."""
+
+    low: np.ndarray
+    """Lower bounds of the coordinates, (D,) float64."""
+    high: np.ndarray
+    """Upper bounds of the coordinates, (D,) float64."""
+    parts: dict[str, Part]
+
+    @property
+    def dim(self) -> int:
+        """D, the number of coordinates."""
+        return len(self.low)
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        """Names of the coordinates, as jets use them."""
+        return space_coordinates(self.dim)
+
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        """Period of each coordinate; None if it is not periodic."""
+        return (None,) * self.dim
+
+    def distance(self, x_ND, part: str):
+        """A smooth function that is zero on the part and positive elsewhere in the domain. Local.
+
+        Args:
+            x_ND: torch tensor (N, D); the result is differentiable in it.
+            part: name of the part.
+
+        Returns:
+            (N,) torch tensor, dimensionless.
+
+        Raises:
+            UsageError: this domain has no such function for the part.
+        """
+        raise UsageError(
+            f"{type(self).__name__}: there is no distance function for the part {part!r}; impose "
+            "this condition by a term on the part, or give the domain a method distance(x, part)"
+        )
+
+
+def space_coordinates(dim: int) -> tuple[str, ...]:
+    """x, y, z, or x1, x2, ... in more than three dimensions."""
+    return ("x", "y", "z")[:dim] if dim <= 3 else tuple(f"x{i + 1}" for i in range(dim))
+
+
+def midpoints(index_N: np.ndarray, side: int, dim: int) -> np.ndarray:
+    """Midpoints (N, dim) of the cells with the given indices in a grid of side^dim cells of the cube."""
+    return (np.stack(np.unravel_index(index_N, (side,) * dim), 1) + 0.5) / side
+
+
+def grid_side(count: int, dim: int, num_faces: int = 1) -> int:
+    """Cells along each direction of a grid of `count` cells on `num_faces` faces of dimension `dim`.
+
+    Raises:
+        UsageError: count is not num_faces * side^dim; it names the nearest counts that are.
+    """
+    side = max(1, round((count / num_faces) ** (1 / dim)))
+    if num_faces * side**dim != count:
+        sides = (max(1, side - 1), side, side + 1)
+        near = dict.fromkeys(num_faces * k**dim for k in sides)
+        factor = "" if num_faces == 1 else f"{num_faces} times "
+        raise UsageError(
+            f"rule 'grid' needs {factor}a whole number to the power {dim}; near it: "
+            f"{', '.join(map(str, near))}; or rule = 'sobol'"
+        )
+    return side
+
+
+def _same_kind(function, x_ND):
+    if isinstance(x_ND, np.ndarray):
+        return function(x_ND)
+    return x_ND.new_tensor(function(x_ND.detach().cpu().numpy()))

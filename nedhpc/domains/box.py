@@ -1,0 +1,193 @@
+"""Boxes in space and in space-time. Local: nothing here communicates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nedhpc.domains.base import Domain, Part, grid_side, midpoints, space_coordinates
+from nedhpc.errors import UsageError
+
+
+class Box(Domain):
+    """The box [low_1, high_1] x ... x [low_D, high_D]; its parts are "interior" and "boundary".
+
+    Args:
+        low: lower bounds, one for each coordinate.
+        high: upper bounds.
+        periodic: numbers 0, 1, ... of the coordinates in which the solution repeats itself; the
+            walls across them are not part of the boundary, and a box that is periodic in all
+            coordinates has no part "boundary".
+
+    Raises:
+        UsageError: a bound is not finite, or low < high is not true.
+    """
+
+    def __init__(
+        self, low: Sequence[float], high: Sequence[float], periodic: Sequence[int] = ()
+    ) -> None:
+        self.low, self.high = np.asarray(low, float), np.asarray(high, float)
+        self._check_bounds()
+        self.periodic = tuple(periodic)
+        if not set(self.periodic) <= set(range(self._num_space)):
+            raise UsageError(
+                f"{type(self).__name__}: periodic = {self.periodic}: allowed are the numbers of "
+                f"the space coordinates, 0 .. {self._num_space - 1}"
+            )
+        size = self.high - self.low
+        interior = Part(
+            dim=self.dim,
+            measure=float(np.prod(size)),
+            place=lambda unit_ND: self.low + unit_ND * size,
+            cells=self._interior_cells,
+        )
+        self.parts = {"interior": interior}
+        sides = [(axis, side) for axis in self._walled for side in (0, 1)]
+        if sides:
+            self.parts["boundary"] = Walls(self.low, self.high, sides).part()
+
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        sizes = (self.high - self.low).tolist()
+        return tuple(size if i in self.periodic else None for i, size in enumerate(sizes))
+
+    def distance(self, x_ND, part: str):
+        """prod_i 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2 over the walled coordinates i.
+
+        It is zero on the part "boundary" and 1 at the box's centre. Other parts have none.
+        """
+        if part != "boundary" or part not in self.parts:
+            return super().distance(x_ND, part)
+        product = 1.0
+        for i in self._walled:
+            low, high = float(self.low[i]), float(self.high[i])
+            product = product * (4 * (x_ND[:, i] - low) * (high - x_ND[:, i]) / (high - low) ** 2)
+        return product
+
+    @property
+    def _num_space(self):
+        return self.dim
+
+    @property
+    def _walled(self):
+        return [i for i in range(self._num_space) if i not in self.periodic]
+
+    def _interior_cells(self, count, start, stop):
+        side = grid_side(count, self.dim)
+        return self.parts["interior"].place(midpoints(np.arange(start, stop), side, self.dim))
+
+    def _check_bounds(self):
+        kind = type(self).__name__
+        if self.low.ndim != 1 or self.low.shape != self.high.shape or not self.low.size:
+            raise UsageError(
+                f"{kind}: needs a lower and an upper bound for each coordinate; it got low = "
+                f"{self.low.tolist()}, high = {self.high.tolist()}"
+            )
+        wrong = [
+            f"{name}: low = {low}, high = {high}"
+            for name, low, high in zip(self.coordinates, self.low, self.high)
+            if not -np.inf < low < high < np.inf
+        ]
+        if wrong:
+            raise UsageError(f"{kind}: needs finite low < high; coordinate {'; '.join(wrong)}")
+
+
+class SpaceTime(Box):
+    """The box [low, high] of space at the times [start, end]; the last coordinate is named t.
+
+    Its parts are "interior", "boundary" (the walls of space at all times) and "initial" (t = start).
+
+    Args:
+        low: lower bounds of the space coordinates.
+        high: upper bounds of the space coordinates.
+        end: last time.
+        start: first time.
+        periodic: numbers of the periodic space coordinates, as for Box.
+    """
+
+    def __init__(
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        end: float,
+        start: float = 0.0,
+        periodic: Sequence[int] = (),
+    ) -> None:
+        super().__init__([*low, start], [*high, end], periodic)
+        self.parts["initial"] = Walls(self.low, self.high, [(self.dim - 1, 0)]).part()
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        return (*space_coordinates(self.dim - 1), "t")
+
+    def distance(self, x_ND, part: str):
+        """(t - start) / (end - start) for "initial"; the walls' product, as Box, for "boundary"."""
+        if part != "initial":
+            return super().distance(x_ND, part)
+        start, end = float(self.low[-1]), float(self.high[-1])
+        return (x_ND[:, -1] - start) / (end - start)
+
+    @property
+    def _num_space(self):
+        return self.dim - 1
+
+
+class Walls:
+    """Walls (axis, side) of a box, side 0 where x_axis = low_axis and side 1 where it is high_axis."""
+
+    def __init__(self, low_D, high_D, sides):
+        self.low_D, self.size_D, self.sides = low_D, high_D - low_D, sides
+        self.bounds = (low_D, high_D)
+        self.dim = len(low_D) - 1
+        # Area of each wall: the product of the box's other edges, 1 for an end of an interval.
+        self.areas = np.array([np.prod(np.delete(self.size_D, axis)) for axis, _ in sides])
+
+    def part(self) -> Part:
+        """The walls as one part; the ends of an interval are two isolated points."""
+        return Part(
+            dim=self.dim,
+            measure=float(self.areas.sum()),
+            place=self.place,
+            # Of several walls the first coordinate of the unit cube chooses one.
+            unit_dim=self.dim + (len(self.sides) > 1),
+            outward=self.normal,
+            cells=self.cells,
+            num_points=len(self.sides) if self.dim == 0 else None,
+        )
+
+    def place(self, unit_NK):
+        if len(self.sides) == 1:
+            return self._on_wall(np.zeros(len(unit_NK), int), unit_NK)
+        shares = np.cumsum(self.areas) / self.areas.sum()
+        wall_N = np.searchsorted(shares, unit_NK[:, 0], side="right")
+        # The last share may lie below 1 by rounding.
+        return self._on_wall(np.minimum(wall_N, len(shares) - 1), unit_NK[:, 1:])
+
+    def cells(self, count, start, stop):
+        """The same grid of side^dim cells on each wall, one wall after the other."""
+        index_N = np.arange(start, stop)
+        if self.dim == 0:
+            return self._on_wall(index_N, np.empty((len(index_N), 0)))
+        num_walls = len(self.sides)
+        side, per_wall = grid_side(count, self.dim, num_walls), count // num_walls
+        unit_NK = midpoints(index_N % per_wall, side, self.dim)
+        return self._on_wall(index_N // per_wall, unit_NK)
+
+    def normal(self, x_ND):
+        """+-e_axis of the wall that is nearest to each point, in units of the box's edges."""
+        gap_NW = np.stack(
+            [np.abs(x_ND[:, i] - self.bounds[side][i]) / self.size_D[i] for i, side in self.sides],
+            1,
+        )
+        normal_WD = np.zeros((len(self.sides), len(self.low_D)), x_ND.dtype)
+        for wall, (axis, side) in enumerate(self.sides):
+            normal_WD[wall, axis] = 1.0 if side else -1.0
+        return normal_WD[gap_NW.argmin(1)]
+
+    def _on_wall(self, wall_N, unit_NK):
+        """Points on the walls of the given numbers, for points of the walls' own unit cube."""
+        x_ND = np.empty((len(wall_N), len(self.low_D)))
+        for wall, (axis, side) in enumerate(self.sides):
+            here_N, free = wall_N == wall, np.arange(len(self.low_D)) != axis
+            x_ND[here_N, axis] = self.bounds[side][axis]
+            x_ND[np.ix_(here_N, free)] = self.low_D[free] + unit_NK[here_N] * self.size_D[free]
+        return x_ND

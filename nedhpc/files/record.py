@@ -1,0 +1,87 @@
+"""What a run is beside its state: config, history, files, origin, results."""
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import h5py
+
+from nedhpc import config as configs
+from nedhpc.config import Config
+from nedhpc.files.sealed import read_table, text, value, write_table
+
+TABLES = ("user_files", "sampling", "provenance", "stats")
+"""Flat groups of a checkpoint that are stored as they are."""
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """All that a checkpoint holds beside its State."""
+
+    config: str
+    """The resolved config, TOML."""
+    history: list[str] = field(default_factory=list)
+    """The configs that the run had, TOML: the first, and one for each resume that changed it."""
+    changes: list[str] = field(default_factory=list)
+    """What changed, in words, for each entry of `history`."""
+    layout: list[str] = field(default_factory=list)
+    """"name shape offset" of each array in theta."""
+    user_files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files that the config names, by config key."""
+    sampling: dict[str, str | int] = field(default_factory=dict)
+    """`rule`, `seed` and `data_sha256`: how points are drawn."""
+    provenance: dict[str, str | int] = field(default_factory=dict)
+    """Versions, hosts and job of the last start."""
+    stats: dict[str, str | int | float] = field(default_factory=dict)
+    """What `nedhpc info` reports."""
+    threads: int | None = None
+    """CPU threads of a rank; None in files of the first edition. A resumed run keeps the number,
+    because another one gives other rounding. Stored as /provenance/threads."""
+
+    @classmethod
+    def start(cls, config: Config) -> Self:
+        """The record of a new run."""
+        return cls(config.toml(), [config.toml()], ["start"])
+
+    def changed(self, config: Config, note: str) -> Self:
+        """This record with a change of the config, described by `note`, in its history."""
+        text = config.toml()
+        return replace(
+            self, config=text, history=[*self.history, text], changes=[*self.changes, note]
+        )
+
+    def parsed(self) -> Config:
+        """The Config of the record's TOML; ConfigError if it does not validate."""
+        return configs.validate(configs.tomllib.loads(self.config))
+
+    def write(self, file: h5py.File) -> None:
+        """Write the groups of schema 1 that do not belong to the state."""
+        file["config"] = self.config
+        for name, lines in (("config_history", self.history), ("config_changes", self.changes)):
+            file.create_dataset(name, data=lines, dtype=h5py.string_dtype())
+        file["state/theta"].attrs["layout"] = self.layout
+        for name in TABLES:
+            write_table(file.create_group(name, track_order=True), getattr(self, name))
+        if self.threads is not None:
+            file["provenance/threads"] = self.threads
+
+    @classmethod
+    def read(cls, file: h5py.File) -> Self:
+        """The record in a checkpoint; h5py's errors, or ValueError, if it is malformed."""
+        config = text(file, "config")
+        configs.tomllib.loads(config)
+        tables = {name: read_table(file[name]) for name in TABLES if name != "sampling"}
+        sampling = {
+            name: value(file["sampling"], name)
+            for name in file["sampling"]
+            if name not in ("draw", "selection")  # they belong to the state
+        }
+        threads = tables["provenance"].pop("threads", None)
+        return cls(
+            config,
+            [str(line) for line in value(file, "config_history")],
+            [str(line) for line in value(file, "config_changes")],
+            [str(line) for line in file["state/theta"].attrs["layout"]],
+            **tables,
+            sampling=sampling,
+            threads=None if threads is None else int(threads),
+        )

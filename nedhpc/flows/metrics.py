@@ -1,0 +1,121 @@
+"""Metrics of the parameters, M = B^T B + eps I: one class each, found by its name.
+
+A flow descends in the geometry of its metric: M theta_dot = -g. The rows B are distributed over the
+ranks as the sample's points are; this file is local and communicates nothing.
+"""
+
+from typing import ClassVar
+
+import torch
+
+from nedhpc.ansatz import jets
+from nedhpc.errors import ConfigError
+from nedhpc.flows.energy import Energy
+from nedhpc.names import subclasses_by_name, unknown
+
+
+class Metric:
+    """M = B^T B + eps I of one energy. A new metric is a subclass with a `name` and `rows`, and is
+    found by that name."""
+
+    name: ClassVar[str]
+    is_dense: ClassVar[bool] = True
+    """Implicit steps need the upper triangle R_M with R_M^T R_M = M: memory 8 P^2 bytes, work
+    O(P^3)."""
+
+    def __init__(self, energy: Energy, eps: float):
+        self.energy, self.eps = energy, eps
+        self.rows_are_the_energys = False
+        """B equals the rows A of the energy, so that the descent direction is a least-squares
+        solution on those rows."""
+
+    def rows(self, theta_P: torch.Tensor, sample, A=None):
+        """This rank's rows B at theta, as an operator; None if M is the identity. Local. Cost O(N
+        P).
+
+        Args:
+            theta_P: parameters, (P,).
+            sample: {point set: Points} of this rank.
+            A: the energy's rows at theta, if they are already there.
+        """
+        raise NotImplementedError
+
+
+class Euclidean(Metric):
+    """M = I: the flow is the plain gradient flow. It does not use eps."""
+
+    name = "euclidean"
+    is_dense = False
+
+    def rows(self, theta_P, sample, A=None):
+        return None
+
+
+class JetMetric(Metric):
+    """B = sqrt(w) times the parameter Jacobian of some jets of u, on the sample in the domain's
+    interior or on the data.
+
+    M is then the quadrature of the integral of (d jet / d theta)^T (d jet / d theta).
+    """
+
+    def __init__(self, energy, eps):
+        super().__init__(energy, eps)
+        problem = energy.problem
+        layout = jets.parse(self.jets(problem.outputs), problem.outputs, problem.coordinates)
+        on = (term.on for term in energy.terms if term.on in ("interior", "data"))
+        self.layouts = dict.fromkeys(on, layout)
+
+    def jets(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the jets that the metric measures."""
+        raise NotImplementedError
+
+    def rows(self, theta_P, sample, A=None):
+        return self.energy.metric_rows(theta_P, sample, self.layouts)
+
+
+class L2(JetMetric):
+    """The L2 norm of du/dt: B = sqrt(w) du/dtheta (Bruna, Peherstorfer and Vanden-Eijnden;
+    arXiv:2302.10424)."""
+
+    name = "l2"
+
+    def __init__(self, energy, eps):
+        super().__init__(energy, eps)
+        self.rows_are_the_energys = energy.is_misfit
+
+    def jets(self, outputs):
+        return tuple(outputs)
+
+
+class H1(JetMetric):
+    """The H1 norm of du/dt: B has the rows of u and those of its gradient."""
+
+    name = "h1"
+
+    def jets(self, outputs):
+        return (*outputs, *(f"grad_{u}" for u in outputs))
+
+
+class EnergyMetric(Metric):
+    """B = A, the energy's own scaled rows: M is the Gauss-Newton matrix of the energy."""
+
+    name = "energy"
+
+    def __init__(self, energy, eps):
+        super().__init__(energy, eps)
+        self.rows_are_the_energys = True
+
+    def rows(self, theta_P, sample, A=None):
+        return self.energy.linearise(theta_P, sample).A if A is None else A
+
+
+def find(name: str) -> type[Metric]:
+    """The metric of that name. Local.
+
+    Raises:
+        ConfigError: there is none; the message gives the nearest name and all that are allowed.
+    """
+    found = subclasses_by_name(Metric)
+    if name not in found:
+        raise ConfigError([unknown(f"flow.metric = {name!r}", "value", name, found)])
+    return found[name]

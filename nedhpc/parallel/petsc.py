@@ -1,0 +1,14 @@
+"""PETSc for the whole package: `from nedhpc.parallel.petsc import PETSc` is the only import of it.
+
+The first import of petsc4py.PETSc initialises PETSc. By default PETSc then installs handlers for
+SIGTERM, SIGHUP, SIGPIPE and others, which end the process without a checkpoint;
+`-no_signal_handler` leaves all signals as they are.
+"""
+
+import petsc4py
+
+petsc4py.init(["nedhpc", "-no_signal_handler"])
+
+from petsc4py import PETSc  # noqa: E402
+
+__all__ = ["PETSc"]

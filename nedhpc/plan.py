@@ -1,0 +1,311 @@
+"""Everything about a run that is known without MPI, PETSc and a GPU, computed once.
+
+`nedhpc check` prints a Plan, `nedhpc run` is given one. From here on only observers read the
+config.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from nedhpc import config as configs
+from nedhpc import steppers
+from nedhpc.ansatz import embeddings
+from nedhpc.ansatz.mlp import MLP
+from nedhpc.ansatz.module import ModuleNetwork
+from nedhpc.config import Config
+from nedhpc.errors import ConfigError, UsageError
+from nedhpc.flows import metrics
+from nedhpc.flows.energy import Energy
+from nedhpc.parallel.precision import float64_default
+from nedhpc.problems import bind_terms, build, check, construct
+from nedhpc.problems.base import Problem
+from nedhpc.problems.conditions import hard_layer
+from nedhpc.sampling.counts import point_counts
+from nedhpc.solvers import SOLVERS, Cost, Size, choose
+from nedhpc.user_code import GIVEN, load_class
+
+NUMBER = 8
+"""Bytes of a float64."""
+PROCESS_BYTES = 350 * 2**20
+"""A rank with torch, PETSc and MPI loaded, before it has any data."""
+THETA_COPIES = 12
+"""Vectors of length P that a step holds at once: TS, trials, corrections, directions."""
+
+
+class Plan:
+    """A valid run: problem, ansatz, points, stepper, metric, solver and what they cost. Local.
+
+    Args:
+        config: typed settings. The resolved ones, with all defaults, are in `.config`.
+        problem: an instance or a class of the caller's own, instead of the one that config names.
+        num_ranks: ranks that will share the points.
+        available_bytes: memory of rank 0's machine; default: this machine's.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+        UsageError: the run would not fit into memory; with the remedy.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        problem: Problem | type[Problem] | None = None,
+        num_ranks: int = 1,
+        available_bytes: int | None = None,
+    ):
+        self.num_ranks = num_ranks
+        self.available_bytes = available_bytes or psutil.virtual_memory().total
+        with float64_default():
+            self.problem = make_problem(config, problem)
+            with _Errors() as errors:
+                self.terms = errors.catch(bind_terms, self.problem, config.weights)
+                self.counts = errors.catch(
+                    point_counts,
+                    config.sampling,
+                    self.problem.domain,
+                    self.terms,
+                    self.problem.data,
+                )
+                self.stepper = errors.catch(steppers.find, config.stepper.type)
+                self.stepper_settings = errors.catch(steppers.settings, config.stepper)
+                metric = errors.catch(metrics.find, config.flow.metric)
+                self.ansatz = errors.catch(make_network, config, self.problem)
+        resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
+        self.config = config.model_copy(update={"stepper": resolved})
+        self.energy = Energy(self.problem, self.terms, self.ansatz, config.solver.chunk)
+        self.metric = metric(self.energy, config.flow.metric_eps)
+        self._choose_solver()
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        overrides: Sequence[str] = (),
+        petsc_options: Sequence[str] = (),
+        problem: Problem | type[Problem] | None = None,
+        num_ranks: int = 1,
+    ) -> "Plan":
+        """The Plan of a config file, with the errors of its keys and of its problem reported
+        together.
+        """
+        return cls.of_table(configs.read(path, overrides, petsc_options), path, problem, num_ranks)
+
+    @classmethod
+    def of_table(
+        cls,
+        table: Mapping[str, Any],
+        source: str | Path | None = None,
+        problem: Problem | type[Problem] | None = None,
+        num_ranks: int = 1,
+    ) -> "Plan":
+        """The Plan of a config table, as TOML gives it; `source` is named in messages."""
+        config, found = None, []
+        try:
+            config = configs.validate(named(table, problem))
+        except ConfigError as error:
+            found += error.problems
+        try:
+            if config is not None:
+                return cls(config, problem, num_ranks)
+            # The keys are wrong already: find what is wrong with the problem's options, too.
+            section = table.get("problem")
+            if (
+                problem is None
+                and isinstance(section, Mapping)
+                and isinstance(section.get("name"), str)
+            ):
+                with float64_default():
+                    build(section)
+        except ConfigError as error:
+            found += error.problems
+        raise ConfigError(found, source)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the scaled Jacobian, over all ranks."""
+        return sum(self.energy.num_rows(self.counts))
+
+    @property
+    def method(self) -> str:
+        """ "metric/stepper/solver"."""
+        metric = self.config.flow.metric if self.stepper.uses_metric else "euclidean"
+        return f"{metric}/{self.config.stepper.type}/{self.solver}"
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes on rank 0 at most, by what needs them."""
+        return {
+            "process": PROCESS_BYTES,
+            "points": self._point_bytes(),
+            "parameters": THETA_COPIES * NUMBER * self.energy.num_parameters,
+            "step": self.cost.bytes,
+        }
+
+    def _choose_solver(self) -> None:
+        """The solver, whether its rows stay in factors, and the cost of a step;
+
+        refuse what cannot fit.
+        """
+        config, energy = self.config, self.energy
+        size = Size(
+            num_rows=self.num_rows,
+            num_parameters=energy.num_parameters,
+            num_ranks=self.num_ranks,
+            dense_metric=self.metric.is_dense,
+            chunk=energy.chunk,
+            point_bytes=energy.point_bytes,
+            rank=config.solver.krylov.rank,
+            max_iterations=config.solver.krylov.max_iterations,
+        )
+        rest = PROCESS_BYTES + self._point_bytes() + THETA_COPIES * NUMBER * energy.num_parameters
+        if rest > self.available_bytes:
+            raise UsageError(
+                f"{sum(self.counts.values())} points and {energy.num_parameters} parameters need "
+                f"{rest / 2**30:.1f} GiB on rank 0 before the first step, and this machine has "
+                f"{self.available_bytes / 2**30:.1f}; use fewer points, a smaller network or more "
+                "ranks"
+            )
+        if self.stepper.uses_solver:
+            self.solver = choose(config.solver.type, size, self.available_bytes - rest)
+            self.cost = SOLVERS[self.solver].cost(size)
+        else:
+            # One gradient: a sweep forward and one back over every point.
+            self.solver = "none"
+            local = -(-size.num_rows // size.num_ranks)
+            sweep = 10 * min(local, energy.chunk) * energy.point_bytes
+            self.cost = Cost(sweep, 6 * local * energy.num_parameters)
+        self.is_factored = (
+            self.solver == "dual" and not self.metric.is_dense and energy.factors_pay(self.counts)
+        )
+
+    def _point_bytes(self) -> int:
+        """Points of a draw with weights, targets and normals, twice while they are drawn;
+
+        data sets whole.
+        """
+        problem, dim = self.problem, self.problem.domain.dim
+        columns = 2 * dim + 1 + len(problem.outputs)
+        local = sum(-(-count // self.num_ranks) for count in self.counts.values())
+        data = 0 if problem.data is None else len(problem.data.x_ND) + len(problem.data.held_out_x)
+        return NUMBER * columns * (2 * local + data)
+
+
+def named(table: Mapping[str, Any], problem: Problem | type[Problem] | None) -> Mapping[str, Any]:
+    """The table with the name of a problem that was given as an object: "python:MyProblem"."""
+    if problem is None:
+        return table
+    cls = problem if isinstance(problem, type) else type(problem)
+    return {**table, "problem": {**table.get("problem", {}), "name": f"{GIVEN}:{cls.__name__}"}}
+
+
+def make_problem(config: Config, given: Problem | type[Problem] | None) -> Problem:
+    """The checked problem: the one that is given, or the one that the config names."""
+    table = config.problem.model_dump()
+    if given is None:
+        return build(table)
+    options = {key: value for key, value in table.items() if key != "name"}
+    if isinstance(given, Problem):
+        if options:
+            raise ConfigError(
+                [
+                    f"problem.{key}: the problem was given as an instance, which has no options"
+                    for key in options
+                ]
+            )
+        problem = given
+    elif isinstance(given, type) and issubclass(given, Problem):
+        problem = construct(given, options, "problem", given.__name__)
+    else:
+        raise UsageError(
+            f"problem = {given!r}: needed is a class derived from nedhpc.Problem, or an instance"
+        )
+    check(problem, type(problem).__name__)
+    return problem
+
+
+def make_network(config: Config, problem: Problem):
+    """The ansatz of the config's [network]: output(x, network(embedding(x))).
+
+    Raises:
+        ConfigError: a network class of the user's own is missing, raises, or has a wrong shape.
+    """
+    settings, domain, seed = config.network, problem.domain, config.run.seed
+    num_outputs, embedding = len(problem.outputs), make_embedding(config, problem)
+    constraint = hard_layer(problem)
+    if settings.name is None:
+        return MLP(
+            domain.dim,
+            settings.hidden,
+            num_outputs,
+            settings.activation,
+            settings.init,
+            settings.init_scale,
+            embedding=embedding,
+            constraint=constraint,
+        )
+    cls = load_class(settings.name, torch.nn.Module, "network.name")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = construct(cls, dict(settings.arguments), "network.arguments", settings.name)
+    width = domain.dim if embedding is None else embedding.width
+    with torch.no_grad():
+        shape = tuple(module.double()(torch.zeros(2, width, dtype=torch.float64)).shape)
+    if shape != (2, num_outputs):
+        raise UsageError(
+            f"network.name = {settings.name!r}: maps points of shape (2, {width}) to {shape}; "
+            f"needed is (2, {num_outputs})"
+        )
+    return ModuleNetwork(module, num_outputs, embedding=embedding, constraint=constraint)
+
+
+def make_embedding(config: Config, problem: Problem):
+    """What the network gets instead of x:
+
+    waves of periodic coordinates, Fourier features, or None.
+    """
+    settings, domain = config.network, problem.domain
+    is_periodic = any(period is not None for period in domain.periods)
+    if is_periodic and settings.embedding != "none":
+        raise UsageError(
+            f"network.embedding = {settings.embedding!r}: the domain is periodic, and its own "
+            "embedding "
+            'makes the solution so; use embedding = "none"'
+        )
+    if is_periodic:
+        return embeddings.periodic(domain.periods, settings.periodic.harmonics)
+    if settings.embedding == "fourier":
+        features = settings.fourier
+        return embeddings.fourier(
+            domain.dim, features.num_features, features.scale, config.run.seed
+        )
+    return None
+
+
+class _Errors:
+    """Collects the ConfigErrors of several checks and raises them together at the end."""
+
+    def __init__(self):
+        self.problems: list[str] = []
+
+    def __enter__(self):
+        return self
+
+    def catch(self, function, *args):
+        """function(*args); None if it, or a check that it needs, found errors."""
+        if any(argument is None for argument in args[:3]):
+            return None
+        try:
+            return function(*args)
+        except ConfigError as error:
+            self.problems += error.problems
+        except UsageError as error:
+            self.problems.append(str(error))
+        return None
+
+    def __exit__(self, kind, error, trace):
+        if kind is None and self.problems:
+            raise ConfigError(list(dict.fromkeys(self.problems)))

@@ -1,0 +1,92 @@
+"""A term bound to its problem:
+
+the method with its arguments by name, its jets and its final weight.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from torch import Tensor
+
+from nedhpc.ansatz.jets import JetLayout
+from nedhpc.errors import UsageError
+from nedhpc.problems.terms import Term
+
+ARGUMENTS = ("x", "j", "c", "y", "n", "t")
+"""Points, jets, coefficients, targets, outward normals, times: what a term's method may ask for."""
+BY_POSITION = ARGUMENTS[:4]
+"""What an argument with another name stands for, by its position."""
+
+
+def argument_roles(method: Callable, where: str) -> tuple[str, ...]:
+    """The member of ARGUMENTS that each argument of a term's method stands for.
+
+    Raises:
+        UsageError: an argument cannot be recognised, or two of them mean the same.
+    """
+    roles = []
+    for position, parameter in enumerate(inspect.signature(method).parameters.values()):
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            roles.append("?")
+        elif parameter.name in ARGUMENTS:
+            roles.append(parameter.name)
+        else:
+            roles.append(BY_POSITION[position] if position < len(BY_POSITION) else "?")
+    if "?" in roles or len(set(roles)) != len(roles):
+        raise UsageError(
+            f"{where}: its method has the arguments {inspect.signature(method)}; it may name any "
+            f"of {', '.join(ARGUMENTS)} (points, jets, coefficients, targets, normals, times)"
+        )
+    return tuple(roles)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTerm:
+    """A term that is ready to be evaluated. Local."""
+
+    kind: Term
+    method: Callable
+    roles: tuple[str, ...]
+    layout: JetLayout
+    weight: float
+    """The term's own weight times those of the config."""
+    coefficients: tuple[str, ...]
+    num_outputs: int
+    num_components: int
+    """K: columns of the method's value."""
+    is_misfit: bool
+    """The residual is u minus a target: dr/dj is the identity, so r is known in function space."""
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    @property
+    def on(self) -> str:
+        return self.kind.on
+
+    @property
+    def has_residual(self) -> bool:
+        return self.kind.has_residual
+
+    @property
+    def rows_per_point(self) -> int:
+        num_jets = self.layout.num_channels * self.num_outputs + len(self.coefficients)
+        return self.kind.rows_per_point(self.num_components, num_jets)
+
+    def value(self, x_ND: Tensor, j_NCM: Tensor, c_NQ: Tensor, y_NM, n_ND) -> Tensor:
+        """What the method returns for these points, as (N, K)."""
+        c = SimpleNamespace(**{name: c_NQ[:, i] for i, name in enumerate(self.coefficients)})
+        given = {"x": x_ND, "j": self.layout.view(j_NCM), "c": c, "y": y_NM, "n": n_ND}
+        given["t"] = x_ND[:, -1]
+        value = self.method(*(given[role] for role in self.roles))
+        value = value.unsqueeze(1) if value.ndim == 1 else value
+        if value.shape != (len(x_ND), self.num_components):
+            raise UsageError(
+                f"term {self.name!r}: its method returns shape {tuple(value.shape)} for "
+                f"{len(x_ND)} points; at the start it returned {self.num_components} components a "
+                "point"
+            )
+        return value

@@ -1,0 +1,158 @@
+"""How a problem that a config names is built, and all that is checked before it may run. Local."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from nedhpc.domains.base import Domain
+from nedhpc.errors import ConfigError, UsageError
+from nedhpc.names import unknown
+from nedhpc.problems.base import Problem, declared_terms
+from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.digits import Digits
+from nedhpc.problems.dry_run import dry_run
+from nedhpc.problems.heat import Heat
+from nedhpc.problems.poisson import Poisson
+from nedhpc.problems.regression import Regression
+from nedhpc.problems.terms import Term
+from nedhpc.user_code import find_class
+
+CATALOGUE: dict[str, type[Problem]] = {
+    "poisson": Poisson,
+    "heat": Heat,
+    "regression": Regression,
+    "digits": Digits,
+}
+
+
+def build(table: Mapping[str, Any]) -> Problem:
+    """The problem of a config's [problem] table: `name`, and the arguments of its constructor.
+
+    Raises:
+        ConfigError: with every bad option and everything that the class lacks.
+    """
+    options = dict(table)
+    name = options.pop("name")
+    cls = find_class(name, Problem, CATALOGUE, "problem.name")
+    problem = construct(cls, options, "problem", name)
+    check(problem, name)
+    return problem
+
+
+def construct(cls: type, options: dict[str, Any], section: str, name: str) -> Any:
+    """cls(**options), each option checked against the constructor's signature and annotations."""
+    parameters = inspect.signature(cls).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    errors = []
+    for key, value in options.items():
+        if key not in parameters:
+            if not open_ended:
+                errors.append(unknown(f"{section}.{key}", "key", key, ["name", *parameters]))
+            continue
+        annotation = parameters[key].annotation
+        try:
+            if annotation is not inspect.Parameter.empty:
+                options[key] = pydantic.TypeAdapter(annotation).validate_python(value)
+        except pydantic.ValidationError as error:
+            errors.append(f"{section}.{key} = {value!r}: {error.errors()[0]['msg']}")
+    for key, parameter in parameters.items():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not variadic and key not in options:
+            errors.append(f"{section}.{key}: missing; {name} needs it")
+    if isinstance(options.get("dim"), int) and options["dim"] < 1:
+        errors.append(f"{section}.dim = {options['dim']}: must be at least 1")
+    if errors:
+        raise ConfigError(errors)
+    try:
+        return cls(**options)
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:
+        message = (
+            f"{section}.name = {name!r}: its constructor raises {type(error).__name__}: {error}"
+        )
+        raise ConfigError([message]) from error
+
+
+def check(problem: Problem, name: str) -> None:
+    """ConfigError with all that a class of the user's own lacks."""
+    domain = getattr(problem, "domain", None)
+    if not isinstance(domain, Domain):
+        raise ConfigError([f"{name}: set `domain`, e.g. `domain = nedhpc.Box([0, 0], [1, 1])`"])
+    errors = [f"{name}: {error}" for error in _bad_names(problem)]
+    terms = declared_terms(problem)
+    if not terms:
+        errors.append(
+            f"{name}: it has no terms; decorate a method with @nedhpc.residual or "
+            "@nedhpc.density, or list nedhpc.Residual, nedhpc.Density or nedhpc.CrossEntropy in "
+            "`terms`"
+        )
+    names = [term.name for term in terms]
+    for term in terms:
+        errors += [f"{name}: term {term.name!r} {error}" for error in _bad_term(problem, term)]
+        if names.count(term.name) > 1:
+            errors.append(f"{name}: term {term.name!r} is declared {names.count(term.name)} times")
+    if errors:
+        raise ConfigError(list(dict.fromkeys(errors)))
+
+
+def _bad_names(problem: Problem) -> list[str]:
+    errors, outputs = [], problem.outputs
+    if isinstance(outputs, str) or not outputs or len(set(outputs)) != len(outputs):
+        errors.append(
+            f'outputs = {outputs!r}; needed is a tuple of different names, e.g. ("u", "v")'
+        )
+    else:
+        bad = [name for name in outputs if not (isinstance(name, str) and name.isidentifier())]
+        errors += [f"the output {name!r} is not a Python name" for name in bad]
+    for name, value in problem.coefficients.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            errors.append(f"the coefficient {name!r} is not a Python name")
+        if not (isinstance(value, int | float) and math.isfinite(value)):
+            errors.append(
+                f"the coefficient {name!r} starts at {value!r}; needed is a finite number"
+            )
+    return errors
+
+
+def _bad_term(problem: Problem, term: Term) -> list[str]:
+    errors = []
+    if not callable(getattr(problem, term.name, None)):
+        errors.append(f"needs a method `def {term.name}(self, x, j)`")
+    if term.on not in (*problem.domain.parts, "data"):
+        allowed = ", ".join((*problem.domain.parts, "data"))
+        errors.append(f"is on {term.on!r}; allowed: {allowed}")
+    if term.on == "data" and problem.data is None:
+        errors.append('is on "data" but the problem has no `data = nedhpc.DataSet(x, y)`')
+    if term.needs_targets and term.on != "data":
+        kind = type(term).__name__
+        errors.append(f'is a {kind} on {term.on!r}; it needs targets, which "data" has')
+    if not (isinstance(term.weight, int | float) and 0 < term.weight < math.inf):
+        errors.append(f"has weight {term.weight}; it must be positive and finite")
+    return errors
+
+
+def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTerm, ...]:
+    """The dry run of all terms, with the config's [weights] by name of a term or of a part.
+
+    Raises:
+        ConfigError: with what each term's dry run found, and with weights that name nothing.
+    """
+    terms, errors, bound = declared_terms(problem), [], []
+    known = dict.fromkeys(name for term in terms for name in (term.name, term.on))
+    for key in weights:
+        if key not in known:
+            errors.append(unknown(f"weights.{key}", "name of a term or part", key, known))
+    for term in terms:
+        weight = weights.get(term.name, 1.0)
+        weight *= weights.get(term.on, 1.0) if term.on != term.name else 1.0
+        try:
+            bound.append(dry_run(problem, term, weight))
+        except UsageError as error:
+            errors.append(str(error))
+    if errors:
+        raise ConfigError(errors)
+    return tuple(bound)

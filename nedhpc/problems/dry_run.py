@@ -1,0 +1,239 @@
+"""One trial call of each term's method on random jets, before anything runs.
+
+It finds the jets that the method uses and the number of its components. It refuses what would give
+a wrong answer later: a wrong shape, a value that mixes points or does not depend on u, random
+numbers, changed inputs, a wrong signature. Local, and the same on every rank.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nedhpc.ansatz import jets
+from nedhpc.domains.base import Part
+from nedhpc.errors import NedError, UsageError
+from nedhpc.problems.base import Problem
+from nedhpc.problems.bound import BoundTerm, argument_roles
+from nedhpc.problems.terms import Term
+
+NUM_POINTS, SOME_POINTS = 7, [6, 4, 3, 1, 0]
+"""Points of the trial, and some of them in another order. A number of components that changes with
+the number of points is a broadcast by mistake."""
+MAX_DRAWS = 100
+
+
+@dataclass(slots=True)
+class Trial:
+    """Inputs of one call: points, jets made on demand, and what goes with the points."""
+
+    x: Tensor
+    j: "RandomJets"
+    c: SimpleNamespace
+    y: Tensor | None
+    n: Tensor | None
+
+    @property
+    def t(self) -> Tensor:
+        return self.x[:, -1]
+
+    def some(self, rows: list[int]) -> "Trial":
+        """The same inputs at some of the points."""
+        c = SimpleNamespace(**{name: value[rows] for name, value in vars(self.c).items()})
+        y, n = (None if v is None else v[rows] for v in (self.y, self.n))
+        return Trial(self.x[rows], self.j.some(rows), c, y, n)
+
+
+class RandomJets:
+    """Jets by name, each a random leaf that is made when it is asked for."""
+
+    def __init__(self, make: Callable[[str], Tensor], outputs: tuple[str, ...]):
+        self._make, self._outputs, self._seen = make, outputs, {}
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name == "values":
+            return torch.stack([getattr(self, output) for output in self._outputs], 1)
+        if name not in self._seen:
+            self._seen[name] = self._make(name)
+        return self._seen[name]
+
+    def some(self, rows: list[int]) -> "RandomJets":
+        return RandomJets(lambda name: getattr(self, name).detach()[rows], self._outputs)
+
+
+def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
+    """Bind a term to its problem.
+
+    Args:
+        problem: its domain, outputs, coefficients and data are known to be valid.
+        term: one of declared_terms(problem), on an existing part.
+        weight: factor from the config, beside the term's own weight.
+
+    Raises:
+        UsageError: saying which term, what is wrong and how to mend it.
+    """
+    where = f"term {term.name!r}"
+    method = getattr(problem, term.name, None)
+    if not callable(method):
+        raise UsageError(f"{where}: the problem needs a method `def {term.name}(self, x, j)`")
+    roles = argument_roles(method, where)
+    trial = make_trial(problem, term, roles, where)
+
+    def call(trial: Trial) -> Tensor:
+        return checked_value(method, [getattr(trial, role) for role in roles], len(trial.x), where)
+
+    before = trial.x.clone()
+    with torch.enable_grad():
+        value = call(trial)
+    some = call(trial.some(SOME_POINTS))
+    check_value(value, some, call(trial), trial, before, where)
+    declared = (term.jets,) if isinstance(term.jets, str) else tuple(term.jets or ())
+    names = tuple(dict.fromkeys((*declared, *trial.j._seen)))
+    layout = jets.parse(names, tuple(problem.outputs), problem.coordinates)
+    return BoundTerm(
+        kind=term,
+        method=method,
+        roles=roles,
+        layout=layout,
+        weight=term.weight * weight,
+        coefficients=tuple(problem.coefficients),
+        num_outputs=len(problem.outputs),
+        num_components=value.shape[1],
+        is_misfit=is_misfit(term, problem, layout, value, trial),
+    )
+
+
+def make_trial(problem: Problem, term: Term, roles: tuple[str, ...], where: str) -> Trial:
+    """Points of the term's part, with their targets and normals; the same in every call."""
+    rng = np.random.default_rng(0)
+    y = n = None
+    if term.on == "data":
+        assert problem.data is not None
+        rows = np.arange(NUM_POINTS) % len(problem.data.x_ND)
+        x, y = (torch.as_tensor(a[rows]) for a in (problem.data.x_ND, problem.data.y_NM))
+    else:
+        part = problem.domain.parts[term.on]
+        x = torch.as_tensor(probe_points(part, rng))
+        if "n" in roles:
+            try:
+                n = part.normal(x)
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from None
+    if "y" in roles and y is None:
+        raise UsageError(f'{where}: its method asks for targets y, which only terms on "data" have')
+    if "n" in roles and n is None:
+        raise UsageError(f'{where}: its method asks for normals n, which "data" has not')
+    if "t" in roles and problem.coordinates[-1] != "t":
+        raise UsageError(f"{where}: its method asks for times t; the domain has no coordinate t")
+
+    num_outputs = len(problem.outputs)
+
+    def make(name: str) -> Tensor:
+        layout = jets.parse((name,), tuple(problem.outputs), problem.coordinates)
+        j = torch.as_tensor(rng.uniform(0.1, 1, (NUM_POINTS, layout.num_channels, num_outputs)))
+        return getattr(layout.view(j), name).clone().requires_grad_()
+
+    ones = torch.ones(NUM_POINTS, dtype=torch.float64)
+    c = SimpleNamespace(**{k: (v * ones).requires_grad_() for k, v in problem.coefficients.items()})
+    return Trial(x, RandomJets(make, tuple(problem.outputs)), c, y, n)
+
+
+def probe_points(part: Part, rng: np.random.Generator, count: int = NUM_POINTS) -> np.ndarray:
+    """A few points of a part (count, D). UsageError if hardly any candidate lies in it."""
+    found = np.empty((0, 0))
+    for _ in range(MAX_DRAWS):
+        x, accepted = part.points(rng.random((4 * count, part.unit_dim)))
+        found = np.concatenate([found, x[accepted]]) if len(found) else x[accepted]
+        if len(found) >= count:
+            return found[:count]
+    raise UsageError(f"hardly any point lies in this part of the domain ({len(found)} were found)")
+
+
+def checked_value(method: Callable, arguments: list[Any], num_points: int, where: str) -> Tensor:
+    """What the method returns as (N, K), if it is a real tensor with a row for each point."""
+    try:
+        value = method(*arguments)
+    except NedError as error:
+        raise UsageError(f"{where}: {error}") from None
+    except Exception as error:
+        raise UsageError(f"{where}: its method raises {described(error, method)}") from error
+    needed = f"needed is a tensor ({num_points},) or ({num_points}, K) for {num_points} points"
+    if not isinstance(value, Tensor):
+        raise UsageError(f"{where}: its method returns {type(value).__name__}; {needed}")
+    if value.ndim not in (1, 2) or len(value) != num_points or value.numel() == 0:
+        raise UsageError(f"{where}: its method returns shape {tuple(value.shape)}; {needed}")
+    if not value.is_floating_point():
+        raise UsageError(f"{where}: its method returns {value.dtype}; needed are real numbers")
+    return value.unsqueeze(1) if value.ndim == 1 else value
+
+
+def described(error: Exception, method: Callable) -> str:
+    """An exception with the file and line of the user's code that raised it."""
+    code = getattr(getattr(method, "__func__", method), "__code__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def check_value(
+    value: Tensor, some: Tensor, again: Tensor, trial: Trial, before: Tensor, where: str
+) -> None:
+    """UsageError unless each value is a function of its point, and of u or a coefficient."""
+    if not torch.equal(trial.x, before):
+        raise UsageError(f"{where}: its method changes the points x in place; work on x.clone()")
+    if value.shape[1] != some.shape[1]:
+        raise UsageError(
+            f"{where}: its method returns {tuple(value.shape)} for {len(value)} points and "
+            f"{tuple(some.shape)} for {len(some)}: (N, N) is a broadcast of (N,) against (N, 1); "
+            "use x[:, 0] for a coordinate, not x[:, :1], and .squeeze(1) or [:, 0] on a column"
+        )
+    if not torch.equal(value.nan_to_num(), again.nan_to_num()):
+        raise UsageError(
+            f"{where}: its method returns other values when it is called again with the same "
+            "points; random numbers or hidden state would make the result depend on the number of "
+            "ranks"
+        )
+    leaves = [*trial.j._seen.items(), *vars(trial.c).items()]
+    names, tensors = zip(*leaves, strict=True) if leaves else ((), ())
+    if not value.requires_grad:
+        raise UsageError(
+            f"{where}: its value has no gradient with respect to u; a detached, integer or boolean "
+            "value, or one that uses neither u nor a coefficient, cannot be made smaller"
+        )
+    # The value at a point may depend on that point only: its gradient vanishes at all others.
+    mixed = {}
+    for row in (0, -1):
+        grads = torch.autograd.grad(value[row].sum(), tensors, retain_graph=True, allow_unused=True)
+        for name, grad in zip(names, grads, strict=True):
+            if grad is not None and bool((torch.cat([grad[:row], grad[row:][1:]]) != 0).any()):
+                mixed[name] = None
+    same = torch.allclose(value[SOME_POINTS], some, rtol=1e-9, atol=0, equal_nan=True)
+    if mixed or not same:
+        raise UsageError(
+            f"{where}: its value at one point depends on {', '.join(mixed) or 'the inputs'} at "
+            "other points; points are split over ranks and chunks, so a mean, sum, maximum or "
+            "norm over points would depend on how they are split"
+        )
+
+
+def is_misfit(term: Term, problem: Problem, layout, value: Tensor, trial: Trial) -> bool:
+    """The term is the residual u - target of all outputs: dr_i / du_k is the identity, weight 1."""
+    outputs = tuple(problem.outputs)
+    if not term.is_least_squares or layout.num_channels != 1 or value.shape[1] != len(outputs):
+        return False
+    for i in range(len(outputs)):
+        leaves = [getattr(trial.j, output) for output in outputs]
+        grads = torch.autograd.grad(value[:, i].sum(), leaves, retain_graph=True, allow_unused=True)
+        for k, grad in enumerate(grads):
+            expected = float(i == k)
+            if not (expected == 0 if grad is None else bool((grad == expected).all())):
+                return False
+    return True

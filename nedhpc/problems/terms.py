@@ -1,0 +1,207 @@
+"""The kinds of energy terms: what a term's density, rows and residual are, given what its method
+returned.
+
+A term is weight * sum_q w_q l(x_q, j_q, c), where w_q are the quadrature weights of the part that
+it is on. Its method returns the value v (N, K): residual components, a density or logits. A new
+kind of term is one subclass of Term; energy, rows and solvers only call the methods below. Shapes:
+N points, K components of v, C channels and M outputs of the jets j (N, C, M), Q coefficients c (N,
+Q), targets y (N, M). Everything here is local.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+Seed = tuple[Tensor, Tensor]
+"""Cotangents of the jets (N, C, M) and of the coefficients (N, Q)."""
+
+
+@dataclass(slots=True)
+class LinearTerm:
+    """A term at one state: the rows A and, if the term has one, the residual r with A^T r = l'."""
+
+    seeds: list[Seed]
+    """One cotangent a row of a point: row k is seeds[k] contracted with the Jacobian of (j, c)."""
+    r_NK: Tensor | None
+    """Row residual, one column a seed; None for a term that has none."""
+    slope: Seed | None = None
+    """l' with respect to (j, c), if it was found on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a user declares: the problem's method `name` is evaluated `on` a part of the domain.
+
+    Args: name: of the problem's method, and of the term in files and tables. on: a part of the
+        domain ("interior", "boundary", "initial", ...) or "data". jets: jets that the method uses.
+        They are found by a dry run; list only those which the method
+            uses for some points or states only.
+        weight: factor of the whole term; [weights] in the config multiplies it.
+    """
+
+    name: str
+    on: str = "interior"
+    jets: Sequence[str] | None = None
+    weight: float = 1.0
+
+    has_residual: ClassVar[bool] = True
+    """There is an r with g = A^T r, so that least-squares solvers work at full accuracy."""
+    is_least_squares: ClassVar[bool] = False
+    """The density is |r|^2 / 2 for that r."""
+    needs_targets: ClassVar[bool] = False
+    """The term exists only on "data"."""
+
+    def rows_per_point(self, num_components: int, num_jets: int) -> int:
+        """Rows of A that a point has, given K and the number of jets and coefficients (C M + Q)."""
+        return num_components
+
+    def density(self, value_NK: Tensor, y_NM: Tensor | None) -> Tensor:
+        """l (N,), float64."""
+        raise NotImplementedError
+
+    def linearise(self, value_NK: Tensor, j: Tensor, c: Tensor, y_NM: Tensor | None) -> LinearTerm:
+        """Rows and residual at the jets j and coefficients c, of which value_NK is a function."""
+        raise NotImplementedError
+
+    def residual(
+        self, value_NK: Tensor, y_NM: Tensor | None, base_NK: Tensor | None = None
+    ) -> Tensor:
+        """r (N, K) at a state, differentiable, on the line through the state with value base_NK.
+
+        That line matters to terms whose rows depend on the state: their rows are frozen at the
+        base.
+        """
+        raise NotImplementedError
+
+
+class Residual(Term):
+    """A term weight * sum_q w_q |r(x_q, j_q, c)|^2 / 2, where r is the problem's method of this
+    name.
+    """
+
+    __slots__ = ()
+    is_least_squares = True
+
+    def density(self, value_NK, y_NM):
+        value_NK = value_NK.double()
+        return 0.5 * (value_NK * value_NK).sum(1)
+
+    def linearise(self, value_NK, j, c, y_NM):
+        return LinearTerm(_gradients(value_NK, j, c), value_NK.detach())
+
+    def residual(self, value_NK, y_NM, base_NK=None):
+        return value_NK
+
+
+class Density(Term):
+    """A term weight * sum_q w_q l(x_q, j_q, c), where l is the method (Ritz energy, likelihood).
+
+    Its rows are L with L^T L = the positive part of l''; it has no row residual.
+    """
+
+    __slots__ = ()
+    has_residual = False
+
+    def rows_per_point(self, num_components, num_jets):
+        return num_jets
+
+    def density(self, value_NK, y_NM):
+        return value_NK.double()[:, 0]
+
+    def linearise(self, value_NK, j, c, y_NM):
+        slope = gradient(value_NK[:, 0], j, c, create_graph=True)
+        # Differentiate each entry of l' once more: the Hessian of every point, entry by entry.
+        flat = torch.cat([slope[0].reshape(len(j), -1), slope[1]], 1)
+        columns = [gradient(entry, j, c) for entry in flat.unbind(1)]
+        hessian = torch.stack(
+            [torch.cat([d_j.reshape(len(j), -1), d_c], 1) for d_j, d_c in columns], 1
+        )
+        # L = sqrt(lambda) V^T per eigenvalue. Negative curvature would make the step an ascent.
+        values, vectors = torch.linalg.eigh(hessian)
+        L = values.clamp(min=0).sqrt().unsqueeze(2) * vectors.transpose(1, 2)
+        split = flat.shape[1] - c.shape[1]
+        seeds = [(row[:, :split].reshape(j.shape), row[:, split:]) for row in L.unbind(1)]
+        return LinearTerm(seeds, None, (slope[0].detach(), slope[1].detach()))
+
+
+@dataclass(frozen=True, slots=True)
+class CrossEntropy(Term):
+    """A term -weight * sum_q w_q y_q . log softmax(z_q) on "data".
+
+    z (N, K) are the logits that the method returns, y (N, K) the targets: one-hot or probabilities.
+    Its rows are those of L z with L^T L = diag(p) - p p^T, p = softmax(z).
+    """
+
+    on: str = "data"
+
+    needs_targets: ClassVar[bool] = True
+
+    def density(self, value_NK, y_NM):
+        return -(y_NM * torch.log_softmax(value_NK.double(), 1)).sum(1)
+
+    def linearise(self, value_NK, j, c, y_NM):
+        L, r_NK = softmax_rows(value_NK.detach(), y_NM)
+        with torch.enable_grad():
+            logits = torch.einsum("nij,nj->ni", L, value_NK)
+        return LinearTerm(_gradients(logits, j, c), r_NK)
+
+    def residual(self, value_NK, y_NM, base_NK=None):
+        # r + L (z - z_base) with L and r frozen at the base, so that its second derivative is L
+        # z''.
+        with torch.no_grad():
+            base_NK = value_NK.detach() if base_NK is None else base_NK
+            L, r_NK = softmax_rows(base_NK, y_NM)
+        return r_NK + torch.einsum("nij,nj->ni", L, value_NK - base_NK)
+
+
+def softmax_rows(z_NK: Tensor, y_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """(L (N, K, K), r (N, K)) of a cross-entropy at logits z: L^T L = diag(p) - p p^T, L^T r = p -
+    y.
+
+    L = diag(s) (I - 1 p^T), r = (p - y) / s with s = sqrt(p). s is kept above the square root of
+    rounding: L^T r does not depend on s, and L^T L changes by rounding only.
+    """
+    log_p = torch.log_softmax(z_NK, 1)
+    p, s = log_p.exp(), (0.5 * log_p).exp().clamp(min=torch.finfo(z_NK.dtype).eps ** 0.5)
+    # 1 - p is summed, not subtracted, because its relative accuracy matters where p is near 1.
+    q = p @ (1 - torch.eye(z_NK.shape[1], dtype=z_NK.dtype, device=z_NK.device))
+    rows = -p.unsqueeze(1).repeat(1, z_NK.shape[1], 1)
+    rows.diagonal(dim1=1, dim2=2).copy_(q)
+    return s.unsqueeze(2) * rows, (p * (1 - y_NK) - y_NK * q) / s
+
+
+def gradient(value_N: Tensor, j: Tensor, c: Tensor, create_graph: bool = False) -> Seed:
+    """d value / d (j, c) by point; zero if the value does not depend on one of them."""
+    if not value_N.requires_grad:
+        return torch.zeros_like(j), torch.zeros_like(c)
+    with torch.enable_grad():
+        return torch.autograd.grad(
+            value_N.sum(),
+            (j, c),
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+
+
+def _gradients(value_NK: Tensor, j: Tensor, c: Tensor) -> list[Seed]:
+    """`gradient` of each component, all in one batched backward pass."""
+    if value_NK.shape[1] == 1 or not value_NK.requires_grad:
+        return [gradient(component, j, c) for component in value_NK.unbind(1)]
+    each = torch.eye(value_NK.shape[1], dtype=value_NK.dtype, device=value_NK.device)
+    with torch.enable_grad():
+        grads = torch.autograd.grad(
+            value_NK.sum(0),
+            (j, c),
+            each,
+            retain_graph=True,
+            is_grads_batched=True,
+            allow_unused=True,
+        )
+    pairs = zip((j, c), grads, strict=True)
+    filled = [x.new_zeros(len(each), *x.shape) if grad is None else grad for x, grad in pairs]
+    return list(zip(*filled, strict=True))

@@ -1,0 +1,23 @@
+"""Rows of a multilayer perceptron as sums of outer products by layer."""
+
+import torch
+
+from nedhpc.rows.base import Factors
+from nedhpc.rows.streamed import StreamedRows
+
+
+class FactoredRows(StreamedRows):
+    """Streamed rows which `factors` also gives unformed, as sums over channels of outer products.
+
+    `chunks` may yield chunks that are held.
+    """
+
+    def factors(self) -> list[Factors]:
+        """Cost of one reverse sweep."""
+        by_term = {}
+        for chunk in self.chunks():
+            by_term.setdefault(chunk.term, []).append(chunk.factors())
+        return [
+            [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in zip(*parts, strict=True)]
+            for parts in by_term.values()
+        ]

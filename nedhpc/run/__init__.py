@@ -1,1 +1,0 @@
-"""The run from its start to its end."""

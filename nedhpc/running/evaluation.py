@@ -1,0 +1,145 @@
+"""Errors of a state against the reference, on points that depend on neither sampling, seed nor
+ranks.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nedhpc.ansatz import jets
+from nedhpc.errors import UsageError
+from nedhpc.parallel.comm import agree, block, total
+from nedhpc.plan import Plan
+from nedhpc.problems.base import Problem
+from nedhpc.sampling.points import evaluation_points
+
+EVALUATION_CHUNK = 16384
+"""Points whose values are computed at once."""
+
+
+class Evaluation:
+    """The relative L2 error and the problem's metrics. Collective on comm.
+
+    Args:
+        comm: all ranks; each has a share of the points.
+        plan: problem, ansatz and terms.
+        device, dtype: where this rank computes.
+
+    Raises:
+        UsageError: the problem's `exact` has a wrong shape or is not finite; on every rank.
+    """
+
+    def __init__(self, comm, plan: Plan, device: torch.device, dtype: torch.dtype):
+        self.comm, self.plan = comm, plan
+        self._to = {"device": device, "dtype": dtype}
+        problem = plan.problem
+        names = tuple(problem.outputs)
+        self._layout = jets.parse(names, names, problem.coordinates)
+        self._points = self._reference(problem)
+        data = problem.data
+        self._training = None if data is None else self._share(data.x_ND, data.y_NM)
+        # Logits have no reference to be compared with; their metrics have.
+        self._has_error = not any(term.kind.needs_targets for term in plan.terms)
+
+    def u(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
+        """Values (N, M) of the network with parameters (theta, c). Local."""
+        theta_P = theta_P[: self.plan.energy.num_network]
+        values = [
+            self.plan.ansatz.jets(theta_P, x, self._layout)[:, 0]
+            for x in x_ND.split(EVALUATION_CHUNK)
+        ]
+        return torch.cat(values)
+
+    def relative_l2(self, theta_P: Tensor) -> float | None:
+        """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm."""
+        if self._points is None or not self._has_error:
+            return None
+        x, exact = self._points
+        with torch.no_grad():
+            difference = self.u(theta_P, x) - exact if len(x) else exact
+        squares = [float(v.double().square().sum()) for v in (difference, exact)]
+        error, norm = total(self.comm, squares)
+        return float(np.sqrt(error / norm)) if norm > 0 else float(np.sqrt(error))
+
+    def metrics(self, theta_P: Tensor) -> dict[str, float]:
+        """{name: mean} over the evaluation set, and of `train_name` over the training data.
+        Collective.
+
+        Raises:
+            UsageError: a metric is not one number a point; on every rank.
+        """
+        found = {}
+        for prefix, points in (("", self._points), ("train_", self._training)):
+            if points is None or not self.plan.problem.has_metrics:
+                continue
+            x, y = points
+            with torch.no_grad():
+                values = self.plan.problem.metrics(x, self.u(theta_P, x), y)
+            agree(self.comm, next(wrong_metrics(values, len(x)), None))
+            sums = total(self.comm, [len(x), *(float(v.double().sum()) for v in values.values())])
+            means = (float(s / sums[0]) for s in sums[1:])
+            found |= {prefix + name: mean for name, mean in zip(values, means, strict=True)}
+        return found
+
+    def _reference(self, problem: Problem) -> tuple[Tensor, Tensor] | None:
+        """This rank's share of (x, reference), or None. Collective."""
+        if problem.has_exact:
+            x = torch.as_tensor(evaluation_points(problem.domain))
+            x = x[slice(*block(len(x), self.comm.rank, self.comm.size))]
+            u, error = None, None
+            try:
+                u = checked_exact(problem, x)
+            except UsageError as caught:
+                error = caught
+            agree(self.comm, error)
+            assert u is not None
+            return x.to(**self._to), u.to(**self._to)
+        data = problem.data
+        if data is not None and len(data.held_out_x):
+            return self._share(data.held_out_x, data.held_out_y)
+        return None
+
+    def _share(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
+        part = slice(*block(len(arrays[0]), self.comm.rank, self.comm.size))
+        return tuple(torch.as_tensor(array[part]).to(**self._to) for array in arrays)
+
+
+def checked_exact(problem: Problem, x: Tensor) -> Tensor:
+    """problem.exact(x) as (N, M).
+
+    UsageError if it is not one finite number a point and output. Local.
+    """
+    u, outputs = problem.exact(x), len(problem.outputs)
+    shape = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
+    if shape not in ((len(x), outputs), *([(len(x),)] if outputs == 1 else [])):
+        raise UsageError(
+            f"`exact` returns {shape} for {len(x)} points; needed is a tensor "
+            f"({len(x)}, {outputs}){f' or ({len(x)},)' if outputs == 1 else ''}"
+        )
+    u = u.reshape(len(x), outputs)
+    bad = ~u.isfinite().all(1)
+    if bad.any():
+        point = ", ".join(f"{value:.6g}" for value in x[bad][0].tolist())
+        raise UsageError(
+            f"`exact` is not finite at {int(bad.sum())} of {len(x)} points, the first is "
+            f"({point}); the error cannot be measured there"
+        )
+    return u
+
+
+def wrong_metrics(values, num_points: int) -> Iterator[UsageError]:
+    """What is wrong with the values of `Problem.metrics`."""
+    if not isinstance(values, dict):
+        yield UsageError(
+            f"`metrics` returns {type(values).__name__}; needed is {{name: values (N,)}}"
+        )
+        return
+    for name, value in values.items():
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if shape != (num_points,):
+            yield UsageError(
+                f"metric {name!r} is {shape} for {num_points} points; needed is one number a point "
+                f"({num_points},), of which the mean is reported"
+            )

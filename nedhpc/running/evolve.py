@@ -1,0 +1,188 @@
+"""The whole run: build, start, step, observe, stop."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nedhpc.errors import NedError, NonFiniteError, StorageError
+from nedhpc.files.checkpoint import State
+from nedhpc.files.record import RunRecord
+from nedhpc.parallel.comm import all_come
+from nedhpc.plan import Plan
+from nedhpc.running.case import Case
+from nedhpc.running.guard import Guard
+from nedhpc.running.limits import Clock, Limits
+from nedhpc.running.measured import Measured, Moment
+from nedhpc.running.observers import Observer, Stop
+from nedhpc.running.recorder import Checkpoints, Progress, Recorder
+from nedhpc.running.signals import StopSignals
+from nedhpc.running.start import open_folder
+from nedhpc.steppers.base import StepInfo
+
+log = logging.getLogger("nedhpc")
+
+
+class Run:
+    """One run, as observers see it: config, case, run folder, the last moment. Collective on comm.
+
+    Args:
+        comm: all ranks of the run.
+        plan: the same on every rank.
+        run_dir: this run's folder, locked by the caller.
+        resumed: (State, RunRecord) of the checkpoint to continue from, as files.resume loads them.
+        signals: ask the run to stop; default: nothing does.
+        observers: the user's own, called after the built-in ones.
+    """
+
+    def __init__(
+        self,
+        comm,
+        plan: Plan,
+        run_dir: Path,
+        resumed: tuple[State, RunRecord] | None = None,
+        signals: StopSignals | None = None,
+        observers: Sequence[Observer] = (),
+    ):
+        started = time.monotonic()
+        self.comm, self.plan, self.config, self.run_dir = comm, plan, plan.config, run_dir
+        self.is_resumed, self.status, self.note = resumed is not None, "running", ""
+        self.case = Case(comm, plan, None if resumed is None else resumed[1].threads)
+        state, self.record, series = open_folder(self.case, run_dir, resumed)
+        self.first_step = state.step
+        self.clock = Clock(comm, state.wall_time, started, signals)
+        self.last = self.good = Moment(state, StepInfo(dt=0.0), self.measure)
+        self.guard = Guard(self.config, plan.stepper)
+        self.checkpoints = Checkpoints(series)
+        self.observers = [Recorder(series), Limits(), self.checkpoints, Progress(), *observers]
+
+    def evolve(self) -> tuple[str, State]:
+        """Evolve to the end; (status, last good state). Whatever ends the run, that state is on
+        disk.
+        """
+        with self._failures_agreed():
+            self.clock.look()
+            if not self.is_resumed:
+                self.last.state.wall_time = self.clock.wall_time  # the start counts
+            stop = self._ask("start")
+            while stop is None:
+                stop = self._march()
+            self._finish(stop)
+        return self.status, self.good.state
+
+    def _march(self) -> Stop | None:
+        """Steps from the last good state until an observer, or a non-finite step, ends them."""
+        case, state, stop = self.case, self.good.state, None
+        theta = case.take_up(state)
+
+        def before_step(step: int) -> bool:
+            return case.draw(step, theta)
+
+        def after_step(parameters, step, time, dt, info) -> bool:
+            nonlocal theta, stop
+            theta = parameters
+            self.clock.look()
+            state = case.state(parameters, step, time, dt, stepper.state())
+            state.wall_time = self.clock.wall_time
+            self.last = Moment(state, info, self.measure)
+            if self.last.is_finite:
+                self.good = self.last
+            stop = self._ask("step")
+            return stop is not None
+
+        try:
+            with case.time_stepper() as stepper:
+                start = (theta, state.step, state.time, state.dt, state.stepper)
+                end = stepper.solve(*start, before_step, after_step)
+        except NonFiniteError as error:
+            self._agreed(error)
+            self.last = self.good = self.guard.shorter_step(self.good, error, self.comm.rank)
+            return None
+        return stop or Stop(end.reason, "an option of PETSc ended the run")
+
+    def _ask(self, event: str) -> Stop | None:
+        """Call every observer; the first Stop counts."""
+        self.stop: Stop | None = None
+        for observer in self.observers:
+            stop = getattr(observer, event)(self, self.last)
+            self.stop = self.stop or stop
+        if self.last.is_finite:
+            self.good = self.last
+        return self.stop
+
+    def _finish(self, stop: Stop) -> None:
+        """The last state measured, recorded and saved, with the status of the run."""
+        self.status, self.note = stop.status, stop.message or self.note
+        self.last.measured()
+        self.good = self.last
+        for observer in self.observers:
+            observer.end(self, stop)
+        self.checkpoints.save(self, self.good)
+
+    def measure(self, state: State, info: StepInfo) -> Measured:
+        """Energy and errors of a state. Collective. NonFiniteError if its energy is not finite."""
+        case = self.case
+        theta_P = case.parameters.join(state.theta_P, state.coefficients)
+        E_K = info.E_K if info.E_K is not None else case.flow.energies(theta_P, state.time)
+        if not np.isfinite(E_K).all():
+            raise NonFiniteError(
+                f"the energy is not finite after step {state.step}; the likely cause is a time "
+                "step dt or a learning rate that is too large, or a problem function that divides "
+                "by zero or takes a root or log of a negative number"
+            )
+        with case.flow.phases("output"):
+            error, metrics = case.evaluation.relative_l2(theta_P), case.evaluation.metrics(theta_P)
+        terms = {term.name: float(E) for term, E in zip(self.plan.terms, E_K, strict=True)}
+        return Measured(state.step, float(np.sum(E_K)), terms, error, metrics)
+
+    def stats(self, moment: Moment) -> dict:
+        """What `nedhpc info` reports beside the state. Local."""
+        plan, measured = self.plan, moment.known
+        steps = max(1, moment.state.step - self.first_step)
+        stats = {
+            "status": self.status,
+            "message": self.note,
+            "num_parameters": plan.energy.num_parameters,
+            "num_points": sum(plan.counts.values()),
+            "num_ranks": self.comm.size,
+            "device": str(self.case.device),
+            "dtype": self.config.device.dtype,
+            "method": plan.method,
+            "seconds_per_step": (moment.state.wall_time - self.clock.wall_before) / steps,
+            "projection_error": moment.info.projection_error,
+        }
+        if measured is None:
+            return stats
+        error = measured.relative_l2
+        stats |= {"energy": measured.energy, "relative_l2": np.nan if error is None else error}
+        stats |= {f"metrics_{name}": value for name, value in measured.metrics.items()}
+        return stats | {f"energy_terms_{name}": E for name, E in measured.energy_terms.items()}
+
+    @contextlib.contextmanager
+    def _failures_agreed(self):
+        """An expected error ends the run on every rank, with the last good state on disk."""
+        self._own = self.comm.Dup()
+        try:
+            yield
+        except StorageError:
+            raise
+        except NedError as error:
+            self._agreed(error)
+            step = self.good.state.step
+            self.status, self.note = "failed", str(error)
+            with contextlib.suppress(NonFiniteError):  # then it is saved without an energy
+                self.good.measured()
+            self.checkpoints.save(self, self.good)
+            raise type(error)(
+                f"after step {step}: {error}; the state after that step is in {self.run_dir}"
+            ) from error
+        finally:
+            self._own.Free()
+
+    def _agreed(self, error: NedError) -> None:
+        """Return if every rank has failed as this one has; else end it, and with it the job."""
+        if not all_come(self._own):
+            raise RuntimeError(f"only rank {self.comm.rank} failed: {error}") from error

@@ -1,0 +1,91 @@
+"""When a run ends: the target, the limits of the config, signals and the scheduler's time limit.
+
+Decisions are made from rank 0's clock and from reduced numbers, so that all ranks make the same.
+"""
+
+import time
+
+import numpy as np
+
+from nedhpc.config import Config
+from nedhpc.parallel.comm import maximum
+from nedhpc.running.measured import Moment
+from nedhpc.running.observers import Observer, Stop
+from nedhpc.running.signals import LIMIT, MARGIN_SECONDS, StopSignals, describe, slurm_end
+
+
+def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | None:
+    """Why a run ends at this moment, or None. The one place that decides it, also for a resumed
+    run.
+
+    Args:
+        config: its limits.
+        moment: the state, and its error if that was measured.
+        clock: as it was at its last look.
+        run_dir: for the message.
+    """
+    limits, state, info = config.run, moment.state, moment.info
+    error = None if moment.known is None else moment.known.relative_l2
+    if error is not None and error <= limits.target_relative_l2:
+        return Stop("converged", f"the target {limits.target_relative_l2:g} is reached")
+    if info.steady:
+        return Stop("converged", "the flow is steady by the tolerance of the time stepper")
+    if info.stalled:
+        return Stop("stalled", "no step lowers the energy further")
+    # A step that ends at max_time may miss it by rounding.
+    if limits.max_time is not None and state.time >= limits.max_time * (1 - 1e-14):
+        return Stop("max_time")
+    if state.step >= limits.max_steps:
+        return Stop("max_steps")
+    if limits.max_wall_time is not None and clock.seconds >= limits.max_wall_time:
+        return Stop("wall_time")
+    if clock.reason:
+        return Stop(
+            "stopped", f"stopped {describe(clock.reason)}; `nedhpc resume {run_dir}` continues"
+        )
+    return None
+
+
+class Clock:
+    """Wall time and reasons to stop, the same on every rank. Collective on comm."""
+
+    def __init__(
+        self, comm, wall_before: float, started: float, signals: StopSignals | None = None
+    ):
+        self.comm, self.started, self.wall_before = comm, started, wall_before
+        self.signals = signals or StopSignals()
+        self.scheduled_end = slurm_end() if comm.rank == 0 else None
+        self.longest_step = self.longest_save = 0.0
+        self.wall_time, self.reason = wall_before, 0
+        self._last_look: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the run was started or continued, at the last look. Local."""
+        return self.wall_time - self.wall_before
+
+    def look(self) -> None:
+        """Set wall_time (resumes included) and reason (a signal, LIMIT or 0). Collective."""
+        now, reason = time.monotonic(), self.signals.signal
+        self.longest_step = max(self.longest_step, now - (self._last_look or now))
+        self._last_look = now
+        margin = MARGIN_SECONDS + 2 * (self.longest_step + self.longest_save)
+        if self.scheduled_end is not None and self.scheduled_end - time.time() < margin:
+            reason = LIMIT
+        mine = now - self.started + self.wall_before if self.comm.rank == 0 else -np.inf
+        wall_time, reason = maximum(self.comm, [mine, reason])
+        self.wall_time, self.reason = float(wall_time), int(reason)
+
+
+class Limits(Observer):
+    """Ends the run by `ending`, after the state was measured: its error may reach the target."""
+
+    def start(self, run, moment):
+        return self.step(run, moment)
+
+    def step(self, run, moment):
+        stop = ending(run.config, moment, run.clock, run.run_dir)
+        if stop is not None and moment.known is None:
+            moment.measured()
+            stop = ending(run.config, moment, run.clock, run.run_dir)
+        return stop

@@ -1,0 +1,175 @@
+"""Observers that write:
+
+entries of the series and checkpoints, and the progress that the user sees.
+"""
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import psutil
+from tqdm import tqdm
+
+from nedhpc.errors import StorageError
+from nedhpc.files import checkpoint
+from nedhpc.files.series import Series
+from nedhpc.parallel.comm import agree, total
+from nedhpc.running.observers import Observer
+
+log = logging.getLogger("nedhpc")
+
+PROGRESS_SECONDS = 60.0
+"""Between two lines of progress, if stderr is not a terminal."""
+
+
+class Recorder(Observer):
+    """Measures the state every output.every_steps steps and at the end, and appends it to the
+    series.
+    """
+
+    def __init__(self, series: Series):
+        self.series = series
+        self._recorded = -1
+
+    def start(self, run, moment):
+        moment.measured()
+        if not run.is_resumed:
+            self._record(run, moment)
+
+    def step(self, run, moment):
+        if moment.state.step % run.config.output.every_steps == 0:
+            self._record(run, moment)
+
+    def end(self, run, stop):
+        if run.last.state.step > self._recorded:
+            self._record(run, run.last)
+
+    def _record(self, run, moment):
+        measured, state, info = moment.measured(), moment.state, moment.info
+        self._recorded = state.step
+        error = measured.relative_l2
+        entry = {
+            "step": state.step,
+            "time": state.time,
+            "dt": info.dt,
+            "energy": measured.energy,
+            "relative_l2": np.nan if error is None else error,
+            "wall_time": state.wall_time,
+            "solver/effective_rank": info.effective_rank,
+            "solver/projection_error": info.projection_error,
+        }
+        seconds = run.case.flow.phases.take()
+        entry |= {f"seconds/{phase}": value for phase, value in seconds.items()}
+        entry |= {f"energy_terms/{name}": E for name, E in measured.energy_terms.items()}
+        entry |= {f"metrics/{name}": value for name, value in measured.metrics.items()}
+        entry |= {f"coefficients/{name}": value for name, value in state.coefficients.items()}
+        self.series.append(entry)
+        on_disk(run, lambda: self.series.write(force=False))
+
+
+class Checkpoints(Observer):
+    """Writes a checkpoint when one is due, by steps or by wall time; `save` writes one now."""
+
+    def __init__(self, series: Series):
+        self.series = series
+        self._saved_at = 0.0
+
+    def start(self, run, moment):
+        self._saved_at = moment.state.wall_time
+        if not run.is_resumed:
+            self.save(run, moment)
+
+    def step(self, run, moment):
+        settings, state = run.config.checkpoint, moment.state
+        due = settings.every_steps is not None and state.step % settings.every_steps == 0
+        due = due or state.wall_time - self._saved_at >= settings.every_seconds
+        if due and run.stop is None:  # the end is saved anyway
+            moment.measured()
+            self.save(run, moment)
+
+    def save(self, run, moment) -> None:
+        """Write the moment's state with its own energy and errors, if it has any. Collective.
+
+        Raises:
+            StorageError: the run folder cannot be written; on every rank.
+        """
+        started = time.monotonic()
+        self._saved_at = moment.state.wall_time
+        with run.case.flow.phases("output"):
+            memory = int(total(run.comm, [psutil.Process().memory_info().rss / 2**20])[0])
+            stats = run.stats(moment) | {"peak_memory_mb": memory}
+            record = dataclasses.replace(run.record, stats=stats)
+
+            def write():
+                self.series.write()
+                checkpoint.write(run.run_dir, moment.state, record, run.config.checkpoint.keep)
+
+            on_disk(run, write)
+        run.clock.longest_save = max(run.clock.longest_save, time.monotonic() - started)
+
+
+class Progress(Observer):
+    """A bar on a terminal; else a line of log each minute. Acts on rank 0 only."""
+
+    def __init__(self):
+        self.bar = None
+        self._reported_at = 0.0
+
+    def start(self, run, moment):
+        self._started, self._first_step = time.monotonic(), moment.state.step
+        if run.comm.rank == 0 and sys.stderr is not None and sys.stderr.isatty():
+            steps = run.config.run.max_steps
+            self.bar = tqdm(total=steps, initial=moment.state.step, unit="step", file=sys.stderr)
+
+    def step(self, run, moment):
+        if moment.info.note and not run.note:
+            run.note = moment.info.note
+            if run.comm.rank == 0:
+                log.warning("%s", moment.info.note)
+        if run.comm.rank or moment.known is None:
+            return
+        state, now = moment.state, time.monotonic()
+        seconds = (now - self._started) / max(1, state.step - self._first_step)
+        if self.bar is not None:
+            self.bar.set_postfix_str(describe(moment, seconds), refresh=False)
+            self.bar.update(state.step - self.bar.n)
+        elif now - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = now
+            left = int(seconds * max(0, run.config.run.max_steps - state.step))
+            text = describe(moment, seconds)
+            clock = f"{left // 3600:02}:{left // 60 % 60:02}:{left % 60:02}"
+            log.info("step %d  %s  at most %s left", state.step, text, clock)
+
+    def end(self, run, stop):
+        if self.bar is not None:
+            self.bar.update(run.last.state.step - self.bar.n)
+            self.bar.close()
+
+
+def describe(moment, seconds: float) -> str:
+    """The figures of a line of progress."""
+    measured, state = moment.known, moment.state
+    error = "" if measured.relative_l2 is None else f"relL2={measured.relative_l2:.1e}  "
+    error += "".join(f"{name}={value:.4f}  " for name, value in measured.metrics.items())
+    return (
+        f"t={state.time:.2e}  dt={moment.info.dt:.0e}  E={measured.energy:.1e}  "
+        f"{error}{seconds:.3f} s/step"
+    )
+
+
+def on_disk(run, write: Callable[[], None]) -> None:
+    """write() on rank 0; if that fails, the same StorageError on every rank. Collective."""
+    error = None
+    if run.comm.rank == 0:
+        try:
+            write()
+        except OSError as caught:
+            error = StorageError(
+                f"cannot write in {run.run_dir}: {caught.strerror or caught}; the checkpoints "
+                "that are there are untouched: free space or restore the folder, then `nedhpc "
+                f"resume {run.run_dir}`"
+            )
+    agree(run.comm, error)

@@ -1,0 +1,82 @@
+"""How many points each part gets. Local: imports no MPI."""
+
+import difflib
+from collections.abc import Sequence
+
+from nedhpc.config import Sampling
+from nedhpc.domains.base import Domain
+from nedhpc.errors import ConfigError, UsageError
+from nedhpc.sampling.points import ADAPTED
+
+
+def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> dict[str, int]:
+    """Global number of points of each part that the terms use, and of the data.
+
+    Args:
+        sampling: the config's table [sampling].
+        domain: the problem's domain.
+        terms: the problem's terms; `on` and `has_residual` are used.
+        data: the problem's data set, or None.
+
+    Returns:
+        {part or "data": number of points}, in the order of the terms.
+
+    Raises:
+        ConfigError: all that is wrong with the numbers, with unknown keys of the table, or with the
+            rule.
+    """
+    counts, errors = {}, _unknown_keys(sampling, domain)
+    for on in dict.fromkeys(term.on for term in terms):
+        given = getattr(sampling, on, None)
+        try:
+            counts[on] = _rows(given, data) if on == "data" else _points(on, given, domain)
+            if on != "data" and sampling.rule == "grid":
+                _check_grid(on, counts[on], domain)
+        except UsageError as error:
+            errors.append(str(error))
+    if sampling.rule == "residual":
+        inside = [term for term in terms if term.on == ADAPTED]
+        if not inside or not all(term.has_residual for term in inside):
+            errors.append(
+                f"sampling.rule = 'residual': needs nedhpc.Residual terms on {ADAPTED!r}, and none "
+                "of another kind there; use 'sobol'"
+            )
+    if errors:
+        raise ConfigError(errors)
+    return counts
+
+
+def _points(on, given, domain):
+    part = domain.parts[on]
+    if part.dim == 0:
+        return part.num_points  # every draw has all of them
+    if given is None:
+        raise UsageError(
+            f"sampling.{on}: missing; the problem has terms on {on!r} and needs its number of points"
+        )
+    return given
+
+
+def _rows(given, data):
+    most = len(data.x_ND)
+    if given is not None and given > most:
+        raise UsageError(f"sampling.data = {given}: the data set has {most} rows to train on")
+    return given or most
+
+
+def _check_grid(on, count, domain):
+    try:
+        domain.parts[on].grid(count, 0, 0)
+    except UsageError as error:
+        raise UsageError(f"sampling.{on} = {count}: {error}") from None
+
+
+def _unknown_keys(sampling, domain):
+    known = list(dict.fromkeys([*type(sampling).model_fields, *domain.parts]))
+    errors = []
+    for key in sampling.model_extra:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            errors.append(f"sampling.{key}: unknown key{hint}; allowed: {', '.join(known)}")
+    return errors

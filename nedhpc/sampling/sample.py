@@ -1,0 +1,77 @@
+"""The sample of a run: which draw it is, and the points that rule `residual` chose for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nedhpc.config import ResidualTable
+from nedhpc.sampling.adaptive import choose
+from nedhpc.sampling.points import ADAPTED, Points, Sampler
+
+if TYPE_CHECKING:  # importing MPI initialises it, and commands that only read need none
+    from mpi4py import MPI
+
+
+class Sample:
+    """The points of the current draw.
+
+    Args:
+        comm: communicator; only rule `residual` uses it.
+        sampler: draws the points.
+        settings: settings of rule `residual`.
+        residual_size: |r| (N,) as a function of theta, the part's name and points (N, D).
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        sampler: Sampler,
+        settings: ResidualTable,
+        residual_size: Callable[[torch.Tensor, str, torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.comm, self.sampler, self.settings = comm, sampler, settings
+        self.residual_size = residual_size
+        self.points: dict[str, Points] = {}
+        """This rank's share of the current draw; empty before the first."""
+        self._number: int | None = None
+        self._selection: dict[str, int | np.ndarray] = {}
+
+    def at(self, draw: int, theta: torch.Tensor | None = None) -> bool:
+        """Hold the points of a draw. Collective on comm with rule `residual`, else local.
+
+        Args:
+            draw: number of the draw.
+            theta: parameters whose residual rule `residual` chooses by. Draw 0 needs none: it is a
+                Sobol set.
+
+        Returns:
+            True if the points are new, False if that draw was held already.
+        """
+        if draw == self._number:
+            return False
+        selection = {}
+        if self.sampler.rule == "residual" and draw:
+            index, weight = choose(
+                self.comm, self.residual_size, theta, self.sampler, ADAPTED, draw, self.settings
+            )
+            selection = {"draw": draw, "index": index, "weight": weight}
+        self._hold(draw, selection)
+        return True
+
+    def state(self) -> dict[str, int | np.ndarray]:
+        """What rule `residual` chose, for a checkpoint: {} or {"draw", "index", "weight"}."""
+        return self._selection
+
+    def load(self, selection: dict[str, int | np.ndarray]) -> None:
+        """Hold again the points that a checkpoint's `state()` describes; {} changes nothing. Local."""
+        if selection:
+            self._hold(int(selection["draw"]), selection)
+
+    def _hold(self, draw, selection):
+        chosen = {ADAPTED: (selection["index"], selection["weight"])} if selection else None
+        self.points = self.sampler.draw(draw, chosen)
+        self._number, self._selection = draw, selection

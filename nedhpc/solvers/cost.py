@@ -1,0 +1,69 @@
+"""What a solver needs: bytes and flops as functions of the sizes of the problem. Local."""
+
+from dataclasses import dataclass
+
+from nedhpc.config import KrylovTable
+from nedhpc.rows.gather import HOLD_BYTES
+
+SWEEP_COPIES = 10
+"""Sets of a chunk's jets that a sweep holds at once, about."""
+METRIC_SQUARES = 3
+"""P x P matrices beside the solver's in a metric with a matrix:
+
+R_M, a copy in transit, a factor.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one linearisation and its solves need on rank 0."""
+
+    bytes: int
+    """Peak of rows, solver's matrices, metric's matrices and one chunk's jets; points, theta and
+    the process come on top.
+    """
+    flops: int
+    """Floating-point operations of the rows' factorisation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Sizes of a least-squares problem: num_rows rows on all ranks, num_parameters columns."""
+
+    num_rows: int
+    num_parameters: int
+    num_ranks: int = 1
+    dense_metric: bool = False
+    """The metric is a P x P matrix: any but euclidean."""
+    chunk: int = 8192
+    """Points of a rank that are in flight at once."""
+    point_bytes: int = 0
+    """Bytes of a point's jets in all layers."""
+    rank: int = KrylovTable().rank
+    """Columns of the krylov preconditioner."""
+    max_iterations: int = KrylovTable().max_iterations
+    """Most iterations of a krylov solve."""
+
+    @property
+    def local_rows(self) -> int:
+        """Most rows of a rank."""
+        return -(-self.num_rows // self.num_ranks)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a rank's rows if they are held, else 0."""
+        all_rows = 8 * self.local_rows * self.num_parameters
+        return all_rows if all_rows <= HOLD_BYTES else 0
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the rows that are formed at once: all of them if they are held, else a
+        chunk's.
+        """
+        return self.held_bytes or 8 * min(self.chunk, self.local_rows) * self.num_parameters
+
+    @property
+    def other_bytes(self) -> int:
+        """Bytes beside the rows and the solver: jets of a chunk, matrices of the metric."""
+        jets = SWEEP_COPIES * min(self.chunk, self.local_rows) * self.point_bytes
+        return jets + (8 * METRIC_SQUARES * self.num_parameters**2 if self.dense_metric else 0)

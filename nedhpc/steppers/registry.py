@@ -1,0 +1,97 @@
+"""Steppers by name, and the settings that a config holds for them. Local; it imports neither PETSc
+nor MPI."""
+
+import importlib
+import pkgutil
+
+from pydantic import ValidationError
+
+from nedhpc.config import Section, Stepper, explain
+from nedhpc.errors import ConfigError, UsageError
+from nedhpc.names import subclasses_by_name, unknown
+from nedhpc.steppers.base import StepRule
+from nedhpc.steppers.options import parse_options
+from nedhpc.steppers.petsc_types import PETSC_TYPES, PetscType
+
+
+def rules() -> dict[str, type[StepRule]]:
+    """{name: class} of all step rules: those in the modules of this package, and any others that
+    were imported.
+
+    The subpackage `ts`, which drives PETSc and holds no rules, is not imported.
+    """
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg:
+            importlib.import_module(f"{__package__}.{module.name}")
+    found = subclasses_by_name(StepRule)
+    # Messages list the rules of the flow first, then those that know no metric.
+    return dict(sorted(found.items(), key=lambda item: (not item[1].uses_metric, item[0])))
+
+
+def find(name: str) -> type[StepRule] | PetscType:
+    """The step rule or PETSc type of that name, with its traits uses_solver, uses_metric and
+    chooses_dt.
+
+    Raises:
+        ConfigError: there is none; the message gives the nearest name and all that are allowed.
+    """
+    found = rules() | PETSC_TYPES
+    if name not in found:
+        raise ConfigError([unknown(f"stepper.type = {name!r}", "value", name, found)])
+    return found[name]
+
+
+def settings(stepper: Stepper) -> Section:
+    """The validated settings of the stepper in use, with defaults.
+
+    The tables of the other steppers are validated too, as are the PETSc options.
+
+    Raises:
+        ConfigError: all that is wrong with the section [stepper].
+    """
+    tables, errors = _validated(stepper)
+    for check in (lambda: find(stepper.type), lambda: parse_options(stepper.petsc_options)):
+        try:
+            check()
+        except ConfigError as error:
+            errors += error.problems
+        except UsageError as error:
+            errors.append(f"stepper.petsc_options: {error}")
+    if errors:
+        raise ConfigError(errors)
+    return tables[stepper.type] if stepper.type in tables else find(stepper.type).Settings()
+
+
+def resolved(stepper: Stepper) -> dict:
+    """The section [stepper] with every rule's table filled in, as a table of TOML.
+
+    Raises:
+        ConfigError: a table is not valid.
+    """
+    tables, errors = _validated(stepper)
+    if errors:
+        raise ConfigError(errors)
+    keys = {name: getattr(stepper, name) for name in Stepper.model_fields}
+    return keys | {name: table.model_dump(mode="json") for name, table in tables.items()}
+
+
+def _validated(stepper):
+    """({rule: settings}, errors) of the tables of all rules; those that the config does not hold
+    have defaults."""
+    known, given = rules(), stepper.model_extra or {}
+    tables, errors = {}, []
+    for name in given.keys() - known.keys():
+        allowed = [*Stepper.model_fields, *known]
+        errors.append(unknown(f"stepper.{name}", "key", name, allowed))
+    for name, rule in known.items():
+        table = given.get(name, {})
+        if not isinstance(table, dict):
+            errors.append(f"stepper.{name} = {table!r}: must be a table")
+            continue
+        try:
+            tables[name] = rule.Settings.model_validate(table)
+        except ValidationError as error:
+            prefix = ("stepper", name)
+            errors += [explain(item, rule.Settings, prefix) for item in error.errors()]
+    return tables, errors

@@ -1,0 +1,135 @@
+"""The implicit form of a flow for PETSc's implicit TS types: F(t, theta, theta_dot) = M theta_dot +
+g = 0, and its Jacobian."""
+
+from nedhpc.errors import NedError, NonFiniteError
+from nedhpc.parallel.petsc import PETSc
+
+SNES_REASONS = {
+    value: name
+    for name, value in vars(PETSc.SNES.ConvergedReason).items()
+    if isinstance(value, int)
+}
+"""Names of the reasons why SNES stopped."""
+
+
+class ImplicitForm:
+    """F and the Jacobian shift M + A^T A on a TS, for the TS's nonlinear solver SNES and its linear
+    solver KSP.
+
+    The Jacobian is the Gauss-Newton one: it leaves out d(M theta_dot)/dtheta and r d2r/dtheta2, so
+    SNES converges linearly. With -snes_mf_operator -ksp_type gmres PETSc differences F for the
+    exact Jacobian, and ours is the preconditioner.
+
+    The Jacobian is a Mat of type python (`mult`), because A^T A is never formed; its inverse is a
+    PC of type python (`apply`), the distributed least-squares solve. The default KSP is one
+    application of that PC and no iteration. All methods are callbacks of PETSc, collective on the
+    stepper's comm.
+
+    Args:
+        stepper: the TimeStepper, which converts between PETSc vectors and tensors.
+        ts: its TS, whose type is set.
+    """
+
+    def __init__(self, stepper, ts):
+        self.stepper, self.flow, self.ts = stepper, stepper.flow, ts
+        self.finite, self.restarted = True, False
+        ts.setIFunction(stepper.guard(self._function), stepper.work)
+        sizes = (stepper.vec.getLocalSize(), stepper.vec.getSize())
+        self.J = PETSc.Mat().createPython((sizes, sizes), self, comm=stepper.comm)
+        self.J.setUp()
+        ts.setIJacobian(stepper.guard(self._jacobian), self.J)
+        kind = ts.getType()
+        if kind == "arkimex":
+            # There is no explicit part: all of F is treated implicitly.
+            ts.setARKIMEXFullyImplicit(True)
+            ts.getSNES().setInitialGuess(stepper.guard(self._first_guess))
+        default = "none" if kind in ("theta", "beuler", "cn") else "basic"
+        if dict(stepper.options).get("ts_adapt_type", default) != "none":
+            # If a nonlinear solve fails, the adaptor shortens dt and repeats the step. By default
+            # TS would give up instead.
+            ts.setMaxSNESFailures(-1)
+        self._set_solvers(ts.getSNES())
+
+    def _set_solvers(self, snes):
+        # Use the critical-point line search: F is close to the gradient of an energy, so it looks
+        # for the point where F is orthogonal to the step. The norm of F in theta is not a merit
+        # function, because it depends on the parametrisation.
+        snes.getLineSearch().setType("cp")
+        # For the same reason |F| may grow in between without harm.
+        snes.setDivergenceTolerance(-1)
+        snes.setTolerances(max_it=100)
+        ksp = snes.getKSP()
+        ksp.setType("preonly")
+        ksp.pc.setType("python")
+        ksp.pc.setPythonContext(self)
+
+    def _function(self, ts, t, u, u_dot, f):
+        stepper = self.stepper
+        F_P = self.flow.residual(stepper.to_tensor(u), stepper.to_tensor(u_dot), t)
+        # Do not raise: SNES shortens its step, or TS its dt, if F is not finite.
+        self.finite = bool(F_P.isfinite().all())
+        stepper.to_vec(f, F_P)
+
+    def _jacobian(self, ts, t, u, u_dot, shift, J, P):
+        self.system = self.flow.linearise(self.stepper.to_tensor(u), t)
+        self.shift, self.factor = shift, 1.0
+        # With -snes_mf_operator J is PETSc's difference of F, which assembly starts at this theta;
+        # P is then our matrix.
+        J.assemble()
+
+    def check(self) -> None:
+        """Raises NonFiniteError if the last F was not finite."""
+        if not self.finite:
+            raise NonFiniteError(
+                "M theta_dot + g is not finite; the likely cause is a time step dt that is too "
+                "large, or a problem function that divides by zero or takes a root or log "
+                "of a negative number"
+            )
+
+    def failure(self) -> NedError | None:
+        """Why the nonlinear solve of the last step failed; None if it did not fail."""
+        try:
+            self.check()
+        except NonFiniteError as error:
+            return error
+        reason = self.ts.getSNES().getConvergedReason()
+        if reason >= 0:
+            return None
+        return NedError(
+            f"the nonlinear solve of the step failed ({SNES_REASONS.get(reason, reason)}); use a "
+            "smaller stepper.dt, an adaptor that shortens it (-ts_adapt_type basic), or the full "
+            "Jacobian (-snes_mf_operator -ksp_type gmres)"
+        )
+
+    def restart(self) -> None:
+        """Make the next step independent of the steps before, because the sample changed or the run
+        must be repeatable."""
+        self.restarted = True
+        # pseudo keeps F of the last step as long as the state number of the solution vector stays
+        # the same. Increase it.
+        x = self.ts.getSNES().getSolution()
+        if x:
+            x.stateIncrease()
+
+    def _first_guess(self, snes, x):
+        # arkimex solves once for the slope theta_dot before its stages, and starts from what x
+        # holds: a stage of the step before. A solve for a stage starts from theta, which is how the
+        # two are told apart.
+        if self.restarted and not x.equal(self.stepper.vec):
+            x.set(0)
+        self.restarted = False
+
+    def scale(self, J, factor):
+        """Multiply the Jacobian by a number; arkimex does so for the solve of its first slope."""
+        self.factor *= factor
+
+    def mult(self, J, x, y):
+        """y = factor (shift M + A^T A) x."""
+        product = self.system.apply(self.shift, self.stepper.to_tensor(x))
+        self.stepper.to_vec(y, self.factor * product)
+
+    def apply(self, pc, x, y):
+        """y = (shift M + A^T A)^-1 x / factor."""
+        stepper = self.stepper
+        solution, stepper.solve_info = self.system.solve(self.shift, stepper.to_tensor(x))
+        stepper.to_vec(y, solution / self.factor)

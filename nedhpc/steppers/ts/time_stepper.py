@@ -1,0 +1,358 @@
+"""A flow under PETSc's TS, which makes the steps of a run.
+
+Explicit types step theta_dot = v(theta, t), implicit types F = M theta_dot + g = 0. Step rules of
+nedhpc's own are a TS of type python.
+
+One ts.solve() does the whole run. PETSc calls PreStep before each step, where the sample is drawn,
+and PostStep after it, where the run records the state and may stop. The TS vector has all P entries
+on rank 0: norms are then computed in the same order for any number of ranks, and all ranks accept
+or reject the same steps.
+
+A resumed run gives the same bits as an uninterrupted one:
+- If a type carries a stage or a slope from step to step (rk, arkimex), every step restarts it, also
+  in the uninterrupted run.
+- If a type depends on past steps (its trait `memory`), `state` saves where those began. A resumed
+  run repeats those steps, which fills PETSc's memory, and overwrites each result with the saved
+  state.
+Three things are not restored: a first guess extrapolated by -ts_theta_initial_guess_extrapolate,
+the counter of an adaptor's -ts_adapt_time_step_increase_delay, and the first |F| that
+-ts_pseudo_frtol and -ts_pseudo_increment_dt_from_initial_dt refer to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nedhpc import steppers
+from nedhpc.config import Stepper
+from nedhpc.errors import NedError, UsageError
+from nedhpc.parallel.comm import broadcast
+from nedhpc.parallel.petsc import PETSc
+from nedhpc.steppers.base import StepInfo, StepRule
+from nedhpc.steppers.options import LATE, last_line, new_prefix, parse_options
+from nedhpc.steppers.petsc_types import PetscType
+from nedhpc.steppers.ts.implicit import ImplicitForm
+
+REASON = PETSc.TS.ConvergedReason
+STEADY = (REASON.CONVERGED_PSEUDO_FATOL, REASON.CONVERGED_PSEUDO_FRTOL)
+ENDS = {
+    REASON.CONVERGED_USER: "stopped",
+    REASON.CONVERGED_ITS: "max_steps",
+    REASON.CONVERGED_TIME: "max_time",
+}
+NEVER = 1e300
+"""End time of a run without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How `TimeStepper.solve` ended, the same on every rank, and the last state that it reached."""
+
+    reason: str
+    """"stopped" if after_step said so; "max_steps" or "max_time" if that was reached, also by
+    -ts_max_steps or -ts_max_time; "steady" if PETSc found a steady state."""
+    theta_P: torch.Tensor
+    step: int
+    time: float
+    dt: float
+    """Time step for the next step."""
+    info: StepInfo | None
+    """Of the last step; None if no step was made."""
+
+
+class TimeStepper:
+    """A TS of one flow. Collective on comm. It is a context manager, which destroys the PETSc
+    objects at the end.
+
+    Args:
+        comm: the flow's communicator.
+        flow: the flow.
+        config: the section [stepper].
+        template_P: a tensor with the shape, dtype and device of the parameters; its values are not
+            used.
+        max_steps: step number at which the run ends.
+        max_time: time at which the run ends; None for no limit.
+
+    Raises:
+        UsageError: the section or its PETSc options are not valid.
+    """
+
+    def __init__(
+        self,
+        comm,
+        flow,
+        config: Stepper,
+        template_P: torch.Tensor,
+        max_steps: int,
+        max_time: float | None,
+    ):
+        self.comm, self.flow, self.config, self.template_P = comm, flow, config, template_P
+        self.max_steps, self.max_time = max_steps, max_time
+        settings, kind = steppers.settings(config), steppers.find(config.type)
+        self.rule: StepRule | None = None
+        self.memory = 0
+        if isinstance(kind, PetscType):
+            self.memory = kind.memory
+        else:
+            self.rule = kind(flow, settings)
+        self.kind = kind
+        self.options, self.option_names = parse_options(config.petsc_options), []
+        self.ts = self.vec = self.work = self.implicit = None
+        self.error = self.solve_info = None
+
+    def __enter__(self):
+        try:
+            self._create()
+            self._apply_options()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _create(self):
+        P = len(self.template_P)
+        self.vec = PETSc.Vec().createMPI((P if self.comm.rank == 0 else 0, P), comm=self.comm)
+        self.work = self.vec.duplicate()
+        self.ts = ts = PETSc.TS().create(comm=self.comm)
+        ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
+        if self.rule is not None:
+            ts.setType("python")
+            ts.setPythonContext(self)
+        else:
+            ts.setType(self.kind.name)
+            if self.kind.implicit:
+                self.implicit = ImplicitForm(self, ts)
+            else:
+                ts.setRHSFunction(self.guard(self._velocity), self.work)
+        ts.setMaxSteps(self.max_steps)
+        ts.setMaxTime(NEVER if self.max_time is None else self.max_time)
+        # A step rule chooses its own steps, so its last one may pass the end time. A PETSc type
+        # shortens its last step.
+        match = self.max_time is not None and self.rule is None
+        ends = PETSc.TS.ExactFinalTime
+        ts.setExactFinalTime(ends.MATCHSTEP if match else ends.STEPOVER)
+
+    def __exit__(self, *exception):
+        for name in self.option_names:
+            PETSc.Options().delValue(name)
+        # Destroy them here, on all ranks at the same point: it is collective, and Python's garbage
+        # collector would do it at different times on different ranks.
+        for thing in (self.ts, self.vec, self.work, self.implicit and self.implicit.J):
+            if thing is not None:
+                thing.destroy()
+
+    def _apply_options(self):
+        """Give the TS the user's options, under a prefix of its own."""
+        prefix, database = new_prefix(), PETSc.Options()
+        self.option_names = [prefix + name for name, _ in self.options]
+        for name, value in self.options:
+            database.setValue(prefix + name, value)
+        self.ts.setOptionsPrefix(prefix)
+        try:
+            self.ts.setFromOptions()
+        except PETSc.Error as error:
+            raise UsageError(
+                f"PETSc refuses the options {self.config.petsc_options!r}: {last_line(error)}"
+            ) from None
+        # An option that PETSc did not look up is one that it does not know, except those that it
+        # looks up later.
+        unused = [
+            name
+            for name, _ in self.options
+            if not database.used(prefix + name) and not LATE.fullmatch(name)
+        ]
+        if unused:
+            names = " ".join("-" + name for name in unused)
+            raise UsageError(
+                f"PETSc options that a TS of type {self.config.type} does not know: {names}; "
+                "see -help of PETSc's TS, or a typing error"
+            )
+
+    def solve(
+        self,
+        theta_P: torch.Tensor,
+        step: int,
+        time: float,
+        dt: float,
+        state: dict,
+        before_step: Callable[[int], bool],
+        after_step: Callable[..., bool],
+    ) -> End:
+        """Step from theta until max_steps, max_time, or until after_step says stop. Collective on
+        comm.
+
+        Args:
+            theta_P: parameters to start from, (P,).
+            step: number of steps made so far.
+            time: the flow's time.
+            dt: time step of the first step.
+            state: what `state` returned at that theta; {} for a new run.
+            before_step: called with the number of steps made; draws the sample, returns True if it
+                is a new one.
+            after_step: called with (theta_P, step, time, dt of the next step, StepInfo); returns
+                True to stop.
+
+        Raises:
+            NonFiniteError: a step led to no finite energy or velocity.
+            NedError: PETSc could not make a step.
+        """
+        ts, self.before_step, self.after_step = self.ts, before_step, after_step
+        self.past, self.info = [], None
+        self.replayed = [*self._load(state), (theta_P, time, dt)]
+        self.first_step = step + 1 - len(self.replayed)
+        ts.setStepNumber(self.first_step)
+        self._set(*self.replayed[0])
+        ts.setPreStep(self.guard(self._pre_step))
+        ts.setPostStep(self.guard(self._post_step))
+        self.end = (theta_P, step, time, dt, None)
+        try:
+            ts.solve(self.vec)
+        except PETSc.Error as error:
+            raise (self.error or self._failure(last_line(error))) from error
+        reason = ts.getConvergedReason()
+        # -ts_error_if_step_fails 0 makes a failure a reason below zero instead of an error.
+        if reason < 0:
+            raise self._failure(f"reason {reason}")
+        return End(ENDS.get(reason, "steady"), *self.end)
+
+    def _failure(self, reason):
+        """The error for a step that PETSc could not make."""
+        return (self.implicit and self.implicit.failure()) or NedError(
+            f"PETSc TS stopped: {reason}; the likely cause is a time step that its error control "
+            "cannot meet; try a smaller stepper.dt, another -ts_adapt_type, or a fixed sample"
+        )
+
+    def state(self) -> dict:
+        """What a resumed run needs beside theta, time and dt: {name: text, number or array}.
+        Local."""
+        state = {"type": self.config.type}
+        if self.rule is not None:
+            state |= self.rule.state()
+        elif self.past:
+            theta, time, dt = zip(*self.past, strict=True)
+            state |= {
+                "theta": torch.stack(theta).double().cpu().numpy(),
+                "time": np.array(time),
+                "dt": np.array(dt),
+            }
+        return state
+
+    def _load(self, state):
+        """The starts (theta_P, time, dt) of the past steps that a checkpoint's state holds; a rule
+        takes its state itself."""
+        if state.get("type") != self.config.type:
+            return []
+        if self.rule is not None:
+            self.rule.load({name: value for name, value in state.items() if name != "type"})
+            return []
+        if "theta" not in state:
+            return []
+        theta = torch.as_tensor(state["theta"]).to(self.template_P)
+        return zip(theta, map(float, state["time"]), map(float, state["dt"]), strict=True)
+
+    def guard(self, callback: Callable) -> Callable:
+        """The callback for PETSc; it keeps its own exception in `error`, because PETSc replaces it
+        by one of PETSc's. Local."""
+
+        def call(*args):
+            try:
+                return callback(*args)
+            except Exception as error:
+                self.error = error
+                raise
+
+        return call
+
+    def to_tensor(self, vec) -> torch.Tensor:
+        """A PETSc vector as parameters, on every rank. Collective on comm."""
+        theta = np.empty(len(self.template_P))
+        if self.comm.rank == 0:
+            theta[:] = vec.getArray(readonly=True)
+        return torch.as_tensor(broadcast(self.comm, theta)).to(self.template_P)
+
+    def to_vec(self, vec, theta_P: torch.Tensor) -> None:
+        """Write parameters into a PETSc vector; rank 0 holds all entries. All ranks must call it,
+        as it changes vec's state."""
+        array = vec.getArray()
+        if self.comm.rank == 0:
+            array[:] = theta_P.double().cpu().numpy()
+
+    def _set(self, theta_P, time, dt):
+        self.theta_P = theta_P
+        self.to_vec(self.vec, theta_P)
+        self.ts.setTime(time)
+        self.ts.setTimeStep(dt)
+
+    def _pre_step(self, ts):
+        redrawn = self.before_step(ts.getStepNumber())
+        self.last_time = ts.getTime()
+        if self.rule is not None:
+            return
+        if redrawn or not self.memory:
+            # Types of "first same as last" reuse the last stage of a step as the first stage of the
+            # next. Forbid it: with a new sample that stage belongs to the old one, and a resumed
+            # run would compute it again, equal up to rounding only.
+            ts.restartStep()
+            self.past = []
+            if self.implicit:
+                self.implicit.restart()
+        if self.memory:
+            start = (self.theta_P, self.last_time, ts.getTimeStep())
+            self.past = [*self.past, start][-self.memory :]
+
+    def _post_step(self, ts):
+        taken = ts.getStepNumber() - self.first_step
+        if taken < len(self.replayed):
+            # This step was repeated only to fill PETSc's memory. Overwrite its result with the
+            # saved state, which an adaptor or a rejected step may have reached differently. If
+            # PETSc sees that the vector changed, it restarts the type and forgets its past, so
+            # reset the vector's state number. The norm is computed because the vector caches the
+            # old one.
+            seen = self.vec.stateGet()
+            self._set(*self.replayed[taken])
+            self.vec.norm()
+            self.vec.stateSet(seen)
+            return
+        self.theta_P, info = self.to_tensor(self.vec), self._step_info(ts)
+        self.end = (self.theta_P, ts.getStepNumber(), ts.getTime(), ts.getTimeStep(), info)
+        if self.after_step(*self.end):
+            ts.setConvergedReason(REASON.CONVERGED_USER)
+
+    def _step_info(self, ts):
+        if self.rule is not None:
+            return self.info
+        if self.implicit:
+            self.implicit.check()
+        # getTimeStep already gives the next dt. The dt of the step just made is the difference of
+        # the times.
+        dt, solve = ts.getTime() - self.last_time, self.solve_info
+        steady = ts.getConvergedReason() in STEADY
+        if solve is None:
+            return StepInfo(dt, steady=steady)
+        return StepInfo(
+            dt, None, solve.effective_rank, solve.projection_error, False, steady, solve.note
+        )
+
+    def _velocity(self, ts, t, u, f):
+        theta_dot_P, self.solve_info = self.flow.velocity(self.to_tensor(u), t)
+        self.to_vec(f, theta_dot_P)
+
+    # PETSc calls the next two on the context of a TS of type python, so their names are PETSc's.
+
+    def solveStep(self, ts, t, u):
+        """One step of the rule, from u to u."""
+        self.guard(self._rule_step)(ts, u)
+
+    def _rule_step(self, ts, u):
+        # PETSc's argument t of solveStep is not the start of the step; getTime is.
+        step = self.rule.step(self.to_tensor(u), ts.getTime(), ts.getTimeStep())
+        theta_P, self.next_dt, self.info = step
+        self.to_vec(u, theta_P)
+        # TS advances its time by the time step, so tell it the one that the rule took.
+        ts.setTimeStep(self.info.dt)
+
+    def adaptStep(self, ts, t, u):
+        """(dt for the next step, accept this step): a rule has decided both already."""
+        return self.next_dt, True

@@ -1,0 +1,160 @@
+"""Python files that a config names: their classes, their digests, and whether they changed. Local.
+
+A file is run only if the user named it, or if it still is what ran when the checkpoint was written.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nedhpc.config import Config
+from nedhpc.errors import ConfigError, UsageError
+from nedhpc.names import unknown
+
+GIVEN = "python"
+"""File part of the name of a class that was given as an object: "python:MyProblem"."""
+_neighbours: dict[Path, dict[str, Path]] = {}
+"""For each file that was loaded, the modules of its folder that it imported, by name."""
+
+
+def load_class(name: str, base: type, key: str) -> type:
+    """The class of "file.py:Class"; runs that file.
+
+    The file may import modules of its own folder. They are forgotten afterwards, so that a file of
+    another folder with modules of the same names gets its own.
+
+    Args:
+        name: "file.py:Class".
+        base: class that it must derive from.
+        key: config key that holds the name, for messages.
+
+    Raises:
+        ConfigError: the file is missing, raises, or has no such class.
+    """
+    file, _, cls_name = name.rpartition(":")
+    path = Path(file)
+    if file == GIVEN:
+        raise ConfigError(
+            [
+                f"{key} = {name!r}: this class was given as an object in Python; give it again as "
+                "`problem=`"
+            ]
+        )
+    if not path.is_file():
+        raise ConfigError(
+            [f"{key} = {name!r}: there is no file {path} (paths are relative to the config file)"]
+        )
+    spec = importlib.util.spec_from_file_location(f"nedhpc_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError([f"{key} = {name!r}: {path} is not a Python file"])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    folder, before = str(path.resolve().parent), set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(
+            [f"{key} = {name!r}: {path} raises {type(error).__name__}: {error}"]
+        ) from error
+    finally:
+        sys.path.remove(folder)
+        _neighbours[path.resolve()] = _take_neighbours(folder, set(sys.modules) - before)
+    cls = getattr(module, cls_name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, base)):
+        raise ConfigError(
+            [
+                f"{key} = {name!r}: {path} has no class {cls_name} that derives from "
+                f"nedhpc.{base.__name__}"
+            ]
+        )
+    return cls
+
+
+def _take_neighbours(folder: str, new: Iterable[str]) -> dict[str, Path]:
+    """{module name: file} of new modules that lie in the folder, which are removed from
+    sys.modules.
+    """
+    found = {}
+    for name in sorted(new):
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).resolve().is_relative_to(folder) and not name.startswith("nedhpc"):
+            found[name] = Path(file).resolve()
+            del sys.modules[name]
+    return found
+
+
+def find_class(name: str, base: type, builtin: Mapping[str, type], key: str) -> type:
+    """A class by its short name in `builtin`, or from "file.py:Class".
+
+    ConfigError for an unknown name.
+    """
+    if ":" in name:
+        return load_class(name, base, key)
+    if name in builtin:
+        return builtin[name]
+    message = unknown(f"{key} = {name!r}", "value", name, builtin)
+    raise ConfigError([f'{message}, or a class of your own as "file.py:Class"'])
+
+
+def user_files(config: Config) -> dict[str, Path]:
+    """{key: path} of the config's Python files."""
+    names = {"problem.name": config.problem.name, "network.name": config.network.name or ""}
+    files = {key: name.rpartition(":")[0] for key, name in names.items() if ":" in name}
+    return {key: Path(file) for key, file in files.items() if file != GIVEN}
+
+
+def digests(config: Config) -> dict[str, str]:
+    """{key: SHA-256} of the files that a config names; "missing" for one that cannot be read.
+
+    Keys are problem.name, network.name and problem.file; "problem.name:helper" is a module that the
+    problem file imported from its own folder when it was loaded.
+    """
+    files = user_files(config)
+    for key, path in list(files.items()):
+        neighbours = _neighbours.get(path.resolve(), {})
+        files |= {f"{key}:{name}": file for name, file in neighbours.items()}
+    data: Any = getattr(config.problem, "file", None)
+    if isinstance(data, str) and data:
+        files["problem.file"] = Path(data)
+    return {key: _digest(path) for key, path in files.items()}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "missing"
+
+
+def check_unchanged(config: Config, known: Mapping[str, str], named: Iterable[str] = ()) -> None:
+    """Refuse Python files that are not those which a checkpoint was written with.
+
+    Args:
+        config: whose files would be run.
+        known: digests of the files that ran, as the checkpoint holds them.
+        named: keys whose file the user named now, which is permission enough.
+
+    Raises:
+        UsageError: naming the file that changed or is missing.
+    """
+    for key, path in user_files(config).items():
+        if key in named:
+            continue
+        remedy = f"name it with --set {key}=FILE.py:CLASS"
+        if not path.is_file():
+            raise UsageError(f"{key}: {path} is missing; restore it, or {remedy}")
+        files = {key: path}
+        for other in known:
+            if other.startswith(f"{key}:"):
+                files[other] = path.parent / (other.partition(":")[2].replace(".", "/") + ".py")
+        for each, file in files.items():
+            if _digest(file) != known.get(each):
+                raise UsageError(
+                    f"{key}: {file} is not the file that the run was started with, so it is not "
+                    f"run; restore it, or {remedy}"
+                )

@@ -1,0 +1,134 @@
+"""The documents: README's Python blocks run, and each command that a document shows is valid."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import ROOT
+
+from nedhpc.cli.main import main, parser
+
+README = ROOT / "README.md"
+DOCUMENTS = (README, ROOT / "docs" / "running_on_a_cluster.md")
+PLACEHOLDERS = {"CONFIG": "configs/poisson_1d.toml"}
+
+RENAME = "import os; (made,) = os.listdir('runs'); os.rename('runs/' + made, 'runs/mine')"
+"""README names the folder of the run runs/mine; the run itself chooses a name with the date."""
+
+CHECKS = """
+assert u([[0.5, 0.5]]).shape == (1, 1)
+assert abs(u([[0.5, 0.5]]).item() - 0.0736713) < 1e-3, u([[0.5, 0.5]])
+assert u.jet("u_xx", [[0.5, 0.5]]).size == 1 and u.gradient([[0.5, 0.5]]).size == 2
+assert u.coefficients == {} and u.series["energy"][-1] < u.series["energy"][0]
+"""
+"""u(1/2, 1/2) of -lap u = 1 with u = 0 on the boundary of the unit square is 0.0736713..."""
+
+
+def python_blocks(document):
+    """The fenced Python blocks of a Markdown file, in order."""
+    return re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.M | re.S)
+
+
+def shell_lines(document):
+    """Each command of the indented blocks of a Markdown file as words, without its comment."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.M | re.S)
+    lines = [found.group(1) for found in re.finditer(r"^    (\S.*)$", text, re.M)]
+    return [words for text in lines if (words := shlex.split(text, comments=True))]
+
+
+def nedhpc_arguments(words):
+    """The arguments of `nedhpc`, without launcher and PETSc options; None for any other program."""
+    if words[0] == "mpirun":
+        words = words[3:]  # mpirun -n RANKS
+    if not words or words[0] not in ("nedhpc", "scripts/nedhpc"):
+        return None
+    words = [PLACEHOLDERS.get(word, word) for word in words[1:]]
+    return words[: words.index("--")] if "--" in words else words
+
+
+def shown(document):
+    """The nedhpc commands of a document that are written out in full: without shell variables."""
+    arguments = map(nedhpc_arguments, shell_lines(document))
+    return [given for given in arguments if given and not any("$" in word for word in given)]
+
+
+NEDHPC_COMMANDS = sorted({tuple(given) for document in DOCUMENTS for given in shown(document)})
+
+
+def python(folder, code):
+    """Run code as a file in the folder, as the user does."""
+    (folder / "script.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_problem_of_readme_is_solved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    solve, load = python_blocks(README)
+    assert len(solve.splitlines()) == 8
+    quick = solve.replace("nedhpc.run({", 'nedhpc.run({"run": {"max_steps": 40}, ')
+    assert quick != solve
+    python(tmp_path, "\n".join([quick, RENAME, load, CHECKS]))
+
+
+def test_the_problem_of_readme_in_a_config(tmp_path, capsys):
+    solve, _ = python_blocks(README)
+    (tmp_path / "my_problem.py").write_text(solve.partition("nedhpc.run(")[0])
+    (tmp_path / "case.toml").write_text(
+        '[problem]\nname = "my_problem.py:MyProblem"\n'
+        "[sampling]\ninterior = 900\nboundary = 120\n[weights]\nwall = 10.0\n"
+    )
+    assert main(["check", str(tmp_path / "case.toml")]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", NEDHPC_COMMANDS, ids=" ".join)
+def test_nedhpc_commands_parse(given, monkeypatch, capsys):
+    """The parser knows all options; what is run is also a valid config with these overrides."""
+    monkeypatch.chdir(ROOT)
+    args = parser().parse_args(given)
+    if args.command in ("run", "check"):
+        overrides = [f"--set={setting}" for setting in args.overrides]
+        assert main(["check", str(args.config), *overrides]) == 0, capsys.readouterr().err
+
+
+def test_the_documents_show_commands():
+    """A change of the layout that hides the commands from these tests makes them fail."""
+    assert {"run", "resume", "info", "plot", "check"} <= {given[0] for given in NEDHPC_COMMANDS}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_files_that_a_document_names_exist(document):
+    text = document.read_text()
+    links = re.findall(r"\]\(([^):#]+)\)", text)
+    missing = [link for link in links if not (document.parent / link).exists()]
+    named = re.findall(r"\b(?:scripts|slurm|configs|docs)/[\w/.-]*\w", text)
+    missing += [name for name in named if not (ROOT / name).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_blocks_of_a_document_are_shell(document):
+    """`bash -n` parses each indented block."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.M | re.S)
+    blocks = re.findall(r"(?:^    .*\n)+", text, re.M)
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0 or is_output(block), (block, done.stderr)
+
+
+def is_output(block):
+    """Some blocks show what a program prints instead of what the user types."""
+    return block.lstrip().startswith("rank 0 on")
+
+
+def test_readme_names_each_room():
+    """The table of "How to read the code" and the packages agree."""
+    section = README.read_text().partition("## How to read the code")[2]
+    rooms = {path.parent.name for path in Path(ROOT / "nedhpc").glob("*/__init__.py")}
+    assert {room for room in rooms if f"`{room}/`" not in section} == set()
