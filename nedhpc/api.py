@@ -40,9 +40,9 @@ class Outcome(NamedTuple):
 def run(
     config: Config | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
+    comm: Any = None,
     *,
     problem: "Problem | type[Problem] | None" = None,
-    comm: Any = None,
     resume: Literal["never", "auto"] = "never",
     observers: Iterable["Observer"] = (),
 ) -> Outcome:

@@ -202,7 +202,7 @@ def run_all(args, results, path):
     """Measure the runs that have no result yet. Returns how many runs gave no result."""
     started, here, missing = time.monotonic(), results.setdefault(machine(), {}), 0
     # Read the revision before the results are written, because they are in the repository too.
-    revision = provenance._git()
+    revision = provenance.revision()
     for run in entries(args):
         if not fnmatch.fnmatch(run.name, args.only):
             continue

@@ -54,27 +54,25 @@ def measure(table):
     import torch
     from mpi4py import MPI
 
-    from nedhpc import config
-    from nedhpc.run import case as cases
-    from nedhpc.solvers import SOLVERS
+    from nedhpc.plan import Plan
+    from nedhpc.running.case import Case
     from nedhpc.steppers.ptc import Ptc
 
     torch.set_default_dtype(torch.float64)
-    settings = config.validate(table | {"stepper": {"ptc": {"corrections": 0, "max_trials": 1}}})
-    case = cases.Case(MPI.COMM_WORLD, settings)
-    case.draw(0)
-    theta = torch.as_tensor(case.network.initial(0))
+    settings = {"stepper": {"ptc": {"corrections": 0, "max_trials": 1}}}
+    plan = Plan.of_table(table | settings, num_ranks=MPI.COMM_WORLD.size)
+    case = Case(MPI.COMM_WORLD, plan)
+    case.draw(0, None)
+    theta = torch.as_tensor(plan.ansatz.initial(0))
     before, started = psutil.Process().memory_info().rss, time.perf_counter()
-    Ptc(case.flow, settings.stepper.ptc).step(theta, 1.0)
+    Ptc(case.flow, plan.stepper_settings).step(theta, 0.0, 1.0)
     seconds = time.perf_counter() - started
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    size = cases.problem_size(settings, case.energy, case.counts, MPI.COMM_WORLD.size)
-    predicted = SOLVERS[case.solver].cost(size).bytes
     return {
-        "N": size.num_rows,
-        "P": size.num_parameters,
-        "solver": case.solver,
-        "predicted": predicted,
+        "N": plan.num_rows,
+        "P": plan.energy.num_parameters,
+        "solver": plan.solver,
+        "predicted": plan.cost.bytes,
         "measured": peak - before,
         "peak": peak,
         "seconds": seconds,

@@ -10,11 +10,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from mpi4py import MPI
-
+import nedhpc
 from nedhpc import config
 from nedhpc.postprocess.info import info
-from nedhpc.run.evolve import evolve
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "poisson_peak.toml"
 RULES = ("uniform", "sobol", "residual")
@@ -32,7 +30,7 @@ def errors(rule, args):
             *args.overrides,
         ]
         with tempfile.TemporaryDirectory() as folder:
-            evolve(config.load(CONFIG, settings), folder, MPI.COMM_SELF)
+            nedhpc.run(config.load(CONFIG, settings), folder)
             facts = info(folder)
         found.append((facts["relative_l2"], facts["wall_time"]))
     return found

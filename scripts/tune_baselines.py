@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from nedhpc import config as configs
-from nedhpc import problems
 from nedhpc.files.series import read as read_series
-from nedhpc.run.case import point_counts
+from nedhpc.plan import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 TUNED = (
@@ -54,14 +53,13 @@ def samplings(path):
 
     New ones are uniform points of the domain, or mini-batches of a tenth of the data.
     """
-    config = configs.load(path)
-    problem = problems.build(config.problem.model_dump())
-    if "data" not in point_counts(config, problem):
+    plan = Plan.read(path)
+    if "data" not in plan.counts:
         return [
             {"sampling.resample_every": 0},
             {"sampling.resample_every": 1, "sampling.rule": "uniform"},
         ]
-    num_data = len(problem.data.x_ND)
+    num_data = len(plan.problem.data.x_ND)
     return [
         {"sampling.resample_every": 0, "sampling.data": num_data},
         {"sampling.resample_every": 1, "sampling.data": max(1, num_data // 10)},

@@ -1,23 +1,27 @@
-# This site's settings, sourced by every job script here: edit them once. $root is the checkout.
+# Settings of this cluster. Every job script here sources this file: edit it once. $root is the
+# checkout.
 
-# Modules: the same as when scripts/setup ran (a loaded MPI and PETSC_DIR are used, not replaced).
+# Load the same modules as when you ran scripts/setup. It uses a loaded MPI and PETSC_DIR.
 # module load gcc openmpi
 
-# The environment of scripts/setup; or activate your own before these lines, or submit from it.
+# The environment of scripts/setup. To use another one, activate it here or before you submit.
 # source "$HOME/venvs/nedhpc/bin/activate"
 prefix=$("$root/scripts/setup") || exit 1
 . "$root/scripts/env"
 
-# What starts the ranks: mpirun (the environment's own, always right) or srun (where SLURM and MPI share a PMI; `srun --mpi=list`).
+# The program that starts the ranks. mpirun belongs to the environment and always works. srun works
+# only if SLURM has a PMI plugin that the MPI library supports (`srun --mpi=list`).
 launcher=${NEDHPC_LAUNCHER:-mpirun}
 
-# Threads of a rank: the cores of a task. One core a rank is the best use of CPUs here unless memory runs short.
+# Threads of a rank: as many as its task has cores. On CPUs, one core for each rank is fastest; use
+# more cores for each rank only if the ranks need more memory.
 threads=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
 
 srun_options=(--mpi=pmix "--cpus-per-task=$threads")
-# Open MPI's (Intel MPI and MPICH: empty). Ranks are bound to cores only where the job's cores are its own: mpirun would bind the ranks
-# of two jobs to the same.
+# Options of Open MPI's mpirun. For Intel MPI and MPICH, remove them and the `if`. Ranks are bound
+# to cores only if the cores that the job sees are exactly its own; otherwise mpirun would bind the
+# ranks of two jobs to the same cores.
 mpirun_options=(--bind-to none)
 if [ "$(env -u OMP_NUM_THREADS nproc)" = "$SLURM_CPUS_ON_NODE" ]; then
     mpirun_options=(--map-by "slot:PE=$threads" --bind-to core:overload-allowed)

@@ -1,19 +1,23 @@
-# Sourced by the job scripts: start ranks, pass signals on, requeue.
+# The job scripts source this file. It starts ranks, passes signals on, and requeues the job.
 
-early=                              # a signal that came before the ranks
+early=                              # set if a signal came before the ranks started
 trap 'early=1' USR1 TERM
 
-# SLURM runs a copy of the job script, so the checkout is where the job was submitted.
+# SLURM runs a copy of the job script in another folder. The checkout is therefore the folder from
+# which the job was submitted.
 root=${NEDHPC_ROOT:-$SLURM_SUBMIT_DIR}
-[ -f "$root/slurm/env.sh" ] || { echo "$root is no checkout of nedhpc: submit from one, or set NEDHPC_ROOT" >&2; exit 2; }
+[ -f "$root/slurm/env.sh" ] || {
+    echo "$root is not a checkout of nedhpc: submit from a checkout, or set NEDHPC_ROOT" >&2
+    exit 2
+}
 . "$root/slurm/env.sh"
 
-REQUEUE_ME=75                       # nedhpc's exit code: checkpointed on a signal or ahead of the time limit
-gpu_options=()                      # a job that was given GPUs must not run on CPUs unnoticed
+REQUEUE_ME=75                       # exit code of nedhpc: checkpointed on a signal or time limit
+gpu_options=()                      # if the job has GPUs, it must not silently run on CPUs
 [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || gpu_options=(--set device.type=cuda)
 
-# `run_nedhpc RANKS CONFIG ...`: `nedhpc run CONFIG ...` on that many ranks; its exit code in $status.
-# USR1 and TERM that reach the job script are passed on as USR1.
+# `run_nedhpc RANKS CONFIG ...` runs `nedhpc run CONFIG ...` on that many ranks and puts its exit
+# code into $status. If USR1 or TERM reaches the job script, it sends USR1 to the ranks.
 run_nedhpc() {
     local ranks=$1 config=$2 start pid; shift 2
     case $launcher in
@@ -26,14 +30,15 @@ run_nedhpc() {
     "${start[@]}" python -m nedhpc run "$config" "${gpu_options[@]}" "$@" &
     pid=$!
     trap "kill -USR1 $pid 2>/dev/null" USR1 TERM
-    while kill -0 $pid 2>/dev/null; do wait $pid; done      # a trap interrupts wait
+    while kill -0 $pid 2>/dev/null; do wait $pid; done      # a trap interrupts wait: wait again
     wait $pid
     status=$?
-    [ $status != $((128 + $(kill -l USR1))) ] || status=$REQUEUE_ME      # signalled before nedhpc listened
+    # If USR1 itself ended the process, it came before nedhpc installed its handler.
+    [ $status != $((128 + $(kill -l USR1))) ] || status=$REQUEUE_ME
     trap 'early=1' USR1 TERM
 }
 
-# The step of a run folder's newest checkpoint; -1 without one.
+# `step_reached RUN_DIR` prints the step of the newest checkpoint, or -1 if there is none.
 step_reached() {
     local newest
     newest=$(ls "$1" 2>/dev/null | grep -x 'checkpoint-[0-9]\{10\}\.h5' | tail -n 1)
@@ -41,10 +46,13 @@ step_reached() {
     if [ -n "$newest" ]; then echo $((10#${newest%.h5})); else echo -1; fi
 }
 
-# `run_requeued RUN_DIR CONFIG ...`: start or continue the run there; requeue this job when nedhpc asks for it, whatever the reason.
-# Ends with an error after NEDHPC_MAX_RESTARTS (3) restarts in a row that found no later checkpoint than the one before.
+# `run_requeued RUN_DIR CONFIG ...` starts or continues the run there, and requeues this job if
+# nedhpc ends with 75. It ends with an error after NEDHPC_MAX_RESTARTS (3) restarts in a row without
+# a later checkpoint, because such a job would restart for ever. The file RUN_DIR/restarts holds the
+# newest step at the last start, and the number of these restarts.
 run_requeued() {
-    local run_dir=$1 most=${NEDHPC_MAX_RESTARTS:-3} job=$SLURM_JOB_ID reached before=-2 without=0; shift
+    local run_dir=$1 most=${NEDHPC_MAX_RESTARTS:-3} job=$SLURM_JOB_ID
+    local reached before=-2 without=0; shift
     mkdir -p "$run_dir" || exit 1
     reached=$(step_reached "$run_dir")
     if [ "${SLURM_RESTART_COUNT:-0}" != 0 ] && [ -f "$run_dir/restarts" ]; then
@@ -52,16 +60,18 @@ run_requeued() {
         if [ "$reached" -gt "$before" ]; then without=0; else without=$((without + 1)); fi
     fi
     if [ "$without" -ge "$most" ]; then
-        echo "no new checkpoint in $without restarts (newest: step ${reached/#-1/none}): not started again." \
-            "Give the job more time (--time) or earlier notice (--signal), or look at the messages above" >&2
+        echo "no new checkpoint in $without restarts (newest: step ${reached/#-1/none}):" \
+            "the run is not started again. Give the job more time (--time) or an earlier notice" \
+            "(--signal), or correct what the messages above say" >&2
         exit 1
     fi
     echo "$reached $without" >"$run_dir/restarts"
     run_nedhpc "$SLURM_NTASKS" "$@" --out "$run_dir" --resume auto
     if [ "$status" = $REQUEUE_ME ]; then
-        # One task's own job id is the whole array's.
+        # In an array, the job id of one task can be the id of the whole array: name the task.
         [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-        scontrol requeue "$job" || echo "job $job could not be requeued; submit it again to continue" >&2
+        scontrol requeue "$job" ||
+            echo "job $job could not be requeued; to continue, submit it again" >&2
     fi
     exit "$status"
 }

@@ -1,4 +1,8 @@
-"""Parts of scaling.sbatch: `points CONFIG KIND RANKS` prints --set options; `table FOLDER` prints and writes the table of its runs."""
+"""The two parts of scaling.sbatch that need Python.
+
+`points CONFIG KIND RANKS` prints the --set options that give a run its number of points.
+`table FOLDER` prints the table of the runs in FOLDER and writes it to FOLDER/scaling.txt.
+"""
 
 import sys
 import tomllib
@@ -8,9 +12,12 @@ PHASES = ("sample", "rows", "solve", "energy")
 
 
 def points(config, kind, ranks):
-    """The sample's size at that many ranks, as options. A weak study draws Sobol points: a grid exists for few counts."""
+    """The options that set the number of points for this number of ranks.
+
+    A weak study uses Sobol points instead of a grid, because most numbers of points make no grid.
+    """
     if kind not in ("strong", "weak"):
-        sys.exit(f"'{kind}': a scaling study is strong or weak")
+        sys.exit(f"'{kind}': a scaling study must be strong or weak")
     if kind == "strong":
         return ""
     sampling = tomllib.loads(Path(config).read_text()).get("sampling", {})
@@ -21,7 +28,8 @@ def points(config, kind, ranks):
     ]
     if not counts:
         sys.exit(
-            f"{config} states no numbers of points in [sampling], which a weak study multiplies"
+            f"{config} sets no number of points in [sampling]: a weak study multiplies these "
+            "numbers by the number of ranks, so set them"
         )
     return " ".join(
         [*counts, *(["--set sampling.rule=sobol"] if sampling.get("rule") == "grid" else [])]
@@ -29,13 +37,17 @@ def points(config, kind, ranks):
 
 
 def timings(run_dir):
-    """(ranks, points, [seconds a step, seconds of each phase a step]): means over the steps, without the first."""
+    """(ranks, points, [seconds per step, seconds per step of each phase]) of a run.
+
+    The seconds are means over all steps but the first, which also warms up the libraries.
+    """
     from nedhpc.files.series import read
     from nedhpc.postprocess.info import info
 
     facts, series = info(run_dir), read(run_dir / "series.h5")
     wall, output = series["wall_time"], series["seconds/output"]
-    # An entry's clock is read before its output is written.
+    # wall_time of an entry is read before the output of that entry is written, so the difference of
+    # two entries contains the output of the first: subtract it.
     steps = wall[2:] - wall[1:-1] - output[1:-1]
     return (
         facts["num_ranks"],
@@ -45,7 +57,10 @@ def timings(run_dir):
 
 
 def table(folder):
-    """Speed-up and efficiency against one rank; a weak study's speed-up counts the work that was done."""
+    """The table of speed-up and efficiency, relative to the run on one rank.
+
+    The speed-up of a weak study is the ratio of points per second, because the work grows too.
+    """
     lines = [
         "# kind   ranks     points     s/step   speed-up  efficiency"
         + "".join(f"{phase:>10}" for phase in PHASES)
@@ -57,8 +72,8 @@ def table(folder):
         for ranks, num_points, (seconds, *phases) in runs:
             speedup = runs[0][2][0] / seconds * (num_points / runs[0][1])
             lines.append(
-                f"{kind:8} {ranks:5d} {num_points:10d} {seconds:10.4g} {speedup:10.2f} {speedup / ranks:11.2f}"
-                + "".join(f"{phase:10.3g}" for phase in phases)
+                f"{kind:8} {ranks:5d} {num_points:10d} {seconds:10.4g} {speedup:10.2f} "
+                f"{speedup / ranks:11.2f}" + "".join(f"{phase:10.3g}" for phase in phases)
             )
     text = "\n".join(lines) + "\n"
     (Path(folder) / "scaling.txt").write_text(text)

@@ -10,9 +10,8 @@ from mpi4py import MPI
 import nedhpc
 from nedhpc import problems
 from nedhpc.errors import ConfigError
-from nedhpc.flows.energy import _softmax_rows
 from nedhpc.postprocess.info import info
-from nedhpc.running.case import count_rows
+from nedhpc.problems.terms import softmax_rows
 
 pytestmark = pytest.mark.mpi
 pytest.importorskip("sklearn")
@@ -74,7 +73,7 @@ def test_residual_is_the_rows_line_through_the_base():
     slope = lambda f: lambda at: torch.func.jvp(f, (at,), (v,))[1]
     z = lambda at: case.evaluation.u(at, sample["data"].x_ND)
     z_vv = torch.func.jvp(slope(z), (theta,), (v,))[1]
-    L, _ = _softmax_rows(z(theta), sample["data"].y_NM)
+    L, _ = softmax_rows(z(theta), sample["data"].y_NM)
     expected = torch.einsum("nij,nj->ni", L, z_vv).T.reshape(-1) / len(z_vv) ** 0.5
     torch.testing.assert_close(
         torch.func.jvp(slope(residual), (theta,), (v,))[1], expected, rtol=1e-9, atol=1e-12
@@ -85,7 +84,7 @@ def test_confident_logits_neither_overflow_nor_cancel():
     z = torch.tensor([[0.0, 2000.0, -2000.0], [40.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     for target in range(3):
         y = torch.eye(3)[[target] * 3]
-        L, r = _softmax_rows(z, y)
+        L, r = softmax_rows(z, y)
         p = torch.softmax(z, 1)
         assert torch.isfinite(L).all() and torch.isfinite(r).all()
         torch.testing.assert_close(torch.einsum("nij,ni->nj", L, r), p - y, rtol=1e-15, atol=1e-15)
@@ -95,7 +94,7 @@ def test_confident_logits_neither_overflow_nor_cancel():
             rtol=1e-14,
             atol=1e-15,
         )
-    _, r = _softmax_rows(z, torch.eye(3)[[0] * 3])
+    _, r = softmax_rows(z, torch.eye(3)[[0] * 3])
     assert abs(float(r[1, 0]) / (-2 * np.exp(-40.0)) - 1) < 1e-12  # p - 1 by subtraction would be 0
 
 
@@ -106,7 +105,7 @@ def test_is_no_misfit_whose_flow_is_known_point_by_point():
         and not case.plan.energy.is_least_squares
         and not case.plan.energy.is_misfit
     )
-    assert count_rows(case.plan.problem, case.counts) == 120
+    assert case.plan.num_rows == 120
 
 
 @pytest.mark.parametrize(
@@ -145,7 +144,7 @@ def test_ptc_classifies(comm, folder, metric, solver):
 def test_accuracy_is_the_same_at_any_number_of_ranks(comm):
     case, alone = make(comm), make(MPI.COMM_SELF)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
-    found = case.metrics(theta)
+    found = case.evaluation.metrics(theta)
     assert found == alone.metrics(theta)
     data = case.plan.problem.data
     for prefix, x, y in (("", data.held_out_x, data.held_out_y), ("train_", data.x_ND, data.y_NM)):

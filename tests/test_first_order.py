@@ -48,7 +48,7 @@ def march(case, theta, steps, stepper):
             0.0,
             1.0,
             {},
-            lambda step: case.draw(step),
+            lambda step: case.draw(step, None),
             lambda theta, step, time, dt, info: found.append((theta, time)),
         )
     return found
@@ -61,7 +61,7 @@ def plain_loop(theta, make, steps, schedule=None):
     optimizer, rates = make([parameter]), []
     scheduler = schedule(optimizer) if schedule else None
     for step in range(steps):
-        case.draw(step)
+        case.draw(step, None)
 
         def closure():
             optimizer.zero_grad()
@@ -136,7 +136,11 @@ def test_resume_equals_no_interruption(comm, folder, kind, resample):
 def test_a_baseline_needs_no_solver(comm, folder, monkeypatch):
     """Rows and parameters too many for every solver, and a metric that would need P^2, do not
     matter."""
-    monkeypatch.setattr("nedhpc.solvers.memory_bytes", lambda *args: 2**62)
+
+    def refuse(*args):
+        raise AssertionError("a solver is chosen")
+
+    monkeypatch.setattr("nedhpc.plan.choose", refuse)
     evolve(
         make_config(stepper={"type": "adam"}, flow={"metric": "energy"}, run={"max_steps": 1}),
         folder / "run",

@@ -103,10 +103,10 @@ def test_euclidean_euler_on_fresh_samples_is_sgd(comm):
     )
     layout = parse_jets("u", coordinates=("x",))
     for step in range(5):
-        single.draw(step)
+        single.draw(step, None)
         points = single.flow.sample["data"]
         sgd.zero_grad()
-        misfit = single.network.jets(parameter, points.x_ND, layout)[:, 0] - points.y_NM
+        misfit = single.plan.ansatz.jets(parameter, points.x_ND, layout)[:, 0] - points.y_NM
         (0.5 * (misfit**2).mean()).backward()
         sgd.step()
     torch.testing.assert_close(found, parameter.data, rtol=1e-12, atol=1e-12)

@@ -238,16 +238,15 @@ def exact_jets(problem, x):
 @pytest.mark.parametrize("options", [{}, {"nu": 0.4, "end": 2.0}, {"dim": 3}])
 def test_heat_residuals_vanish_at_the_solution(options):
     problem = problems.build({"name": "heat", **options})
-    for term in problem.terms:
-        x = torch.as_tensor(
-            problem.domain.place(
-                term.on, np.random.default_rng(0).random((20, problem.domain.unit_dim(term.on)))
-            )
-        )
-        assert getattr(problem, term.name)(x, exact_jets(problem, x), None).abs().max() < 1e-12
+    for name, on in (("pde", "interior"), ("wall", "boundary"), ("start", "initial")):
+        part, method = problem.domain.parts[on], getattr(problem, name)
+        unit = np.random.default_rng(0).random((20, part.unit_dim))
+        x = torch.as_tensor(part.points(unit)[0])
         moved = exact_jets(problem, x)
         moved.u, moved.u_t = moved.u + 1, moved.u_t + 1
-        assert getattr(problem, term.name)(x, moved, None).abs().min() > 0.5
+        arguments = (x,) if name == "start" else ()
+        assert method(*arguments, exact_jets(problem, x)).abs().max() < 1e-12
+        assert method(*arguments, moved).abs().min() > 0.5
 
 
 def test_heat_is_solved(tmp_path):
@@ -271,8 +270,8 @@ def test_heat_jets_leave_time_out_of_the_laplacian():
     u = lambda p: case.evaluation.u(theta, p[None])[0, 0]
     nu_lap = 0.25 * torch.stack([torch.func.hessian(u)(p).diagonal()[:2].sum() for p in x])
     u_t = torch.stack([torch.func.grad(u)(p)[2] for p in x])
-    layout = case.plan.energy.layouts[0]
-    residual = case.plan.problem.pde(x, layout.view(case.plan.ansatz.jets(theta, x, layout)), None)
+    layout = case.plan.terms[0].layout
+    residual = case.plan.problem.pde(layout.view(case.plan.ansatz.jets(theta, x, layout)))
     torch.testing.assert_close(residual, u_t - nu_lap, rtol=1e-10, atol=1e-12)
 
 

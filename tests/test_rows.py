@@ -98,15 +98,14 @@ def test_solvers_in_a_metric(comm, both, kind, monkeypatch):
 
 @pytest.mark.parametrize("metric", ["euclidean", "l2", "energy"])
 def test_a_ptc_step(comm, metric, monkeypatch):
-    from nedhpc.config import PtcTable
     from nedhpc.steppers.ptc import Ptc
 
     ends = []
     for hold in (2**29, 0):
         monkeypatch.setattr(gather, "HOLD_BYTES", hold)
         case = make_case(comm, flow={"metric": metric}, **TABLES)
-        theta, _, info = Ptc(case.flow, PtcTable()).step(
-            torch.as_tensor(case.plan.ansatz.initial(0)), 1e-2
+        theta, _, info = Ptc(case.flow, Ptc.Settings()).step(
+            torch.as_tensor(case.plan.ansatz.initial(0)), 0.0, 1e-2
         )
         assert info.dt > 0
         ends.append(theta)
@@ -168,12 +167,12 @@ class Curvature(Derivatives):
 def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, hold, monkeypatch):
     monkeypatch.setattr(dual, "STRIP", 7)
     monkeypatch.setattr(gather, "HOLD_BYTES", hold)
-    energy = Energy(problem(), MLP(2, hidden, 2), chunk=4)
+    energy = make_energy(problem(), MLP(2, hidden, 2))
     counts = {"interior": interior, "boundary": 5}
     sample = Sampler(
         comm.rank, comm.size, energy.problem, counts, "sobol", 0, torch.device("cpu"), torch.float64
     ).draw(0)
-    theta = torch.as_tensor([*energy.network.initial(0), 0.7, 1.0])
+    theta = torch.as_tensor([*energy.ansatz.initial(0), 0.7, 1.0])
     factored, rows = (
         energy.linearise(theta, sample, factored=True).A,
         energy.linearise(theta, sample),

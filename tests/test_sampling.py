@@ -6,6 +6,7 @@ import torch
 from conftest import make_config
 from scipy.stats import qmc
 
+import nedhpc
 from nedhpc import problems
 from nedhpc.errors import UsageError
 from nedhpc.parallel.comm import block
@@ -102,7 +103,7 @@ def test_midpoint_grid_integrates():
 
 def test_grid_counts_are_checked():
     with pytest.raises(UsageError, match="841, 900, 961"):
-        sampling.grid_side(899, 2, 1, "interior")
+        nedhpc.Box([0, 0], [1, 1]).parts["interior"].grid(899, 0, 0)
 
 
 def test_evaluation_set_is_large_and_fixed():
@@ -140,13 +141,14 @@ def test_sobol_redraws_are_even_and_independent():
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_space_time_point_sets(dim):
-    domain = problems.SpaceTime([0.0] * dim, [2.0] * dim, end=3.0, start=1.0)
+    domain = nedhpc.SpaceTime([0.0] * dim, [2.0] * dim, end=3.0, start=1.0)
     assert domain.coordinates == (*("x", "y", "z")[:dim], "t")
-    assert domain.measure("interior") == 2 * 2**dim and domain.measure("initial") == 2**dim
-    assert domain.measure("boundary") == 2 * (2 if dim == 1 else 2 * dim * 2 ** (dim - 1))
+    measure = {on: part.measure for on, part in domain.parts.items()}
+    assert measure["interior"] == 2 * 2**dim and measure["initial"] == 2**dim
+    assert measure["boundary"] == 2 * (2 if dim == 1 else 2 * dim * 2 ** (dim - 1))
     rng = np.random.default_rng(0)
     sets = {
-        on: domain.place(on, rng.random((300, domain.unit_dim(on)))) for on in domain.point_sets
+        on: part.points(rng.random((300, part.unit_dim)))[0] for on, part in domain.parts.items()
     }
     for x in sets.values():
         assert (

@@ -58,7 +58,7 @@ def test_is_its_formula(comm, solver, max_norm):
     )
     theta, phi = case.plan.ansatz.initial(0), 0
     for step in range(4):
-        case.draw(step)
+        case.draw(step, None)
         A, r = all_rows(case, torch.as_tensor(theta))
         N, P = A.shape
         assert N < P
@@ -85,7 +85,7 @@ def test_is_the_nearest_to_its_momentum_in_a_metric(comm):
     )
     theta, phi = case.plan.ansatz.initial(0), np.zeros(37)
     for step in range(3):
-        case.draw(step)
+        case.draw(step, None)
         A, r = all_rows(case, torch.as_tensor(theta))
         B = case.plan.energy.metric_rows(
             torch.as_tensor(theta), case.flow.sample, case.flow.metric.layouts

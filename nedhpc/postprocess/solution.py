@@ -53,10 +53,6 @@ class Solution:
         named = () if problem is None else ("problem.name",)
         check_unchanged(config, self.record.user_files, named)
         with float64_default():
-            if isinstance(problem, type):
-                options = config.problem.model_dump()
-                del options["name"]
-                problem = problem(**options)
             plan = Plan(config, problem)
         self.config, self.problem, self.ansatz = config, plan.problem, plan.ansatz
         if checkpoint.layout(self.ansatz) != self.record.layout:

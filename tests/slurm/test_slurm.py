@@ -1,4 +1,7 @@
-"""The job scripts on a real SLURM of one node, started for these tests by scripts/slurm_sandbox: run, requeue, array, time limits, scaling."""
+"""The job scripts on a real SLURM of one node: run, requeue, array, time limits, scaling.
+
+scripts/slurm_sandbox starts this SLURM for the tests.
+"""
 
 import os
 import re
@@ -23,7 +26,7 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL"
 PROBLEM = """
 import os, signal, time, nedhpc
 class Paced(nedhpc.Problem):
-    "A step takes `pause` seconds at least, whatever the machine."
+    "A step needs at least `pause` seconds on any machine."
     domain = nedhpc.Box([0.0], [1.0])
     terms = [nedhpc.Residual("pde", jets=("u", "lap_u"))]
     def __init__(self, *, pause: float = 0.1, signals_itself: bool = False):
@@ -52,11 +55,12 @@ every_steps = 2
 
 
 class Slurm:
-    """Jobs on the sandbox, run from the checkout."""
+    """Jobs on the sandbox, submitted from the checkout."""
 
     def __init__(self, folder, conf):
         self.folder = folder
-        # The environment that runs the tests is the jobs' too; ranks that wait leave the few cores to the others.
+        # The jobs use the environment that runs the tests. There are few cores, so ranks that wait
+        # must leave them to other ranks.
         clean = {
             k: v
             for k, v in os.environ.items()
@@ -69,7 +73,7 @@ class Slurm:
         }
 
     def __call__(self, *command, timeout=60, **env):
-        """stdout of a SLURM command."""
+        """Run a SLURM command and return its stdout."""
         done = subprocess.run(
             [str(c) for c in command],
             cwd=ROOT,
@@ -82,7 +86,7 @@ class Slurm:
         return done.stdout
 
     def submit(self, script, *args, options=(), **env):
-        """The id of a submitted job of 2 ranks."""
+        """Submit a job of 2 ranks and return its id."""
         output = (
             self.folder / "job-%A-%a.out"
             if any("--array" in o for o in options)
@@ -100,7 +104,7 @@ class Slurm:
         ).strip()
 
     def jobs(self, job):
-        """A dict of the facts of a job, or of each task of an array."""
+        """The facts of a job as a list of one dict; of an array, one dict for each task."""
         lines = self("scontrol", "show", "job", "-o", job).splitlines()
         return [
             dict(fact.split("=", 1) for fact in line.split() if "=" in fact)
@@ -109,17 +113,18 @@ class Slurm:
         ]
 
     def wait(self, job, timeout=600):
-        """The facts of a job's tasks when all have ended."""
+        """Wait until all tasks of a job have ended, and return their facts."""
         self.until(lambda: all(facts["JobState"] in ENDED for facts in self.jobs(job)), timeout)
         return self.jobs(job)
 
     def until(self, condition, timeout=600):
-        """Wait for it, looking twice a second."""
+        """Wait until condition() is true; call it twice a second."""
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:
                 pytest.fail(
-                    f"not within {timeout} s\n{self('squeue')}\n" + "\n".join(self.outputs())
+                    f"the condition is still false after {timeout} s\n{self('squeue')}\n"
+                    + "\n".join(self.outputs())
                 )
             time.sleep(0.5)
 
@@ -134,15 +139,14 @@ class Slurm:
 def sandbox():
     possible = subprocess.run([SANDBOX, "possible"], capture_output=True, text=True)
     if possible.returncode:
-        pytest.skip(f"no SLURM can be started here: {possible.stdout.strip()}")
-    env = os.environ | {
-        "SLURM_SANDBOX": tempfile.mkdtemp(prefix="nedhpc-slurm-")
-    }  # not pytest's folder, which others may not enter
+        pytest.skip(f"SLURM cannot be started here: {possible.stdout.strip()}")
+    # A folder of its own, because other users may not enter the folder of pytest.
+    env = os.environ | {"SLURM_SANDBOX": tempfile.mkdtemp(prefix="nedhpc-slurm-")}
     started = subprocess.run(
         [SANDBOX, "start"], capture_output=True, text=True, env=env, timeout=600
     )
     if started.returncode == 3:
-        pytest.skip(f"no SLURM can be installed here: {started.stderr.strip()}")
+        pytest.skip(f"SLURM cannot be installed here: {started.stderr.strip()}")
     assert started.returncode == 0, started.stderr
     yield started.stdout.strip()
     subprocess.run([SANDBOX, "stop"], check=True, env=env, timeout=120)
@@ -205,13 +209,13 @@ def test_signal_checkpoint_requeue_same_result(slurm, config, uninterrupted, lau
     text = slurm.output(submitted)
     assert job["JobState"] == "COMPLETED" and job["Restarts"] == "1", text
     stopped_at = int(re.search(r"^stopped  step (\d+)", text, re.M)[1])
-    assert 2 <= stopped_at < 40  # the checkpoints seen were of steps 0 and 2
+    assert 2 <= stopped_at < 40  # the signal came after the checkpoints of steps 0 and 2
     assert np.array_equal(final(tmp_path / "run", 40), uninterrupted)
     _, _, about, _ = checkpoint.newest(tmp_path / "run")
     assert about["provenance"]["slurm_restart_count"] == "1"
 
 
-def test_restarts_without_progress_end(slurm, config, tmp_path):
+def test_restarts_without_progress_end_with_an_error(slurm, config, tmp_path):
     text = config.read_text().replace("[network]", "signals_itself = true\n[network]")
     (tmp_path / "stuck.toml").write_text(text)
     submitted = slurm.submit(
@@ -223,7 +227,7 @@ def test_restarts_without_progress_end(slurm, config, tmp_path):
     )
     (job,) = slurm.wait(submitted)
     text = slurm.output(submitted)
-    # The first restart finds a checkpoint where there was none: that is progress.
+    # The first restart finds a checkpoint, and before there was none: this is progress.
     assert job["JobState"] == "FAILED" and job["ExitCode"] == "1:0" and job["Restarts"] == "2", text
     assert (
         text.count("stopped  step 0") == 2
@@ -241,7 +245,7 @@ def test_array_requeues_only_the_task_that_was_signalled(slurm, config, tmp_path
         tmp_path / "runs",
         options=["--ntasks=1", "--array=1-2"],
     )
-    # The last task has the whole array's job id as its own.
+    # Signal the last task, because its own job id is the id of the whole array.
     slurm.until(lambda: len(checkpoint.paths(tmp_path / "runs" / "2")) > 1)
     slurm("scancel", "--batch", "--signal=USR1", f"{submitted}_2")
     jobs = slurm.wait(submitted)
@@ -255,7 +259,10 @@ def test_array_requeues_only_the_task_that_was_signalled(slurm, config, tmp_path
 
 
 def test_time_limit(slurm, config, tmp_path):
-    """A run without end and a limit of two minutes: stopped by the script's signal, and by its own look at the time that SLURM leaves it."""
+    """A run that would never end stops before a limit of two minutes, with a signal and without.
+
+    Without a signal, the run itself checks the time that SLURM leaves it.
+    """
     endless = ("--set", "run.max_steps=1000000", "--set", "checkpoint.every_steps=1000000")
     signalled = slurm.submit(
         "slurm/run.sbatch",
@@ -271,7 +278,8 @@ def test_time_limit(slurm, config, tmp_path):
         "--time=2",
         f"--output={tmp_path}/job-%j.out",
         "--wrap",
-        f". scripts/env; exec python -m nedhpc run {config} --out {tmp_path}/watched {' '.join(endless)}",
+        f". scripts/env; exec python -m nedhpc run {config} --out {tmp_path}/watched "
+        + " ".join(endless),
         prefix=PREFIX,
         root=str(ROOT),
     ).strip()
@@ -287,7 +295,7 @@ def test_time_limit(slurm, config, tmp_path):
 
 
 def test_a_job_with_gpus_does_not_run_on_cpus(slurm, config, tmp_path):
-    """The sandbox's GPUs are none, so torch sees no device."""
+    """The GPUs of the sandbox are not real, so torch sees no device."""
     submitted = slurm.submit(
         "slurm/run.sbatch",
         config,

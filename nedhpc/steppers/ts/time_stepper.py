@@ -180,8 +180,9 @@ class TimeStepper:
         before_step: Callable[[int], bool],
         after_step: Callable[..., bool],
     ) -> End:
-        """Step from theta until max_steps, max_time, or until after_step says stop. Collective on
-        comm.
+        """Step from theta until max_steps, max_time, or until after_step says stop.
+
+        Collective on comm.
 
         Args:
             theta_P: parameters to start from, (P,).
@@ -207,15 +208,21 @@ class TimeStepper:
         ts.setPreStep(self.guard(self._pre_step))
         ts.setPostStep(self.guard(self._post_step))
         self.end = (theta_P, step, time, dt, None)
+        self._run()
+        return End(ENDS.get(ts.getConvergedReason(), "steady"), *self.end)
+
+    def _run(self):
+        """ts.solve() with its failures as errors of nedhpc."""
         try:
-            ts.solve(self.vec)
+            self.ts.solve(self.vec)
         except PETSc.Error as error:
-            raise (self.error or self._failure(last_line(error))) from error
-        reason = ts.getConvergedReason()
+            if self.error is not None:
+                raise self.error from None
+            raise self._failure(last_line(error)) from error
         # -ts_error_if_step_fails 0 makes a failure a reason below zero instead of an error.
+        reason = self.ts.getConvergedReason()
         if reason < 0:
             raise self._failure(f"reason {reason}")
-        return End(ENDS.get(reason, "steady"), *self.end)
 
     def _failure(self, reason):
         """The error for a step that PETSc could not make."""
