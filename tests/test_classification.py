@@ -145,7 +145,7 @@ def test_accuracy_is_the_same_at_any_number_of_ranks(comm):
     case, alone = make(comm), make(MPI.COMM_SELF)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
     found = case.evaluation.metrics(theta)
-    assert found == alone.metrics(theta)
+    assert found == alone.evaluation.metrics(theta)
     data = case.plan.problem.data
     for prefix, x, y in (("", data.held_out_x, data.held_out_y), ("train_", data.x_ND, data.y_NM)):
         right = case.evaluation.u(theta, torch.as_tensor(x)).argmax(1).numpy() == y.argmax(1)

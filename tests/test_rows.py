@@ -11,6 +11,7 @@ import nedhpc
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.ansatz.module import ModuleNetwork
 from nedhpc.flows.energy import Energy
+from nedhpc.problems import bind_terms
 from nedhpc.rows import gather
 from nedhpc.rows.factored import FactoredRows
 from nedhpc.rows.held import HeldRows, dense
@@ -20,6 +21,12 @@ from nedhpc.sampling.points import Sampler
 from nedhpc.solvers import SOLVERS, dual
 
 pytestmark = pytest.mark.mpi
+
+
+def make_energy(problem, ansatz):
+    return Energy(problem, bind_terms(problem, {}), ansatz, chunk=4)
+
+
 TABLES = {
     "problem": {"name": "poisson", "dim": 2},
     "sampling": {"interior": 25, "boundary": 8},
@@ -229,4 +236,4 @@ def test_factors_where_they_pay(comm):
         **wide | {"sampling": {"interior": 400, "boundary": 40}, "network": {"hidden": [20, 20]}}
     )
     module = ModuleNetwork(torch.nn.Linear(2, 2), 2)
-    assert not Energy(Values(), module, chunk=4).factors_pay([3, 3])
+    assert not make_energy(Values(), module).factors_pay({"interior": 3, "boundary": 3})

@@ -71,7 +71,7 @@ class Case:
         every = self.config.sampling.resample_every
         return step // every if every else 0
 
-    def draw(self, step: int, theta_P: Tensor | None) -> bool:
+    def draw(self, step: int, theta_P: Tensor | None = None) -> bool:
         """Hold the step's draw in the sample and in the flow; True if it is new.
 
         Collective on comm with rule `residual`, else local.
