@@ -1,78 +1,219 @@
 #!/usr/bin/env python
-"""Parameter rows of the Poisson residual: one reverse sweep through the jets against torch.func's vmap(jacrev(hessian)).
+"""Time of parameter rows, of a step and of start-up, against torch.func and another checkout.
 
-Run inside the environment: `scripts/bench_rows.py [--threads N]`. Both are timed in turn in this process; the ratio of medians counts.
+Run inside the environment: `scripts/bench_rows.py [--against CHECKOUT] [--threads N]`.
+
+Rows are those of -lap u. They are compared with torch.func's vmap(jacrev(hessian)) and, if a
+checkout is given, with its rows, the seconds of its ptc step and the start of its command line. All
+measurements alternate between the revisions, so that a busy machine slows both; medians count.
+Each revision has one worker process, whose PYTHONPATH chooses it.
 """
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
-import torch
-
-from nedhpc.ansatz import jets
-from nedhpc.ansatz.mlp import MLP
-
-CASES = (("P = 257", 2, [64], 3000), ("P = 10065", 5, [64, 64, 48, 48], 500))
-
-
-def torch_func_rows(mlp, theta, x):
-    """d(-lap u)/d theta by sample, the straightforward way."""
-    layers = [
-        (w.offset, w.end, w.shape, b.offset, b.end)
-        for w, b in zip(mlp.layout[::2], mlp.layout[1::2])
-    ]
-
-    def u(theta, x):
-        for k, (w0, w1, shape, b0, b1) in enumerate(layers):
-            x = theta[w0:w1].view(shape) @ x + theta[b0:b1]
-            x = torch.tanh(x) if k < len(layers) - 1 else x
-        return x[0]
-
-    def residual(theta, x):
-        return -torch.func.hessian(u, argnums=1)(theta, x).diagonal().sum()
-
-    return torch.func.vmap(torch.func.jacrev(residual), in_dims=(None, 0))(theta, x)
+ROOT = Path(__file__).resolve().parent.parent
+CASES = {
+    "P = 257, N = 3000": (2, [64], 3000),
+    "P = 10065, N = 500": (5, [64, 64, 48, 48], 500),
+    "2-30-30-1, N = 1020": (2, [30, 30], 1020),
+}
+STEPS = {
+    "poisson_2d": ("configs/poisson_2d.toml", []),
+    "poisson_5d, N = 1200": (
+        "configs/poisson_5d.toml",
+        ["sampling.interior=1000", "sampling.boundary=200"],
+    ),
+}
 
 
-def our_rows(mlp, theta, x, layout):
-    lin = mlp.linearize(theta, x, layout)
-    seed = torch.zeros_like(lin.j_NCM)
-    seed[:, -1] = -1
-    return lin.rows(seed, torch.empty(len(x), mlp.num_parameters))
+class Rows:
+    """Rows of one case by the revision that is on the path."""
+
+    def __init__(self, dim, hidden, num_points):
+        import torch
+
+        try:
+            from nedhpc.ansatz import jets
+            from nedhpc.ansatz.mlp import MLP
+        except ImportError:  # the first edition
+            from nedhpc import jets
+            from nedhpc.networks import MLP
+        torch.set_default_dtype(torch.float64)
+        self.mlp = MLP(dim, hidden, 1)
+        self.theta_P = torch.as_tensor(self.mlp.initial(0))
+        self.x_ND = torch.rand(num_points, dim, generator=torch.Generator().manual_seed(0))
+        self.layout = jets.parse(("lap_u",), ("u",), tuple(f"x{i}" for i in range(dim)))
+
+    def ours(self):
+        """By the network's linearisation."""
+        import torch
+
+        linearise = getattr(self.mlp, "linearise", None) or self.mlp.linearize
+        lin = linearise(self.theta_P, self.x_ND, self.layout)
+        seed = torch.zeros_like(lin.j_NCM)
+        seed[:, -1] = -1
+        return lin.rows(seed, torch.empty(len(self.x_ND), self.mlp.num_parameters))
+
+    def func(self):
+        """By sample, the straightforward way."""
+        import torch
+
+        layers = [
+            (w.offset, w.end, w.shape, b.offset, b.end)
+            for w, b in zip(self.mlp.layout[::2], self.mlp.layout[1::2], strict=True)
+        ]
+
+        def u(theta, x):
+            for k, (w0, w1, shape, b0, b1) in enumerate(layers):
+                x = theta[w0:w1].view(shape) @ x + theta[b0:b1]
+                x = torch.tanh(x) if k < len(layers) - 1 else x
+            return x[0]
+
+        def residual(theta, x):
+            return -torch.func.hessian(u, argnums=1)(theta, x).diagonal().sum()
+
+        jacobian = torch.func.jacrev(residual)
+        return torch.func.vmap(jacobian, in_dims=(None, 0))(self.theta_P, self.x_ND)
+
+
+def work(threads):
+    """Answer each line [case, method] on stdin by its seconds on stdout."""
+    import torch
+
+    torch.set_num_threads(threads)
+    cases = {name: Rows(*case) for name, case in CASES.items()}
+    for line in sys.stdin:
+        name, method = json.loads(line)
+        if method == "difference":
+            ours, func = cases[name].ours(), cases[name].func()
+            answer = float((ours - func).abs().max() / func.abs().max())
+        else:
+            started = time.perf_counter()
+            getattr(cases[name], method)()
+            answer = time.perf_counter() - started
+        print(answer, flush=True)
+
+
+class Revision:
+    """A checkout: its worker process and its command line."""
+
+    def __init__(self, path, threads):
+        self.path, self.threads = Path(path).resolve(), threads
+        self.environment = os.environ | {
+            "PYTHONPATH": str(self.path),
+            "OMP_NUM_THREADS": str(threads),
+        }
+        self.worker = subprocess.Popen(
+            [sys.executable, __file__, "--worker", "--threads", str(threads)],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, case, method):
+        print(json.dumps([case, method]), file=self.worker.stdin, flush=True)
+        return float(self.worker.stdout.readline())
+
+    def command(self, *arguments):
+        """(stdout, seconds) of a nedhpc command."""
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "nedhpc", *arguments],
+            env=self.environment,
+            cwd=self.path,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout, time.perf_counter() - started
+
+    def step(self, case, num_steps):
+        """Seconds of a ptc step, as the run itself measured it."""
+        config, settings = STEPS[case]
+        settings = [
+            *settings,
+            f"run.max_steps={num_steps}",
+            f"output.every_steps={num_steps}",
+            f"device.threads={self.threads}",
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            run_dir = str(Path(folder) / "run")
+            overrides = [word for setting in settings for word in ("--set", setting)]
+            self.command("run", config, *overrides, "--out", run_dir)
+            return json.loads(self.command("info", run_dir, "--json")[0])["seconds_per_step"]
+
+    def start(self):
+        return self.command("check", "configs/poisson_2d.toml")[1]
+
+
+def measure(revisions, args):
+    """{measurement: [seconds by revision]}, medians; one measurement of each revision in turn."""
+    wanted = {f"rows, {case}": (lambda r, c=case: r.ask(c, "ours"), args.repeats) for case in CASES}
+    wanted |= {
+        f"ptc step, {case}": (lambda r, c=case: r.step(c, args.steps), args.runs) for case in STEPS
+    }
+    wanted["nedhpc check"] = (Revision.start, args.runs)
+    found = {}
+    for name, (timed, repeats) in wanted.items():
+        times = [[timed(revision) for revision in revisions] for _ in range(repeats + 1)]
+        found[name] = [statistics.median(column) for column in zip(*times[1:], strict=True)]
+    return found
+
+
+def table(header, rows):
+    """A Markdown table."""
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(row) + " |")
+
+
+def compare_with_torch_func(revision, repeats):
+    rows = []
+    for case in CASES:
+        times = [
+            [revision.ask(case, method) for method in ("func", "ours")] for _ in range(repeats)
+        ]
+        func, ours = (1e3 * statistics.median(column) for column in zip(*times[1:], strict=True))
+        difference = revision.ask(case, "difference")
+        rows.append([case, f"{func:.1f}", f"{ours:.1f}", f"{func / ours:.1f}", f"{difference:.0e}"])
+    table(["rows", "torch.func [ms]", "nedhpc [ms]", "ratio", "largest difference"], rows)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.set_default_dtype(torch.float64)
-    print(
-        "| case | points | torch.func [ms] | nedhpc [ms] | ratio | largest difference |\n|---|---|---|---|---|---|"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, dim, hidden, num_points in CASES:
-        mlp = MLP(dim, hidden, 1)
-        theta, x = torch.as_tensor(mlp.initial(0)), torch.rand(num_points, dim)
-        layout = jets.parse(("lap_u",), ("u",), tuple(f"x{i}" for i in range(dim)))
-        times, results = {"func": [], "ours": []}, {}
-        for repeat in range(args.repeats + 1):
-            for key, rows in (
-                ("func", lambda: torch_func_rows(mlp, theta, x)),
-                ("ours", lambda: our_rows(mlp, theta, x, layout)),
-            ):
-                started = time.perf_counter()
-                results[key] = rows()
-                if repeat:  # the first is a warm-up
-                    times[key].append(1e3 * (time.perf_counter() - started))
-        difference = float(
-            (results["func"] - results["ours"]).abs().max() / results["func"].abs().max()
-        )
-        func, ours = (statistics.median(times[key]) for key in ("func", "ours"))
-        print(
-            f"| {name} | {num_points} | {func:.1f} | {ours:.1f} | {func / ours:.1f} | {difference:.1e} |"
-        )
+    parser.add_argument("--against", help="another checkout to compare with")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=51, help="of the rows")
+    parser.add_argument("--runs", type=int, default=3, help="of the command line")
+    parser.add_argument("--steps", type=int, default=10, help="of a run")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args.threads)
+        return
+    paths = [ROOT, *([args.against] if args.against else [])]
+    revisions = [Revision(path, args.threads) for path in paths]
+    compare_with_torch_func(revisions[0], min(args.repeats, 8))
+    print()
+    found = measure(revisions, args)
+    header = ["median", "this checkout [ms]"]
+    if args.against:
+        header += [f"{args.against} [ms]", "ratio"]
+    rows = []
+    for name, seconds in found.items():
+        ratio = [f"{seconds[0] / seconds[1]:.2f}"] if args.against else []
+        rows.append([name, *(f"{1e3 * t:.1f}" for t in seconds), *ratio])
+    table(header, rows)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_resolved_tables_are_part_of_the_record(comm, folder):
     more = make_config(stepper=stepper, run={"max_steps": 2})
     evolve(more, folder / "run", comm, (state, about))
     _, about = load_resume(comm, folder / "run")
-    assert list(about["config_changes"])[1:] == ["after step 1: run.max_steps = 2 (was 1)"]
+    assert list(about.changes)[1:] == ["after step 1: run.max_steps = 2 (was 1)"]
 
 
 def test_all_errors_of_the_section_at_once():

@@ -1,11 +1,12 @@
 """Activation functions with their derivatives of any order. Local; elementwise.
 
-Each function returns [s, s', ..., s^(order)] at z. Every derivative is a cheap base function times a polynomial, so that a
-further order costs one more polynomial and no further transcendental function. The polynomials are found once by their
-recurrence and cached.
+Each function returns [s, s', ..., s^(order)] at z. Every derivative is a cheap base function
+times a polynomial, so that a further order costs one more polynomial and no further
+transcendental function. The polynomials are found once by their recurrence and cached.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from math import pi, sqrt
 
@@ -15,48 +16,60 @@ from numpy.polynomial import Polynomial
 SQRT_HALF, INV_SQRT_2PI = sqrt(0.5), 1 / sqrt(2 * pi)
 
 
-@cache
-def _tanh_polynomial(k: int) -> Polynomial:
-    """p_k with tanh^(k) = (1 - s^2) p_k(s): p_1 = 1, p_k+1 = (1 - s^2) p_k' - 2 s p_k."""
-    if k == 1:
-        return Polynomial([1])
-    s, p = Polynomial([0, 1]), _tanh_polynomial(k - 1)
-    return (1 - s**2) * p.deriv() - 2 * s * p
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """A polynomial of s for Horner's rule; an even or odd one takes half as many steps in s^2."""
+
+    coefficients: tuple[float, ...]
+    """Highest power first."""
+    in_square: bool
+    odd: bool
+
+    @classmethod
+    def of(cls, polynomial: Polynomial) -> "_Factor":
+        coefficients = [float(c) for c in polynomial.coef[::-1]]
+        in_square = not any(coefficients[1::2])
+        odd = len(coefficients) % 2 == 0
+        return cls(tuple(coefficients[:: 2 if in_square else 1]), in_square, in_square and odd)
+
+    def times(self, base, s, square):
+        """base p(s)."""
+        variable = square if self.in_square else s
+        value, *rest = self.coefficients
+        for c in rest:
+            value = variable * value + c
+        value = base * value
+        return s * value if self.odd else value
 
 
 @cache
-def _sigmoid_polynomial(k: int) -> Polynomial:
-    """p_k with sigmoid^(k) = p (1 - p) p_k(p), p = sigmoid: p_1 = 1, p_k+1 = d/dp [p (1 - p) p_k]."""
-    if k == 1:
-        return Polynomial([1])
-    p = Polynomial([0, 1])
-    return (p * (1 - p) * _sigmoid_polynomial(k - 1)).deriv()
+def _tanh_factors(order: int) -> list[_Factor]:
+    """p_2 .. with tanh^(k) = (1 - s^2) p_k(s): p_1 = 1, p_k+1 = (1 - s^2) p_k' - 2 s p_k."""
+    s, p, found = Polynomial([0, 1]), Polynomial([1]), []
+    for _ in range(2, order + 1):
+        p = (1 - s**2) * p.deriv() - 2 * s * p
+        found.append(_Factor.of(p))
+    return found
 
 
 @cache
-def _normal_polynomial(k: int) -> Polynomial:
-    """p_k with gelu^(k) = pdf(z) p_k(z): p_2 = 2 - z^2, p_k+1 = p_k' - z p_k."""
-    if k == 2:
-        return Polynomial([2, 0, -1])
-    p = _normal_polynomial(k - 1)
-    return p.deriv() - Polynomial([0, 1]) * p
+def _softplus_factors(order: int) -> list[_Factor]:
+    """q_3 .. with softplus^(k) = p (1 - p) q_k(p): q_2 = 1, q_k+1 = [p (1 - p) q_k]'."""
+    p, q, found = Polynomial([0, 1]), Polynomial([1]), []
+    for _ in range(3, order + 1):
+        q = (p * (1 - p) * q).deriv()
+        found.append(_Factor.of(q))
+    return found
 
 
-def _evaluate(polynomial: Polynomial, s, square):
-    """The polynomial at s by Horner's rule; a purely even or odd one in s^2, which is half as many operations."""
-    coefficients = [float(c) for c in polynomial.coef]
-    first = len(coefficients) - 1 & 1
-    parity = not any(coefficients[1 - first :: 2])
-    if parity:
-        coefficients, variable = coefficients[first::2], square
-    else:
-        variable = s
-    value = coefficients.pop()
-    if coefficients:
-        value = value * variable + coefficients.pop()
-    while coefficients:
-        value = value * variable + coefficients.pop()
-    return s * value if parity and first else value
+@cache
+def _gelu_factors(order: int) -> list[_Factor]:
+    """p_2 .. with gelu^(k) = pdf(z) p_k(z): p_2 = 2 - z^2, p_k+1 = p_k' - z p_k."""
+    z, p, found = Polynomial([0, 1]), Polynomial([2, 0, -1]), []
+    for _ in range(2, order + 1):
+        found.append(_Factor.of(p))
+        p = p.deriv() - z * p
+    return found
 
 
 def tanh(z: torch.Tensor, order: int) -> list[torch.Tensor]:
@@ -66,8 +79,7 @@ def tanh(z: torch.Tensor, order: int) -> list[torch.Tensor]:
         return [s]
     square = s * s
     base = 1 - square
-    higher = (base * _evaluate(_tanh_polynomial(k), s, square) for k in range(2, order + 1))
-    return [s, base, *higher]
+    return [s, base, *(p.times(base, s, square) for p in _tanh_factors(order))]
 
 
 def sin(z: torch.Tensor, order: int) -> list[torch.Tensor]:
@@ -98,9 +110,7 @@ def softplus(z: torch.Tensor, order: int) -> list[torch.Tensor]:
     if order > 1:
         base, square = p * (1 - p), p * p
         derivatives.append(base)
-        derivatives += (
-            base * _evaluate(_sigmoid_polynomial(k), p, square) for k in range(2, order)
-        )
+        derivatives += (q.times(base, p, square) for q in _softplus_factors(order))
     return derivatives
 
 
@@ -111,8 +121,7 @@ def gelu(z: torch.Tensor, order: int) -> list[torch.Tensor]:
         return [z * cdf]
     square = z * z
     pdf = INV_SQRT_2PI * torch.exp(-0.5 * square)
-    higher = (pdf * _evaluate(_normal_polynomial(k), z, square) for k in range(2, order + 1))
-    return [z * cdf, cdf + z * pdf, *higher]
+    return [z * cdf, cdf + z * pdf, *(p.times(pdf, z, square) for p in _gelu_factors(order))]
 
 
 Derivatives = Callable[[torch.Tensor, int], list[torch.Tensor]]

@@ -1,7 +1,7 @@
-"""Calculus of jets: composition with a function of one variable, products, and jets of any function of x. Local.
+"""Calculus of jets: composition, products, and jets of any function of x. Local.
 
-Jets are lists by channel of a JetLayout. A channel is (N, width); (1, width) if it is the same at every point, as the
-derivatives of x are; None if it vanishes.
+Jets are lists by channel of a JetLayout. A channel is (N, width); (1, width) if it is the same at
+every point, as the derivatives of x are; None if it vanishes.
 """
 
 from collections import Counter
@@ -21,15 +21,16 @@ Channels = list[torch.Tensor | None]
 def compose(f: Derivatives, z: Channels, layout: JetLayout, once: bool = False) -> Channels:
     """Jets of f(z), by the formula of Faa di Bruno.
 
-    d_alpha f(z) = sum over the partitions pi of alpha of f^(|pi|)(z) prod over the blocks b of pi of d_b z. The
-    partition of one block gives the linear part f' d_alpha z; it also serves a channel that is a sum.
+    d_alpha f(z) = sum over the partitions pi of alpha of f^(|pi|)(z) prod over the blocks b of pi
+    of d_b z. The partition of one block gives the linear part f' d_alpha z; it also serves a
+    channel that is a sum.
 
     Args:
         f: Returns f and its derivatives up to a given order, e.g. an entry of ACTIVATIONS.
         z: Jets of z.
         layout: Their channels.
-        once: The result is differentiated at most once, in reverse. Then it is one node of autograd's graph, which is faster
-            than the graph of the many small operations, and keeps less.
+        once: The result is differentiated at most once, in reverse. Then it is one node of
+            autograd's graph, which is faster than a graph of many small operations.
     """
     if once:
         return list(_Composition.apply(f, layout, *z))
@@ -39,7 +40,10 @@ def compose(f: Derivatives, z: Channels, layout: JetLayout, once: bool = False) 
 
 @cache
 def _faa_di_bruno(layout):
-    """By channel, ((k, ((multiplicity, blocks), ...)), ...) of the partitions into k > 1 blocks, as channels of z."""
+    """By channel, ((k, ((multiplicity, blocks), ...)), ...) of the partitions into k > 1 blocks.
+
+    A block is given by its channel.
+    """
     place = {alpha: c for c, alpha in enumerate(layout.derivatives)}
     table = []
     for alphas in layout.members:
@@ -58,7 +62,7 @@ def _faa_di_bruno(layout):
 
 @cache
 def _partial_derivatives(terms):
-    """((channel b, multiplicity, other blocks), ...): the derivative of each product with respect to each of its blocks."""
+    """Derivatives of products by blocks: ((channel b, multiplicity, other blocks), ...)."""
     return tuple(
         (b, multiplicity * blocks.count(b), blocks[:i] + blocks[i + 1 :])
         for multiplicity, blocks in terms
@@ -122,60 +126,102 @@ def _combined(s, z, products):
     return out
 
 
+class _Sums:
+    """Channels that are summed up in one block of memory, so that they lie side by side."""
+
+    def __init__(self, like, channels):
+        block = like.new_empty(len(channels), *like.shape)
+        self.places = dict(zip(channels, block.unbind(0), strict=True))
+        self.started = set()
+
+    def add(self, c, a, v, factor=1):
+        """Add factor a v to channel c."""
+        if c in self.started:
+            self.places[c].addcmul_(a, v, value=factor)
+        else:
+            torch.mul(a, v if factor == 1 else factor * v, out=self.places[c])
+            self.started.add(c)
+
+    def channels(self, num_channels):
+        return [self.places[c] if c in self.started else None for c in range(num_channels)]
+
+
 class _Composition(torch.autograd.Function):
-    """`compose` as one node: it keeps z, the derivatives of f and the sums of products, and reverses the formula."""
+    """`compose` as one node: it keeps z, f's derivatives and the sums of products."""
 
     @staticmethod
     def forward(ctx, f, layout, *z):
         ctx.set_materialize_grads(False)
-        # A channel that is the same at every point was expanded to give a cotangent by point; its one row is enough.
+        # A channel that is the same at every point was expanded, to give a cotangent by point;
+        # its one row is enough here.
         z = [v[:1] if v is not None and v.stride(0) == 0 else v for v in z]
         s = f(z[0], layout.order + 1)
         products = _block_products(z, layout)
         ctx.layout, ctx.sizes = layout, [[k for k, _ in sums] for sums in products]
         ctx.save_for_backward(*s[1:], *z, *(product for sums in products for _, product in sums))
-        return tuple(_combined(s, z, products))
+        live = [c for c, v in enumerate(z) if v is not None or products[c]]
+        out = _Sums(s[0], live)
+        out.places[0].copy_(s[0])
+        out.started.add(0)
+        for c in live[1:]:
+            linear = [] if z[c] is None else [(1, z[c])]
+            for k, product in linear + products[c]:
+                out.add(c, s[k], product)
+        return tuple(out.channels(len(z)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *out_bar):
-        table, order, C = _faa_di_bruno(ctx.layout), ctx.layout.order, ctx.layout.num_channels
+        """zbar_0 += outbar_c f^(k+1) Q_ck and zbar_b += outbar_c f^(k) dQ_ck/dz_b for k >= 1.
+
+        Q_ck is channel c's sum of products of k blocks, Q_c1 = z_c. The value has f(z_0) only.
+        """
+        order, C = ctx.layout.order, ctx.layout.num_channels
         s = (None, *ctx.saved_tensors[: order + 1])
         z = ctx.saved_tensors[order + 1 : order + 1 + C]
         products = iter(ctx.saved_tensors[order + 1 + C :])
-        z_bar = [None] * C
-
-        def add(b, a, v, factor=1):
-            if z_bar[b] is not None:
-                z_bar[b].addcmul_(a, v, value=factor)
-            else:
-                z_bar[b] = a * (v if factor == 1 else factor * v)  # v is often one row
-
-        for c, bar in enumerate(out_bar):
-            sums = [(k, next(products)) for k in ctx.sizes[c]]
+        z_bar = _Sums(s[1], [c for c, v in enumerate(z) if v is not None])
+        for c, (table, sizes, bar) in enumerate(
+            zip(_faa_di_bruno(ctx.layout), ctx.sizes, out_bar, strict=True)
+        ):
+            sums = [(k, next(products)) for k in sizes]
             if bar is None:
                 continue
-            # times[k] = bar f^(k): the factor of the products of k blocks, and of their derivatives.
-            times = {
-                1: None,
-                **{k: bar * s[k] for k in {*ctx.sizes[c]} | {k + 1 for k in ctx.sizes[c]}},
-            }
-            if c == 0 or z[c] is not None:
-                add(c, bar, s[1])
-            if c and z[c] is not None:
-                add(0, times[2] if 2 in times else bar * s[2], z[c])
-            terms_by_size = dict(table[c])
-            for k, product in sums:
-                add(0, times[k + 1], product)
-                for b, factor, others in _partial_derivatives(terms_by_size[k]):
+            if z[c] is not None:
+                z_bar.add(c, bar, s[1])
+            terms, times = dict(table), {}
+            for k, product in sums if c == 0 or z[c] is None else [(1, z[c]), *sums]:
+                # times[k] = outbar_c f^(k) serves two neighbouring k.
+                times[k + 1] = bar * s[k + 1]
+                z_bar.add(0, times[k + 1], product)
+                if k > 1 and k not in times:
+                    times[k] = bar * s[k]
+                for b, factor, others in _partial_derivatives(terms[k]) if k > 1 else ():
                     value = _product(z, others)
                     if value is not None and z[b] is not None:
-                        add(b, times[k], value, factor)
-        return None, None, *z_bar
+                        z_bar.add(b, times[k], value, factor)
+        return None, None, *z_bar.channels(C)
+
+
+def side_by_side(channels: list[torch.Tensor]) -> torch.Tensor:
+    """Channels (N, width) as one tensor (C, N, width); without a copy if they already lie so."""
+    first = channels[0]
+    step = first.numel() * first.element_size()
+    if (
+        all(
+            v.is_contiguous() and v.data_ptr() == first.data_ptr() + c * step
+            for c, v in enumerate(channels)
+        )
+        and first.untyped_storage().data_ptr() == channels[-1].untyped_storage().data_ptr()
+    ):
+        return first.as_strided((len(channels), *first.shape), (first.numel(), first.shape[1], 1))
+    return torch.stack(channels)
 
 
 def product(a: Channels, b: Channels, layout: JetLayout) -> Channels:
-    """Jets of a b, elementwise, by Leibniz' rule: d_alpha (a b) = sum over the subsets beta of alpha of d_beta a d_rest b.
+    """Jets of a b, elementwise, by Leibniz' rule.
+
+    d_alpha (a b) = sum over the subsets beta of alpha of d_beta a d_(alpha - beta) b.
 
     Args:
         a: Jets of a.
@@ -195,7 +241,10 @@ def product(a: Channels, b: Channels, layout: JetLayout) -> Channels:
 
 @cache
 def _leibniz(layout):
-    """By channel, ((channel of a, channel of b, multiplicity), ...) over the proper subsets; for the value the value."""
+    """By channel, ((channel of a, channel of b, multiplicity), ...) over the proper subsets.
+
+    Of the value, the value itself.
+    """
     place = {alpha: c for c, alpha in enumerate(layout.derivatives)}
     table = [((0, 0, 1),)]
     for alphas in layout.members[1:]:
@@ -258,7 +307,8 @@ def function_jets(
         layout: The channels.
 
     Returns:
-        Channels (N, M), none of them None. Cost O(2^order) of the function's for each derivative of the highest order.
+        Channels (N, M), none of them None. For each derivative of the highest order they cost
+        2^order evaluations of the function.
     """
     known = {}
     # From the highest order down: a nested derivative brings along all those that it contains.

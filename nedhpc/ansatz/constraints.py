@@ -1,4 +1,4 @@
-"""Hard conditions: output layers that make u satisfy conditions exactly. They hold no parameters. Local."""
+"""Hard conditions: output layers, without parameters, by which u satisfies conditions exactly."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class HardCondition(Layer):
     lift: Function
     """Maps points (N, D) to (N, M), torch, smooth in the domain."""
     distance: Function
-    """Maps points (N, D) to (N, M) or (N, 1), torch, smooth; 1 for an output without a condition."""
+    """Maps points (N, D) to (N, M) or (N, 1), torch, smooth; 1 if an output has no condition."""
 
     def push(self, channels: Channels, push: Push) -> Channels:
         lift, distance = (

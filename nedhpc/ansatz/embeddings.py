@@ -12,8 +12,15 @@ from nedhpc.ansatz.algebra import Channels, compose, concatenate
 from nedhpc.ansatz.layers import Layer, Push
 
 
+class Embedding(Layer):
+    """A layer that stands before a network's first layer."""
+
+    width: int
+    """The number of entries for each point."""
+
+
 @dataclass(frozen=True, eq=False)
-class Waves(Layer):
+class Waves(Embedding):
     """(cos(B x), sin(B x), the coordinates that are passed on)."""
 
     B_FD: np.ndarray
@@ -22,7 +29,6 @@ class Waves(Layer):
 
     @property
     def width(self) -> int:
-        """The number of entries for each point."""
         return 2 * len(self.B_FD) + len(self.passed)
 
     def push(self, channels: Channels, push: Push) -> Channels:
@@ -31,6 +37,22 @@ class Waves(Layer):
         waves = [compose(wave, z, push.layout) for wave in (cos, sin)]
         rest = [None if v is None else v[:, list(self.passed)] for v in channels]
         return concatenate([*waves, rest], len(push.x_ND))
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Embedding):
+    """Embeddings one after the other, e.g. Fourier features of a periodic embedding."""
+
+    parts: tuple[Embedding, ...]
+
+    @property
+    def width(self) -> int:
+        return self.parts[-1].width
+
+    def push(self, channels: Channels, push: Push) -> Channels:
+        for part in self.parts:
+            channels = part.push(channels, push)
+        return channels
 
 
 def periodic(periods: Sequence[float | None], harmonics: int = 2) -> Waves:
@@ -54,7 +76,9 @@ def periodic(periods: Sequence[float | None], harmonics: int = 2) -> Waves:
 
 
 def fourier(num_inputs: int, num_features: int, scale: float, seed: int) -> Waves:
-    """Random Fourier features cos(B x), sin(B x), B = scale N(0, 1) fixed by the seed (Tancik et al. 2020).
+    """Random Fourier features cos(B x), sin(B x) with a fixed B = scale N(0, 1).
+
+    Reference: Tancik et al. 2020, without their factor 2 pi.
 
     Args:
         num_inputs: D, or the width of what is embedded.

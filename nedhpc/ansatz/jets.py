@@ -1,12 +1,14 @@
 """Jets: the values and derivatives in x of u that an energy uses, by name and by channel. Local.
 
-A jet tensor `j_NCM` holds, for N points and M outputs, C channels. A channel is a derivative, given by its multi-index (a
-sorted tuple of coordinate numbers; the value is the empty one), or a named sum of derivatives of the same order.
-Names are `u`, `u_x`, `u_xy`, `u_xxxx`, `grad_u`, `lap_u` (sum of u_ii) and `bilap_u` (sum of u_iijj).
+A jet tensor `j_NCM` holds, for N points and M outputs, C channels. A channel is a derivative,
+given by its multi-index (a sorted tuple of coordinate numbers; the value is the empty one), or a
+named sum of derivatives of the same order. Names are `values`, `u`, `u_x`, `u_xy`, `u_xxxx`,
+`grad_u`, `lap_u` (sum of u_ii) and `bilap_u` (sum of u_iijj).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import torch
@@ -16,43 +18,44 @@ from nedhpc.errors import UsageError
 MultiIndex = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JetLayout:
     """Which channels a term needs, and under which names it finds them."""
 
     derivatives: tuple[MultiIndex, ...]
-    """Multi-indices, each with all those that it contains, by order: the chain rule needs them. The first is the value."""
+    """Multi-indices by order, the value first.
+
+    With each are all those that it contains, since the chain rule needs them.
+    """
     sums: tuple[tuple[MultiIndex, ...], ...]
-    """Sums of derivatives; they follow the derivatives. What a sum's members contain is among the derivatives, they are not."""
+    """Sums of derivatives, by their members; these channels follow the derivatives.
+
+    All that a member contains is among the derivatives, but the members need no channels.
+    """
     entries: tuple[tuple[str, int | tuple[int, ...], int], ...]
     """(name, channel or channels, output) for each jet that the term named."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the jets, as the term uses them."""
-        return tuple(name for name, _, _ in self.entries)
-
-    @property
+    @cached_property
     def num_channels(self) -> int:
         return len(self.derivatives) + len(self.sums)
 
-    @property
+    @cached_property
     def members(self) -> tuple[tuple[MultiIndex, ...], ...]:
         """By channel, the multi-indices whose sum it is."""
         return (*((alpha,) for alpha in self.derivatives), *self.sums)
 
-    @property
+    @cached_property
     def order(self) -> int:
         """The highest order of a derivative."""
         return max(len(alphas[0]) for alphas in self.members)
 
-    @property
-    def named_channels(self) -> set[int]:
-        """The channels that the term can see: those that it named, and the values. A residual depends on no other."""
-        named = {0}
+    @cached_property
+    def named_channels(self) -> frozenset[int]:
+        """The channels that the term named; a residual depends on no other."""
+        named = set()
         for _, channel, _ in self.entries:
             named.update(channel if isinstance(channel, tuple) else (channel,))
-        return named
+        return frozenset(named)
 
     def view(self, j_NCM: torch.Tensor) -> "JetView":
         """The jets by name: `.u` has shape (N,), `.grad_u` (N, d), `.values` (N, M).
@@ -71,38 +74,45 @@ class JetView:
     """Jets of a tensor as attributes."""
 
     def __init__(self, layout: JetLayout, j_NCM: torch.Tensor):
-        self._j_NCM = j_NCM
+        self._layout, self._j_NCM = layout, j_NCM
         self._entries = {name: (channel, output) for name, channel, output in layout.entries}
 
     @property
     def values(self) -> torch.Tensor:
-        """All outputs, (N, M)."""
+        """All outputs, (N, M), if an output or `values` was declared."""
+        if 0 not in self._layout.named_channels:
+            self._refuse("values")
         return self._j_NCM[:, 0]
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._entries:
-            declared = ", ".join(self._entries) or "none"
-            raise UsageError(
-                f"jet {name!r} was not declared (declared: {declared}); add it to the term's jets: "
-                f"jets=({', '.join(repr(jet) for jet in (*self._entries, name))},)"
-            )
+            self._refuse(name)
         channel, output = self._entries[name]
         return self._j_NCM[:, list(channel) if isinstance(channel, tuple) else channel, output]
+
+    def _refuse(self, name):
+        remedy = ", ".join(repr(jet) for jet in (*self._entries, name))
+        raise UsageError(
+            f"jet {name!r} was not declared (declared: {', '.join(self._entries) or 'none'}); "
+            f"add it to the term's jets: jets=({remedy},)"
+        )
 
 
 def parse(names: Iterable[str], outputs: Sequence[str], coordinates: Sequence[str]) -> JetLayout:
     """The channels that jets `names` need.
 
     Args:
-        names: Names of jets.
+        names: Names of jets; `values` stands for the values of all outputs.
         outputs: Names of the problem's outputs.
-        coordinates: Names of the coordinates. Laplacian, bilaplacian and gradient are those in space: they leave out t.
+        coordinates: Names of the coordinates. Laplacian, bilaplacian and gradient are those in
+            space: they leave out t.
 
     Raises:
         UsageError: A name is not a jet's; the message shows the allowed forms.
     """
+    names = [jet for name in names for jet in (outputs if name == "values" else (name,))]
     wanted = [(name, *_channels_of(name, outputs, coordinates)) for name in names]
     sums = {alphas for _, _, kinds in wanted for alphas in kinds if len(alphas) > 1}
     single = {alphas[0] for _, _, kinds in wanted for alphas in kinds if len(alphas) == 1}
@@ -146,7 +156,8 @@ def _channels_of(name, outputs, coordinates):
     u, x, z = outputs[0], coordinates[0], coordinates[-1]
     raise UsageError(
         f"jet {name!r} is unknown; with outputs {', '.join(outputs)} and coordinates "
-        f"{', '.join(coordinates)} a jet is e.g. {u}, {u}_{x}, {u}_{x}{z}, grad_{u}, lap_{u} or bilap_{u}"
+        f"{', '.join(coordinates)} a jet is e.g. {u}, {u}_{x}, {u}_{x}{z}, grad_{u}, lap_{u} or "
+        f"bilap_{u}"
     )
 
 

@@ -1,8 +1,9 @@
-"""Layers: what an ansatz is a chain of. Each pushes jets of any order from its input to its output. Local.
+"""Layers, of which an ansatz is a chain: each pushes jets of any order to its output. Local.
 
-A new layer is one class with `push`, written with `compose`, `product`, `concatenate` of the algebra or with plain torch
-operations on the channels. It needs no reverse sweep: autograd runs one, and parameter rows are read from the cotangents
-at the outputs of the Linear layers, which hold all parameters.
+A new layer is one class with `push`, written with `compose`, `product`, `concatenate` of the
+algebra or with plain torch operations on the channels. It needs no reverse sweep: autograd runs
+one, and parameter rows are read from the cotangents at the outputs of the Linear layers, which
+hold all parameters.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from nedhpc.ansatz.activations import Derivatives
-from nedhpc.ansatz.algebra import Channels, compose
+from nedhpc.ansatz.algebra import Channels, compose, side_by_side
 from nedhpc.ansatz.jets import VALUES, JetLayout
 from nedhpc.ansatz.layout import Block
 
@@ -33,7 +34,7 @@ class Push:
     x_ND: torch.Tensor
     theta_P: torch.Tensor | None = None
     tape: list[Tap] | None = None
-    """Filled by Linear layers if parameter rows are wanted; the jets are then differentiated once, in reverse."""
+    """Filled by Linear layers if rows are wanted; the jets are differentiated once, in reverse."""
 
     @property
     def once(self) -> bool:
@@ -44,7 +45,12 @@ class Layer:
     """A map of jets: subclasses define `push`."""
 
     def push(self, channels: Channels, push: Push) -> Channels:
-        """Jets of the layer's output from those of its input, by channel (N, width), (1, width) or None."""
+        """Jets of the layer's output.
+
+        Args:
+            channels: Jets of its input, see the module `algebra` for their form.
+            push: The layout, the points and theta.
+        """
         raise NotImplementedError
 
     def __call__(self, h_NI: torch.Tensor, x_ND: torch.Tensor | None = None) -> torch.Tensor:
@@ -79,7 +85,8 @@ class Linear(Layer):
     def push(self, channels: Channels, push: Push) -> Channels:
         W, b = self.weight.of(push.theta_P), self.bias.of(push.theta_P)
         N = len(push.x_ND)
-        # Channels with a row for each point go through one matrix product; the constant ones cost nothing.
+        # Channels with a row for each point go through one matrix product; the constant ones cost
+        # nothing.
         whole = [c for c, v in enumerate(channels) if v is not None and len(v) == N]
         h = [channels[c] for c in whole]
         z = [None if v is None or len(v) == N else v @ W.T for v in channels]
@@ -111,14 +118,18 @@ class _Affine(torch.autograd.Function):
     def forward(ctx, W, b, *h):
         ctx.set_materialize_grads(False)
         ctx.W = W
-        return tuple(_affine(W, b, h))
+        if len(h) == 1:
+            return (torch.addmm(b, h[0], W.T),)
+        z = side_by_side(h) @ W.T
+        z[0] += b
+        return z.unbind(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *z_bar):
         live = [c for c, v in enumerate(z_bar) if v is not None]
         h_bar = [None] * len(z_bar)
-        pulled = torch.stack([z_bar[c] for c in live]) @ ctx.W
+        pulled = side_by_side([z_bar[c] for c in live]) @ ctx.W
         for c, v in zip(live, pulled.unbind(0), strict=True):
             h_bar[c] = v
         return None, None, *h_bar

@@ -1,18 +1,21 @@
-"""Jets at theta together with their parameter Jacobian, read from the cotangents at the Linear layers. Local."""
+"""Jets and their parameter Jacobian, read from the cotangents at the Linear layers. Local."""
 
 from collections.abc import Iterator
 
 import torch
 
-from nedhpc.ansatz.algebra import Channels
+from nedhpc.ansatz.algebra import Channels, side_by_side
 from nedhpc.ansatz.layers import Tap
 
 
 class Linearisation:
-    """Jets `j_NCM` at theta, and their parameter Jacobian by sample (`rows`), transposed (`vjp`) and forward (`jvp`).
+    """Jets `j_NCM` at theta and their parameter Jacobian.
 
-    A Linear layer z = W h + b has, for each point, d/dW = sum over the channels c of zbar_c h_c^T and d/db = zbar_0, if
-    zbar_c is the cotangent of channel c of z. Autograd finds all zbar in one reverse sweep.
+    It is there by sample (`rows`), transposed (`vjp`) and forward (`jvp`).
+
+    A Linear layer z = W h + b has, for each point, d/dW = sum over the channels c of zbar_c h_c^T
+    and d/db = zbar_0, if zbar_c is the cotangent of channel c of z. Autograd finds all zbar in
+    one reverse sweep.
     """
 
     def __init__(self, network, theta_P, x_ND, layout, u: Channels, tape: list[Tap]):
@@ -22,7 +25,7 @@ class Linearisation:
 
     @property
     def tape_bytes(self) -> int:
-        """Bytes that it holds, estimated: the jets and the activation's derivatives before and after each layer."""
+        """Bytes that it holds, estimated: jets and derivatives of activations of each layer."""
         return 6 * len(self.x_ND) * self.network.point_bytes(self.layout)
 
     def rows(self, seed_NCM: torch.Tensor, out: torch.Tensor, columns: slice | None = None):
@@ -59,13 +62,19 @@ class Linearisation:
 
     def _weight_rows(self, tap, z_bar, block_NOI):
         if tap.h[0] is self.x_ND:  # x, whose derivatives are unit vectors: no products needed
-            torch.mul(z_bar[0].unsqueeze(2), self.x_ND.unsqueeze(1), out=block_NOI)
+            if 0 in z_bar:
+                torch.mul(z_bar[0].unsqueeze(2), self.x_ND.unsqueeze(1), out=block_NOI)
+            else:
+                block_NOI.zero_()
             for c, v in z_bar.items():
                 if c:
                     block_NOI[:, :, self.layout.derivatives[c][0]] += v
+        elif not z_bar:
+            block_NOI.zero_()
         else:
             h = self._entering(tap, z_bar)
-            block_NOI.copy_(torch.bmm(torch.stack([*z_bar.values()], 2), torch.stack(h, 1)))
+            z_CNO, h_CNI = side_by_side([*z_bar.values()]), side_by_side(h)
+            block_NOI.copy_(torch.bmm(z_CNO.permute(1, 2, 0), h_CNI.transpose(0, 1)))
 
     def _entering(self, tap, z_bar):
         """The layer's input in the channels of z_bar, one row for each point."""
@@ -74,13 +83,16 @@ class Linearisation:
     def factors(self, seed_KNCM: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The rows of K seeds as sums of outer products: [(zbar_RCH, h_RCI)] by layer, R = K N.
 
-        What row r, of the seed (k, n), holds for a layer's weight and bias is the sum over its channels of the outer products
-        of zbar[r, c] and h[r, c]; the last entry of h belongs to the bias: 1 for the value, 0 for the other channels.
+        What row r, of the seed (k, n), holds for a layer's weight and bias is the sum over its
+        channels of the outer products of zbar[r, c] and h[r, c]; the last entry of h belongs to
+        the bias: 1 for the value, 0 for the other channels.
         """
         swept = [list(self._cotangents(seed_NCM, self._tape)) for seed_NCM in seed_KNCM]
         found = []
         for layer in zip(*swept, strict=True):
             tap, channels = layer[0]
+            if not channels:
+                continue
             h = [
                 torch.nn.functional.pad(v, (0, 1), value=float(c == 0)).repeat(len(seed_KNCM), 1)
                 for c, v in zip(channels, self._entering(tap, channels), strict=True)
@@ -99,32 +111,35 @@ class Linearisation:
         """sum_n rows(seed)[n], (P,), without the rows."""
         g_P = torch.zeros_like(self.theta_P)
         for tap, z_bar in self._cotangents(seed_NCM, self._tape):
-            g_P[tap.linear.bias.offset : tap.linear.bias.end] = z_bar[0].sum(0)
+            if 0 in z_bar:
+                tap.linear.bias.of(g_P).copy_(z_bar[0].sum(0))
             block = tap.linear.weight.of(g_P)
             if tap.h[0] is self.x_ND:
-                block += z_bar[0].T @ self.x_ND
                 for c, v in z_bar.items():
                     if c:
                         block[:, self.layout.derivatives[c][0]] += v.sum(0)
-            else:
+                    else:
+                        block += v.T @ self.x_ND
+            elif z_bar:
                 h = self._entering(tap, z_bar)
                 block += torch.cat([*z_bar.values()]).T @ torch.cat(h)
         return g_P
 
     def _cotangents(self, seed_NCM, taps) -> Iterator[tuple[Tap, dict[int, torch.Tensor]]]:
-        """(tap, {channel: zbar (N, out)}) for each tap; a channel that nothing depends on is missing, the value never is."""
+        """(tap, {channel: zbar (N, out)}) for each tap.
+
+        A channel is missing if no named jet depends on it.
+        """
         named = self.layout.named_channels
         live = [
             c for c, v in enumerate(self._u) if c in named and v is not None and v.requires_grad
         ]
         z = [v for tap in taps for v in tap.z if v is not None]
-        bars = torch.autograd.grad(
-            [self._u[c] for c in live],
-            z,
-            [seed_NCM[:, c] for c in live],
-            retain_graph=True,
-            allow_unused=True,
-        )
+        u, seeds = [self._u[c] for c in live], [seed_NCM[:, c] for c in live]
+        if u and z:
+            bars = torch.autograd.grad(u, z, seeds, retain_graph=True, allow_unused=True)
+        else:  # jets that vanish, such as the Laplacian of a linear function
+            bars = [None] * len(z)
         bars = iter(bars)
         for tap in taps:
             by_channel = {c: next(bars) for c, v in enumerate(tap.z) if v is not None}

@@ -1,4 +1,4 @@
-"""The multilayer perceptron: a chain of layers on a flat parameter vector, its initial parameters and its features. Local."""
+"""The multilayer perceptron, a chain of layers on a flat parameter vector. Local."""
 
 import itertools
 from math import sqrt
@@ -9,18 +9,20 @@ import torch
 from nedhpc.ansatz.activations import ACTIVATIONS
 from nedhpc.ansatz.algebra import coordinates
 from nedhpc.ansatz.constraints import HardCondition
-from nedhpc.ansatz.embeddings import Waves
+from nedhpc.ansatz.embeddings import Embedding
 from nedhpc.ansatz.jets import JetLayout
 from nedhpc.ansatz.layers import Activation, Layer, Linear, Push
 from nedhpc.ansatz.layout import block_layout
 from nedhpc.ansatz.linearisation import Linearisation, stacked
 
 FACTOR_OVERHEAD = 40
-"""Cost of multiplying and adding two products by factors, in multiplications of a matrix product."""
+"""Cost of multiplying and adding two products by factors, in multiplications of a product."""
 
 
 class MLP:
-    """Multilayer perceptron u(x; theta) with M outputs; theta holds each layer's weight (out, in), then its bias.
+    """Multilayer perceptron u(x; theta) with M outputs.
+
+    theta holds each layer's weight (out, in), then its bias (out,).
 
     Args:
         num_inputs: D, the number of coordinates.
@@ -41,7 +43,7 @@ class MLP:
         activation: str = "tanh",
         init: str = "glorot",
         init_scale: float = 1.0,
-        embedding: Waves | None = None,
+        embedding: Embedding | None = None,
         constraint: HardCondition | None = None,
     ):
         self.embedding, self.init, self.init_scale = embedding, init, init_scale
@@ -63,8 +65,8 @@ class MLP:
     def initial(self, seed: int) -> np.ndarray:
         """theta_0 (P,), float64, a function of the seed only.
 
-        `glorot`: weights N(0, 2 / (fan_in + fan_out)), biases zero (Glorot and Bengio 2010); `uniform`: both uniform in
-        +- 1 / sqrt(fan_in); times init_scale.
+        `glorot`: weights N(0, 2 / (fan_in + fan_out)), biases zero (Glorot and Bengio 2010);
+        `uniform`: both uniform in +- 1 / sqrt(fan_in); times init_scale.
         """
         rng = np.random.Generator(np.random.Philox(key=seed))
         theta = np.zeros(self.num_parameters)
@@ -82,8 +84,8 @@ class MLP:
     def features(self, seed: int, scale: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """theta (P,) with a random first layer whose units are centred in the box [low, high] of x.
 
-        w = scale N(0, 1), b = -w . e(x_c) with e the embedding; deeper hidden layers keep the `initial` draw, the last layer
-        is zero.
+        w = scale N(0, 1), b = -w . e(x_c) with e the embedding; deeper hidden layers keep the
+        `initial` draw, the last layer is zero.
         """
         theta = self.initial(seed)
         rng = np.random.Generator(np.random.Philox(key=(seed, 1)))
@@ -103,7 +105,7 @@ class MLP:
         return 8 * layout.num_channels * (embedded + sum(self.widths[1:]))
 
     def factor_cost(self) -> int:
-        """Multiplications for an entry of A A^T by `Linearisation.factors`, for each pair of channels."""
+        """Multiplications for an entry of A A^T by factors, for each pair of channels."""
         return sum(
             fan_in + 1 + fan_out + FACTOR_OVERHEAD
             for fan_in, fan_out in itertools.pairwise(self.widths)

@@ -7,7 +7,7 @@ import torch
 
 from nedhpc.ansatz.algebra import function_jets
 from nedhpc.ansatz.constraints import HardCondition
-from nedhpc.ansatz.embeddings import Waves
+from nedhpc.ansatz.embeddings import Embedding
 from nedhpc.ansatz.jets import JetLayout
 from nedhpc.ansatz.layout import block_layout
 from nedhpc.ansatz.linearisation import stacked
@@ -18,7 +18,8 @@ class ModuleNetwork:
     """u = module(x) for a torch module on (N, D) -> (N, M), each point by itself.
 
     Args:
-        module: The module; its parameters are evolved. With an embedding it gets the embedded points.
+        module: The module; its parameters are evolved. With an embedding it gets the embedded
+            points.
         num_outputs: M.
         embedding: What the module gets instead of x.
         constraint: Makes u satisfy conditions exactly.
@@ -34,7 +35,7 @@ class ModuleNetwork:
         self,
         module: torch.nn.Module,
         num_outputs: int,
-        embedding: Waves | None = None,
+        embedding: Embedding | None = None,
         constraint: HardCondition | None = None,
     ):
         self.module, self.num_outputs = module.double(), num_outputs
@@ -45,7 +46,7 @@ class ModuleNetwork:
         self.num_parameters = self.layout[-1].end
 
     def initial(self, seed: int) -> np.ndarray:
-        """The module's own initial parameters, (P,), float64; `seed` was set before it was built."""
+        """The module's own initial parameters (P,), float64; `seed` was set before it was built."""
         parameters = [p.detach().reshape(-1) for p in self.module.parameters()]
         return torch.cat(parameters).double().cpu().numpy()
 
@@ -67,7 +68,10 @@ class ModuleNetwork:
         return stacked(function_jets(lambda x: self.values(theta_P, x), x_ND, layout), len(x_ND))
 
     def _place(self, theta_P):
-        """Bring the module's own tensors (buffers matter) to theta's device and dtype; never inside a transform."""
+        """Bring the module's buffers and parameters to theta's device and dtype.
+
+        Never inside a transform of torch.func.
+        """
         own = next(self.module.parameters())
         if (own.device, own.dtype) != (theta_P.device, theta_P.dtype):
             self.module.to(theta_P.device, theta_P.dtype)

@@ -7,11 +7,10 @@ from nedhpc.rows.gather import HOLD_BYTES
 
 SWEEP_COPIES = 10
 """Sets of a chunk's jets that a sweep holds at once, about."""
+FORWARD_COPIES = 7
+"""Further sets in a product A v with rows that are not held: it pushes jets again."""
 METRIC_SQUARES = 3
-"""P x P matrices beside the solver's in a metric with a matrix:
-
-R_M, a copy in transit, a factor.
-"""
+"""P x P matrices of a dense metric: R_M, a copy in transit, a factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,12 @@ class Size:
         return self.held_bytes or 8 * min(self.chunk, self.local_rows) * self.num_parameters
 
     @property
+    def jet_bytes(self) -> int:
+        """Bytes of one set of a chunk's jets."""
+        return min(self.chunk, self.local_rows) * self.point_bytes
+
+    @property
     def other_bytes(self) -> int:
         """Bytes beside the rows and the solver: jets of a chunk, matrices of the metric."""
-        jets = SWEEP_COPIES * min(self.chunk, self.local_rows) * self.point_bytes
-        return jets + (8 * METRIC_SQUARES * self.num_parameters**2 if self.dense_metric else 0)
+        metric = 8 * METRIC_SQUARES * self.num_parameters**2 if self.dense_metric else 0
+        return SWEEP_COPIES * self.jet_bytes + metric

@@ -17,7 +17,7 @@ from nedhpc.parallel.comm import broadcast, total, tree_reduce
 from nedhpc.rows.base import RowOperator
 from nedhpc.rows.held import dense
 from nedhpc.solvers.base import LeastSquares, SolveInfo, to_numpy
-from nedhpc.solvers.cost import Cost, Size
+from nedhpc.solvers.cost import FORWARD_COPIES, Cost, Size
 from nedhpc.solvers.tsqr import local_triangle, merge
 
 SEED = 2110_02820
@@ -93,8 +93,9 @@ class Krylov(LeastSquares):
     def cost(cls, size: Size) -> Cost:
         N, P = size.local_rows, size.num_parameters
         columns = 8 * 3 * min(size.rank, P) * (N + P)
+        rows = 2 * size.held_bytes or FORWARD_COPIES * size.jet_bytes
         return Cost(
-            2 * size.held_bytes + columns + size.other_bytes,
+            rows + columns + size.other_bytes,
             8 * N * P * (size.rank + size.max_iterations),
         )
 

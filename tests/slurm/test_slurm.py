@@ -194,8 +194,8 @@ def test_run(slurm, config, uninterrupted, launcher, tmp_path):
         re.search(r"^rank 0 on \S+, local rank 0 of 2, 1 thread on", text, re.M)
         and "rank 1 on" in text
     )
-    _, _, about, _ = checkpoint.newest(tmp_path / "run")
-    assert about["provenance"]["slurm_job_id"] == submitted
+    _, _, record, _ = checkpoint.newest(tmp_path / "run")
+    assert record.provenance["slurm_job_id"] == submitted
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun"])
@@ -211,8 +211,8 @@ def test_signal_checkpoint_requeue_same_result(slurm, config, uninterrupted, lau
     stopped_at = int(re.search(r"^stopped  step (\d+)", text, re.M)[1])
     assert 2 <= stopped_at < 40  # the signal came after the checkpoints of steps 0 and 2
     assert np.array_equal(final(tmp_path / "run", 40), uninterrupted)
-    _, _, about, _ = checkpoint.newest(tmp_path / "run")
-    assert about["provenance"]["slurm_restart_count"] == "1"
+    _, _, record, _ = checkpoint.newest(tmp_path / "run")
+    assert record.provenance["slurm_restart_count"] == "1"
 
 
 def test_restarts_without_progress_end_with_an_error(slurm, config, tmp_path):
