@@ -256,6 +256,8 @@ def with_petsc_options(table, petsc_options):
 def resolve(table, section, key, folder):
     """Make a file named in the config absolute."""
     value = table.get(section, {}).get(key) if isinstance(table.get(section), dict) else None
+    if isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{section}.{key} = {value!r}: a file name has no null character")
     if isinstance(value, str) and value and (":" in value or key in ("file", "initial")):
         file, colon, rest = value.rpartition(":") if key == "name" else (value, "", "")
         table[section][key] = str((folder / file).resolve()) + colon + rest
