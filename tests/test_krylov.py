@@ -38,7 +38,7 @@ def ned_rows(comm, steps=5, hidden=(20, 20)):
         sampling={"interior": 225, "boundary": 40, "rule": "grid"},
     )
     theta = march(case, parameters(case), 1.0, steps, "ptc")
-    return case.energy.rows(theta, case.flow.sample)
+    return case.plan.energy.linearise(theta, case.flow.sample)
 
 
 @pytest.mark.parametrize("damping", [1e-4, 1e-8])

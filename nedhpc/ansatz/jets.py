@@ -35,6 +35,11 @@ class JetLayout:
     entries: tuple[tuple[str, int | tuple[int, ...], int], ...]
     """(name, channel or channels, output) for each jet that the term named."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the jets, as the term uses them."""
+        return tuple(name for name, _, _ in self.entries)
+
     @cached_property
     def num_channels(self) -> int:
         return len(self.derivatives) + len(self.sums)
