@@ -92,7 +92,11 @@ class Linearisation:
         for layer in zip(*swept, strict=True):
             tap, channels = layer[0]
             if not channels:
-                continue
+                # Nothing depends on this layer. It keeps its place, since the layers of two terms
+                # are paired.
+                out = tap.linear.weight.shape[0]
+                channels = {0: self.theta_P.new_zeros(len(self.x_ND), out)}
+                layer = [(tap, channels)] * len(seed_KNCM)
             h = [
                 torch.nn.functional.pad(v, (0, 1), value=float(c == 0)).repeat(len(seed_KNCM), 1)
                 for c, v in zip(channels, self._entering(tap, channels), strict=True)
