@@ -70,7 +70,10 @@ def test_error_of_one_rank_alone_ends_the_job(tmp_path):
     begun = time.monotonic()
     code, _, err = finish(process, 90)
     assert (
-        code != 0 and "only here" in err and "only rank 1 failed" in err and time.monotonic() - begun < 60
+        code != 0
+        and "only here" in err
+        and "only rank 1 failed" in err
+        and time.monotonic() - begun < 60
     )
 
 
