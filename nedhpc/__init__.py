@@ -1,14 +1,14 @@
-"""nedhpc: trains neural networks by evolving their parameters along the descent flow of an energy."""
+"""nedhpc trains neural networks by evolving their parameters along the descent flow of an energy."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what type checkers and editors see of the names in _WHERE
     from nedhpc.ansatz.layers import Layer
     from nedhpc.api import Outcome, load, run
-    from nedhpc.config import Config
+    from nedhpc.config import Config, Section
     from nedhpc.domains.base import Domain, Part
     from nedhpc.domains.box import Box, SpaceTime
     from nedhpc.domains.periodic import Periodic
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nedhpc.running.observers import Observer, Stop
     from nedhpc.steppers.base import StepInfo, StepRule
 
-_MODULE_OF = {
+_WHERE = {
     "Box": "nedhpc.domains.box",
     "Config": "nedhpc.config",
     "CrossEntropy": "nedhpc.problems.terms",
@@ -35,6 +35,7 @@ _MODULE_OF = {
     "Periodic": "nedhpc.domains.periodic",
     "Problem": "nedhpc.problems.base",
     "Residual": "nedhpc.problems.terms",
+    "Section": "nedhpc.config",
     "Solution": "nedhpc.postprocess.solution",
     "SpaceTime": "nedhpc.domains.box",
     "StepInfo": "nedhpc.steppers.base",
@@ -63,6 +64,7 @@ __all__ = [
     "Periodic",
     "Problem",
     "Residual",
+    "Section",
     "Solution",
     "SpaceTime",
     "StepInfo",
@@ -79,6 +81,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `nedhpc --help` needs neither torch nor MPI."""
-    if name in _MODULE_OF:
-        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'nedhpc' has no attribute {name!r}")

@@ -39,7 +39,9 @@ class Section(BaseModel):
 
 
 class ProblemTable(Section):
-    """[problem]: a catalogue name or "file.py:Class"; the other keys are options of that problem's constructor."""
+    """[problem]: a catalogue name or "file.py:Class"; the other keys are options of that problem's
+    constructor.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
@@ -86,7 +88,9 @@ class Network(Section):
 
 
 class ResidualTable(Section):
-    """Rule `residual`: a point of the pool is chosen in proportion to |r|^power / mean |r|^power + floor."""
+    """Rule `residual`: a point of the pool is chosen in proportion to |r|^power / mean |r|^power +
+    floor.
+    """
 
     power: Positive = 1.0
     floor: Positive = 1.0
@@ -139,20 +143,30 @@ class Sampling(Section):
 
 class FlowTable(Section):
     metric: str = "euclidean"
-    """Name of a metric of the parameters: euclidean, l2, h1, energy, or a class of the user's own."""
+    """Name of a metric of the parameters:
+
+    euclidean, l2, h1, energy, or a class of the user's own.
+    """
     metric_eps: Positive = 1e-6
-    """Tikhonov parameter eps of the metric, M = B^T B + eps I. The metric euclidean does not use it."""
+    """Tikhonov parameter eps of the metric, M = B^T B + eps I.
+
+    The metric euclidean does not use it.
+    """
 
 
 class Stepper(Section):
-    """[stepper]: the other keys are tables of settings by stepper name, [stepper.ptc]; `steppers.settings` validates them."""
+    """[stepper]: the other keys are tables of settings by stepper name, [stepper.ptc];
+    `steppers.settings` validates them.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str = "ptc"
-    """A step rule of nedhpc (ptc, spring, sgd, adam, lbfgs) or a type of PETSc's TS (rk, bdf, ...)."""
+    """A step rule of nedhpc (ptc, spring, sgd, adam, lbfgs) or a type of PETSc's TS (rk, bdf, ...).
+    """
     dt: Positive = 1.0
-    """First time step, or the fixed one. ptc: the first pseudo-time step. sgd, adam and lbfgs use their own lr instead.
-    If a step of a PETSc type gives a non-finite energy, the run restarts from the last good state with dt / 4."""
+    """First time step, or the fixed one. ptc: the first pseudo-time step. sgd, adam and lbfgs use
+    their own lr instead. If a step of a PETSc type gives a non-finite energy, the run restarts from
+    the last good state with dt / 4."""
     petsc_options: str = ""
     """PETSc options of the time stepper, as on a command line."""
 
@@ -161,7 +175,9 @@ class KrylovTable(Section):
     rank: Count = 100
     """Columns of the preconditioner's low-rank approximation."""
     rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    """The iteration ends where the residual, or LSQR's |A^T r| beside |A| |r|, has fallen by this factor."""
+    """The iteration ends where the residual, or LSQR's |A^T r| beside |A| |r|, has fallen by this
+    factor.
+    """
     max_iterations: Count = 200
 
 
@@ -226,7 +242,10 @@ class Config(Section):
 
 
 def read(path, overrides=(), petsc_options=()):
-    """The config table of a TOML file with `--set` overrides applied; paths in it become relative to the file's folder."""
+    """The config table of a TOML file with `--set` overrides applied;
+
+    paths in it become relative to the file's folder.
+    """
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text())
@@ -291,7 +310,10 @@ def override(table, overrides):
 
 
 def validate(table, source=None):
-    """The Config of a table; ConfigError with every mistake, its key path, what is allowed and the nearest right name."""
+    """The Config of a table;
+
+    ConfigError with every mistake, its key path, what is allowed and the nearest right name.
+    """
     try:
         return Config.model_validate(table)
     except ValidationError as error:

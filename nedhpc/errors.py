@@ -2,7 +2,10 @@
 
 
 class NedError(Exception):
-    """An expected failure, raised alike on every rank and printed once; `exit_code` is the process's."""
+    """An expected failure, raised alike on every rank and printed once;
+
+    `exit_code` is the process's.
+    """
 
     exit_code = 1
 

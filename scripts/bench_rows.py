@@ -44,8 +44,9 @@ class Rows:
             from nedhpc.ansatz import jets
             from nedhpc.ansatz.mlp import MLP
         except ImportError:  # the first edition
-            from nedhpc import jets
             from nedhpc.networks import MLP
+
+            from nedhpc import jets
         torch.set_default_dtype(torch.float64)
         self.mlp = MLP(dim, hidden, 1)
         self.theta_P = torch.as_tensor(self.mlp.initial(0))

@@ -1,4 +1,7 @@
-"""Points where the residual is large: the right probabilities, the same choice at any number of ranks, kept through a resume."""
+"""Points where the residual is large:
+
+the right probabilities, the same choice at any number of ranks, kept through a resume.
+"""
 
 import dataclasses
 
@@ -53,7 +56,10 @@ def test_largest_keys(comm, count, kind):
 
 
 def test_keys_draw_with_the_given_probabilities():
-    """The largest key falls on point i with probability p_i / sum p; the next of the rest likewise."""
+    """The largest key falls on point i with probability p_i / sum p;
+
+    the next of the rest likewise.
+    """
     p, num_draws = np.array([0.05, 0.1, 0.15, 0.7]), 4000
     order = np.array(
         [
@@ -108,7 +114,10 @@ def test_large_residuals_are_preferred_and_power_sharpens(comm):
 
 
 def test_weights_leave_the_energy_unbiased(comm):
-    """The mean over draws is the pool's own quadrature, within its standard error; equal weights would be far off."""
+    """The mean over draws is the pool's own quadrature, within its standard error;
+
+    equal weights would be far off.
+    """
     case = make_case(comm, problem=PEAK, sampling=sampled())
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
     chosen, equal, sobol, exact = [], [], [], []

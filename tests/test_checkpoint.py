@@ -1,4 +1,6 @@
-"""Checkpoint files: every byte is checked, nothing in them can crash or mislead, and what a resumed run may change."""
+"""Checkpoint files: every byte is checked, nothing in them can crash or mislead, and what a resumed
+run may change.
+"""
 
 import dataclasses
 import hashlib
@@ -66,7 +68,10 @@ def same(a, b):
 
 
 def reseal(path, change):
-    """Apply change(h5py.File) and give the file a right seal again: damage that a checksum cannot see."""
+    """Apply change(h5py.File) and give the file a right seal again:
+
+    damage that a checksum cannot see.
+    """
     image = path.with_suffix(".image")
     image.write_bytes(path.read_bytes()[SEAL_BYTES:])
     with h5py.File(image, "r+") as file:
@@ -159,16 +164,19 @@ def test_malformed_content_is_no_state(file, change):
 
 
 def test_random_damage_below_a_right_seal_crashes_nothing(file, tmp_path):
-    """As someone's own program might write it: HDF5 itself meets the damage. In a process of its own, which a crash would end."""
+    """As someone's own program might write it:
+
+    HDF5 itself meets the damage. In a process of its own, which a crash would end.
+    """
     content = file.read_bytes()
     code = (
-        "import sys, hashlib, random; from nedhpc.files import checkpoint; from nedhpc.files.sealed import seal; from nedhpc.errors import NotAStateError\n"
-        "content, random = open(sys.argv[1], 'rb').read()[512:], random.Random(3)\n"
-        "for _ in range(150):\n"
+        "import sys, hashlib, random; from nedhpc.files import checkpoint; from "
+        "nedhpc.files.sealed import seal; from nedhpc.errors import NotAStateError\ncontent, "
+        "random = open(sys.argv[1], 'rb').read()[512:], random.Random(3)\nfor _ in range(150):\n"
         "    damaged = bytearray(content)\n"
-        "    for _ in range(random.choice((1, 4, 40))): damaged[random.randrange(len(damaged))] = random.randrange(256)\n"
-        "    open(sys.argv[1], 'wb').write(seal(hashlib.sha256(damaged)) + damaged)\n"
-        "    try: checkpoint.read(sys.argv[1])\n"
+        "    for _ in range(random.choice((1, 4, 40))): damaged[random.randrange(len(damaged))] = "
+        "random.randrange(256)\n    open(sys.argv[1], 'wb').write(seal(hashlib.sha256(damaged)) + "
+        "damaged)\n    try: checkpoint.read(sys.argv[1])\n"
         "    except NotAStateError: pass\n"
     )
     done = subprocess.run(
@@ -354,8 +362,8 @@ def test_lock_refuses_a_second_job_and_ends_with_the_first(comm, folder):
     from mpi4py import MPI
 
     holder = (
-        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); f.write('host far, pid 5'); f.flush(); "
-        "print('held', flush=True); sys.stdin.read()"
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "f.write('host far, pid 5'); f.flush(); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holder, folder / ".lock"],

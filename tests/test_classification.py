@@ -1,4 +1,6 @@
-"""Cross-entropy terms: rows, gradient and curvature are the softmax's; accuracy is measured alike at any number of ranks."""
+"""Cross-entropy terms: rows, gradient and curvature are the softmax's; accuracy is measured alike
+at any number of ranks.
+"""
 
 import h5py
 import numpy as np
@@ -43,7 +45,8 @@ def test_rows_gradient_and_curvature_are_those_of_autograd():
     torch.testing.assert_close(
         case.plan.energy.gradient(theta, case.flow.sample)[0], g, rtol=1e-11, atol=1e-13
     )
-    # The Gauss-Newton Hessian sum_q w J^T (diag p - p p^T) J of the logits' Jacobian J; in the last layer it is the Hessian.
+    # The Gauss-Newton Hessian sum_q w J^T (diag p - p p^T) J of the logits' Jacobian J; in the last
+    # layer it is the Hessian.
     J = torch.func.jacrev(lambda theta: case.evaluation.u(theta, points.x_ND))(theta)
     p = torch.softmax(case.evaluation.u(theta, points.x_ND), 1)
     H = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
@@ -58,7 +61,10 @@ def test_rows_gradient_and_curvature_are_those_of_autograd():
 
 
 def test_residual_is_the_rows_line_through_the_base():
-    """What the second-order correction differentiates: Jacobian A at the base and second derivative L z_vv."""
+    """What the second-order correction differentiates:
+
+    Jacobian A at the base and second derivative L z_vv.
+    """
     case = make(MPI.COMM_SELF)
     theta, sample = torch.as_tensor(case.plan.ansatz.initial(0)), case.flow.sample
     rows = case.plan.energy.linearise(theta, sample)

@@ -33,7 +33,8 @@ def test_ready_configs_check(path, capsys):
 
 def test_all_errors_at_once(file, capsys):
     path = file(
-        '[problem]\nname = "poisson"\ndimm = 2\n[network]\nhiden = [3]\n[sampling]\nrule = "sobl"\ninterior = -3\n'
+        '[problem]\nname = "poisson"\ndimm = 2\n[network]\nhiden = [3]\n'
+        '[sampling]\nrule = "sobl"\ninterior = -3\n'
         '[solver]\nrtol = "x"\n[extra]\na = 1\n'
     )
     assert main(["check", str(path)]) == 2
@@ -71,7 +72,8 @@ def test_all_errors_at_once(file, capsys):
         ('[problem]\nname = "poisson"\n[run]\nmax_wall_time = "1h"\n', "HH:MM:SS"),
         ('[problem]\nname = "poisson"\n[sampling]\ngrow_draws = 9\n', "needs resample_every > 0"),
         (
-            '[problem]\nname = "poisson"\n[sampling]\ngrow_draws = 9\nresample_every = 1\ndata = 9\nrule = "grid"\n',
+            '[problem]\nname = "poisson"\n[sampling]\n'
+            'grow_draws = 9\nresample_every = 1\ndata = 9\nrule = "grid"\n',
             "make no grid",
         ),
         ('[problem]\nname = "poisson"\n[stepper]\ntype = "adma"\n', "allowed: ptc"),
@@ -103,5 +105,8 @@ def test_durations_and_overrides():
 
 
 def test_config_needs_neither_torch_nor_mpi():
-    code = "import sys, nedhpc.config, nedhpc.cli; assert not {'torch', 'mpi4py', 'petsc4py'} & set(sys.modules)"
+    code = (
+        "import sys, nedhpc.config, nedhpc.cli; "
+        "assert not {'torch', 'mpi4py', 'petsc4py'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

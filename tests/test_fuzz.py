@@ -1,4 +1,7 @@
-"""Configs of all kinds: a plan, or errors that a person can act on and exit 2; never a traceback."""
+"""Configs of all kinds:
+
+a plan, or errors that a person can act on and exit 2; never a traceback.
+"""
 
 import contextlib
 import datetime

@@ -1,4 +1,4 @@
-"""A Plan knows the rows, the memory and the method of a run before it starts, without MPI or PETSc."""
+"""A Plan knows rows, memory and method of a run before it starts, without MPI or PETSc."""
 
 import subprocess
 import sys
@@ -83,8 +83,9 @@ def test_importing_changes_nothing_in_the_process():
     code = """
 import signal, threading, warnings, torch
 def facts():
-    signals = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGPIPE)]
-    return torch.get_default_dtype(), torch.get_num_threads(), signals, list(warnings.filters), torch.is_grad_enabled()
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGPIPE)
+    signals, filters = [signal.getsignal(n) for n in numbers], list(warnings.filters)
+    return torch.get_default_dtype(), torch.get_num_threads(), signals, filters
 before = facts()
 import nedhpc
 for name in nedhpc.__all__: getattr(nedhpc, name)

@@ -34,7 +34,9 @@ class Ritz(nedhpc.Problem):
     domain = nedhpc.Box([0.0], [1.0])
     terms = [nedhpc.Density("ritz", on="interior", jets=("u", "grad_u")),
              nedhpc.Residual("wall", on="boundary", jets=("u",), weight=1e4)]
-    def ritz(self, x, j, c): return (j.grad_u ** 2).sum(1) / 2 - torch.pi ** 2 * torch.sin(torch.pi * x[:, 0]) * j.u
+    def ritz(self, x, j, c):
+        f = torch.pi ** 2 * torch.sin(torch.pi * x[:, 0])
+        return (j.grad_u ** 2).sum(1) / 2 - f * j.u
     def wall(self, x, j, c): return j.u
     def exact(self, x): return torch.sin(torch.pi * x[:, 0])
 class Pair(nedhpc.Problem):
@@ -83,7 +85,9 @@ def test_a_density_term(own, tmp_path):
 
 
 def test_density_rows_are_the_hessian(own):
-    """For a quadratic density and a linear network the rows' Gram matrix is the Hessian of the energy."""
+    """For a quadratic density and a linear network the rows' Gram matrix is the Hessian of the
+    energy.
+    """
     case = make_case(COMM, problem={"name": own("Ritz")}, network={"hidden": [4]})
     case.draw(0, None)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
@@ -122,7 +126,10 @@ def test_vector_outputs_and_residuals(own, tmp_path):
 
 
 def test_rows_are_the_jacobian_of_the_residual(own):
-    """Row by row, in the same order: the geodesic correction differentiates the one and solves with the other."""
+    """Row by row, in the same order:
+
+    the geodesic correction differentiates the one and solves with the other.
+    """
     case = make_case(
         COMM,
         problem={"name": own("Pair")},
@@ -167,7 +174,8 @@ def test_a_data_file(tmp_path, suffix):
             file["x"], file["y"] = x, y
     config = tmp_path / "case.toml"
     config.write_text(
-        f'[problem]\nname = "regression"\nfile = "data{suffix}"\ntargets = 2\n[network]\nhidden = [16]\n[run]\nmax_steps = 60\n'
+        f'[problem]\nname = "regression"\nfile = "data{suffix}"\ntargets = 2\n'
+        "[network]\nhidden = [16]\n[run]\nmax_steps = 60\n"
     )
     nedhpc.run(load(config), tmp_path / "run", COMM)
     facts = info(tmp_path / "run")
@@ -195,7 +203,8 @@ def test_bad_classes_are_refused(own, tmp_path):
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         problems.build({"name": f"{path}:X"})
     path.write_text(
-        'import nedhpc\nclass X(nedhpc.Problem):\n    domain = nedhpc.Box([0], [1])\n    terms = [nedhpc.Residual("pde", on="outside", weight=-1)]\n'
+        "import nedhpc\nclass X(nedhpc.Problem):\n    domain = nedhpc.Box([0], [1])\n"
+        '    terms = [nedhpc.Residual("pde", on="outside", weight=-1)]\n'
     )
     with pytest.raises(ConfigError) as error:
         problems.build({"name": f"{path}:X"})

@@ -1,4 +1,6 @@
-"""Whole runs: repeatable, resumable to the bit, the same at any number of ranks, readable afterwards."""
+"""Whole runs: repeatable, resumable to the bit, the same at any number of ranks, readable
+afterwards.
+"""
 
 import json
 

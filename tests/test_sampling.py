@@ -124,7 +124,10 @@ def test_config_rejects_redraws_of_a_grid():
 
 
 def test_sobol_redraws_are_even_and_independent():
-    """Every draw is as even as a Sobol set, and the draws' quadrature errors are independent: their mean falls like 1 / sqrt(draws)."""
+    """Every draw is as even as a Sobol set, and the draws' quadrature errors are independent:
+
+    their mean falls like 1 / sqrt(draws).
+    """
 
     def interior(rule, number):
         return draws(rule, 1, number, {"interior": 256})["interior"].numpy()

@@ -53,10 +53,7 @@ class Version(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         from importlib.metadata import PackageNotFoundError, version
 
-        from nedhpc import __version__
-
-        print(f"nedhpc {__version__}")
-        for name in ("petsc4py", "mpi4py", "torch", "h5py", "numpy"):
+        for name in ("nedhpc", "petsc4py", "mpi4py", "torch", "h5py", "numpy"):
             try:
                 print(f"{name} {version(name)}")
             except PackageNotFoundError:

@@ -1,14 +1,14 @@
-"""A domain is a set of named parts; a part is all that sampling knows of geometry. Local: nothing here communicates.
+"""A domain is a set of named parts; a part is all that sampling knows of geometry. Local: nothing
+here communicates.
 
 A new domain is one class that sets `low`, `high` and `parts`:
 
     class Disk(nedhpc.Domain):
         def __init__(self, centre, radius):
-            centre = np.asarray(centre, float)
-            self.low, self.high = centre - radius, centre + radius
-            square = lambda unit: self.low + 2 * radius * unit
-            inside = lambda x: ((x - centre) ** 2).sum(1) < radius**2
-            self.parts = {"interior": Part(dim=2, measure=pi * radius**2, place=square, keep=inside)}
+            centre = np.asarray(centre, float) self.low, self.high = centre - radius, centre +
+            radius square = lambda unit: self.low + 2 * radius * unit inside = lambda x: ((x -
+            centre) ** 2).sum(1) < radius**2 self.parts = {"interior": Part(dim=2, measure=pi *
+            radius**2, place=square, keep=inside)}
 """
 
 from collections.abc import Callable
@@ -32,7 +32,8 @@ class Part:
     measure: float
     """Volume, area or length, in units of the coordinates; an isolated point counts one."""
     place: Callable[[np.ndarray], np.ndarray]
-    """Points (N, D) for points (N, unit_dim) of the unit cube, even on a set that holds the part."""
+    """Points (N, D) for points (N, unit_dim) of the unit cube, even on a set that holds the part.
+    """
     unit_dim: int | None = None
     """Dimension of the unit cube; `dim` if not given."""
     keep: Callable[[np.ndarray], np.ndarray] | None = None
@@ -88,7 +89,10 @@ class Part:
         return _same_kind(self.outward, x_ND)
 
     def image(self, x_ND):
-        """Periodic partners of points of the part, or None if it has none; kinds as for `normal`."""
+        """Periodic partners of points of the part, or None if it has none;
+
+        kinds as for `normal`.
+        """
         return None if self.partner is None else _same_kind(self.partner, x_ND)
 
     def grid(self, count: int, start: int, stop: int) -> np.ndarray:
@@ -157,12 +161,15 @@ def space_coordinates(dim: int) -> tuple[str, ...]:
 
 
 def midpoints(index_N: np.ndarray, side: int, dim: int) -> np.ndarray:
-    """Midpoints (N, dim) of the cells with the given indices in a grid of side^dim cells of the cube."""
+    """Midpoints (N, dim) of the cells with the given indices in a grid of side^dim cells of the
+    cube.
+    """
     return (np.stack(np.unravel_index(index_N, (side,) * dim), 1) + 0.5) / side
 
 
 def grid_side(count: int, dim: int, num_faces: int = 1) -> int:
-    """Cells along each direction of a grid of `count` cells on `num_faces` faces of dimension `dim`.
+    """Cells along each direction of a grid of `count` cells on `num_faces` faces of dimension
+    `dim`.
 
     Raises:
         UsageError: count is not num_faces * side^dim; it names the nearest counts that are.

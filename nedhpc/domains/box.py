@@ -94,7 +94,8 @@ class Box(Domain):
 class SpaceTime(Box):
     """The box [low, high] of space at the times [start, end]; the last coordinate is named t.
 
-    Its parts are "interior", "boundary" (the walls of space at all times) and "initial" (t = start).
+    Its parts are "interior", "boundary" (the walls of space at all times) and "initial" (t =
+    start).
 
     Args:
         low: lower bounds of the space coordinates.
@@ -132,7 +133,7 @@ class SpaceTime(Box):
 
 
 class Walls:
-    """Walls (axis, side) of a box, side 0 where x_axis = low_axis and side 1 where it is high_axis."""
+    """Walls (axis, side) of a box: side 0 has x_axis = low_axis, side 1 has x_axis = high_axis."""
 
     def __init__(self, low_D, high_D, sides):
         self.low_D, self.size_D, self.sides = low_D, high_D - low_D, sides

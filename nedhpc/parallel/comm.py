@@ -15,7 +15,10 @@ from nedhpc.errors import NedError
 MESSAGE_BYTES = 2**30
 """Longest message; MPI counts in 32 bits."""
 ARRIVAL_SECONDS = 5.0
-"""A rank that fails waits this long for the others to fail in the same way; then it ends the job."""
+"""A rank that fails waits this long for the others to fail in the same way;
+
+then it ends the job.
+"""
 
 
 def block(num_global: int, rank: int, size: int) -> tuple[int, int]:

@@ -7,7 +7,10 @@ from nedhpc.postprocess.solution import Solution
 
 
 def plot(paths, output):
-    """Energy and error against wall time; for a single run also the phases' seconds, field, reference and error field."""
+    """Energy and error against wall time;
+
+    for a single run also the phases' seconds, field, reference and error field.
+    """
     try:
         import matplotlib
 
@@ -74,7 +77,9 @@ def timings(axis, columns):
 
 
 def field_panels(solution):
-    """Functions that draw u, u* and u - u* of the first output, where the domain has one or two dimensions."""
+    """Functions that draw u, u* and u - u* of the first output, where the domain has one or two
+    dimensions.
+    """
     domain = solution.problem.domain
     if domain.dim == 1:
         x = np.linspace(domain.low[0], domain.high[0], 1001)[:, None]

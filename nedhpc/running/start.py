@@ -38,7 +38,8 @@ Resumed = tuple[State, RunRecord]
 def open_folder(
     case: Case, run_dir: Path, resumed: Resumed | None
 ) -> tuple[State, RunRecord, Series]:
-    """The run folder prepared, and the state, record and series that the run begins with. Collective.
+    """The run folder prepared, and the state, record and series that the run begins with.
+    Collective.
 
     Raises:
         UsageError: the folder holds another run, or the checkpoint does not belong to this one.

@@ -1,12 +1,12 @@
 """Points where the residual is large: weighted sampling without replacement from a pool.
 
-Pool point i has p_i = |r_i|^power / mean |r|^power + floor (RAD; Wu et al., arXiv:2207.10289, eq. 2).
-The points with the `count` largest keys log p_i + G_i, G_i independent standard Gumbel numbers, are a
-sample without replacement with these weights (Efraimidis and Spirakis 2006; Kool et al.,
+Pool point i has p_i = |r_i|^power / mean |r|^power + floor (RAD; Wu et al., arXiv:2207.10289, eq.
+2). The points with the `count` largest keys log p_i + G_i, G_i independent standard Gumbel numbers,
+are a sample without replacement with these weights (Efraimidis and Spirakis 2006; Kool et al.,
 arXiv:1903.06059): the ranks only need to agree on a threshold, so the sample does not depend on
-their number. A key exceeds t, the largest one not chosen, with probability pi_i = 1 - exp(-p_i e^-t);
-the quadrature weights |part| / (M pi_i), M the pool's size, leave the energy unbiased (Duffield et
-al. 2007), so that the flow still descends the same energy.
+their number. A key exceeds t, the largest one not chosen, with probability pi_i = 1 - exp(-p_i
+e^-t); the quadrature weights |part| / (M pi_i), M the pool's size, leave the energy unbiased
+(Duffield et al. 2007), so that the flow still descends the same energy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def choose(
     number: int,
     settings: ResidualTable,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the points of one draw from a pool of `settings.pool` times as many. Collective on comm.
+    """Choose the points of one draw from a pool of `settings.pool` times as many. Collective on
+    comm.
 
     Cost: the pool's residuals, and a gather of at most 2 (count + 1) numbers a rank.
 
@@ -64,7 +65,8 @@ def choose(
     if not np.isfinite(mean):
         raise NonFiniteError(
             "the residual is not finite at a point of the sampling pool; the likely cause is a "
-            "problem function that divides by zero or takes a root or log of a negative number there"
+            "problem function that divides by zero or takes a root or log of a negative number "
+            "there"
         )
     p_N = (power_N / mean if mean > 0 else 0 * power_N) + settings.floor
     key_N = np.log(p_N) + gumbel(sampler.seed, on, number, start, stop)

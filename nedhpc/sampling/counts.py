@@ -52,7 +52,8 @@ def _points(on, given, domain):
         return part.num_points  # every draw has all of them
     if given is None:
         raise UsageError(
-            f"sampling.{on}: missing; the problem has terms on {on!r} and needs its number of points"
+            f"sampling.{on}: missing; the problem has terms on {on!r} and needs its number of "
+            "points"
         )
     return given
 

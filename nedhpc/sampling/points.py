@@ -1,9 +1,9 @@
 """Points and quadrature weights: global, counter-based, split over ranks in contiguous blocks.
 
 A point is a function of (seed, part, draw, global index) only, so the sample does not depend on the
-number of ranks. Rule `sobol` scrambles its sequence in a new way for each draw; rule `residual` uses
-chosen points of such a sequence (adaptive.py). Weights are |part| / N on a part of the domain and
-1 / N on data, unless the points were chosen. Local: no function here communicates.
+number of ranks. Rule `sobol` scrambles its sequence in a new way for each draw; rule `residual`
+uses chosen points of such a sequence (adaptive.py). Weights are |part| / N on a part of the domain
+and 1 / N on data, unless the points were chosen. Local: no function here communicates.
 """
 
 import hashlib

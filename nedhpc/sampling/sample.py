@@ -67,7 +67,10 @@ class Sample:
         return self._selection
 
     def load(self, selection: dict[str, int | np.ndarray]) -> None:
-        """Hold again the points that a checkpoint's `state()` describes; {} changes nothing. Local."""
+        """Hold again the points that a checkpoint's `state()` describes;
+
+        {} changes nothing. Local.
+        """
         if selection:
             self._hold(int(selection["draw"]), selection)
 

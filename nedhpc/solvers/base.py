@@ -96,7 +96,7 @@ class LeastSquares(ABC):
         return total(self.comm, to_numpy(A.rmatvec(w_N)))
 
     def share(
-        self, x: torch.Tensor | None, facts: "Facts | None", num_entries: int
+        self, x: torch.Tensor | None, facts: Facts | None, num_entries: int
     ) -> tuple[np.ndarray, SolveInfo]:
         """Rank 0's x and facts on every rank by one broadcast.
 

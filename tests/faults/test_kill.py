@@ -1,4 +1,7 @@
-"""kill -9 at random moments: nothing unreadable, and the continued run equals one never interrupted, to the bit."""
+"""kill -9 at random moments:
+
+nothing unreadable, and the continued run equals one never interrupted, to the bit.
+"""
 
 import os
 import random
@@ -26,7 +29,9 @@ def reached(out):
 
 
 def start_and_kill(config, out, random):
-    """The exit code of `run --resume auto`, killed after a random checkpoint or before the first, a little later; all files open."""
+    """The exit code of `run --resume auto`, killed after a random checkpoint or before the first, a
+    little later; all files open.
+    """
     process = start("run", config, "--out", out, "--resume", "auto")
     wanted, deadline = random.randrange(-EVERY, STEPS, EVERY), time.monotonic() + TIMEOUT
     while process.poll() is None and reached(out) < wanted and time.monotonic() < deadline:

@@ -1,4 +1,7 @@
-"""Signals and time limits: a checkpoint, exit 75, and a continuation that equals a run never stopped."""
+"""Signals and time limits:
+
+a checkpoint, exit 75, and a continuation that equals a run never stopped.
+"""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""A run folder that takes no more: the run ends within seconds with a clear error, and what was written before opens."""
+"""A run folder that takes no more:
+
+the run ends within seconds with a clear error, and what was written before opens.
+"""
 
 import os
 import resource
