@@ -1,4 +1,4 @@
-"""nedhpc trains neural networks by evolving their parameters along the descent flow of an energy."""
+"""nedhpc: training of neural networks along the descent flow of an energy."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

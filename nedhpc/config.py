@@ -16,7 +16,7 @@ from nedhpc.names import unknown
 DURATION = re.compile(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d(?:\.\d*)?)$")
 
 
-def seconds(value):
+def seconds(value: Any) -> Any:
     """Seconds of a duration: a number, "[D-]HH:MM:SS", or a TOML local time."""
     if isinstance(value, datetime.time):
         return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond * 1e-6
@@ -102,7 +102,7 @@ class Sampling(Section):
     """[sampling]: the other keys are numbers of points by name of a part of the domain."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-    __pydantic_extra__: dict[str, Count]
+    __pydantic_extra__: dict[str, Count] = Field(init=False)  # pyright: ignore
     interior: Count | None = None
     boundary: Count | None = None
     initial: Count | None = None
@@ -241,6 +241,10 @@ class Config(Section):
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
+FILE_KEYS = (("problem", "name"), ("network", "name"), ("problem", "file"), ("run", "initial"))
+"""Keys that may name a file, which is relative to the config's folder."""
+
+
 def read(path, overrides=(), petsc_options=()):
     """The config table of a TOML file with `--set` overrides applied;
 
@@ -253,12 +257,7 @@ def read(path, overrides=(), petsc_options=()):
         raise UsageError(f"cannot read the config {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
-    for section, key in (
-        ("problem", "name"),
-        ("network", "name"),
-        ("problem", "file"),
-        ("run", "initial"),
-    ):
+    for section, key in FILE_KEYS:
         resolve(table, section, key, path.parent)
     return with_petsc_options(override(table, overrides), petsc_options)
 
@@ -299,13 +298,8 @@ def override(table, overrides):
             if not isinstance(target, dict):
                 raise UsageError(f"--set {setting}: {key} is no table")
         target[keys[-1]] = value
-        if keys in (
-            ["problem", "name"],
-            ["network", "name"],
-            ["problem", "file"],
-            ["run", "initial"],
-        ):
-            resolve(table, *keys, Path.cwd())
+        if tuple(keys) in FILE_KEYS:
+            resolve(table, keys[0], keys[1], Path.cwd())
     return table
 
 
@@ -320,7 +314,7 @@ def validate(table, source=None):
         raise ConfigError([explain(item) for item in error.errors()], source) from None
 
 
-def explain(item: dict, model: type[Section] | None = None, prefix: tuple[str, ...] = ()) -> str:
+def explain(item: Any, model: type[BaseModel] | None = None, prefix: tuple[str, ...] = ()) -> str:
     """One line for one of pydantic's errors: the key's path, what is wrong, what is allowed.
 
     Args:
@@ -331,10 +325,10 @@ def explain(item: dict, model: type[Section] | None = None, prefix: tuple[str, .
     path = ".".join(str(key) for key in (*prefix, *item["loc"]))
     value = item["input"]
     if item["type"] == "extra_forbidden":
-        model = model or Config
+        table: Any = model or Config
         for key in item["loc"][:-1]:
-            model = model.model_fields[key].annotation
-        return unknown(path, "key", item["loc"][-1], model.model_fields)
+            table = table.model_fields[key].annotation
+        return unknown(path, "key", item["loc"][-1], table.model_fields)
     if item["type"] == "missing":
         return f"{path}: missing"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

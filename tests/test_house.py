@@ -31,7 +31,11 @@ OUTSIDE = {"nedhpc", "nedhpc.__main__"}
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 450, 40, 100
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "nedhpc/cli/main.py:parser": "a list of subcommands and their options, nothing else",
+    "scripts/bench_page.py:page": "the text of a page in its order",
+    "tests/test_run.py:test_info_and_files": "one run, whose files are read in all ways",
+}
 """{"file.py:function": why it is longer than others}."""
 
 
@@ -113,7 +117,10 @@ def function_lengths():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 name = f"{path.relative_to(ROOT)}:{node.name}"
-                yield name, node.end_lineno - node.lineno + 1
+                # A docstring may be as long as its Args and Raises need.
+                is_described = ast.get_docstring(node) is not None
+                first = node.body[0].end_lineno if is_described else node.lineno - 1
+                yield name, node.end_lineno - first
 
 
 def test_functions_are_short():

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from nedhpc.errors import UsageError
 
@@ -136,7 +137,7 @@ class Domain:
         """Period of each coordinate; None if it is not periodic."""
         return (None,) * self.dim
 
-    def distance(self, x_ND, part: str):
+    def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """A smooth function that is zero on the part and positive elsewhere in the domain. Local.
 
         Args:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from nedhpc.domains.base import Domain, Part, grid_side, midpoints, space_coordinates
 from nedhpc.errors import UsageError
@@ -50,14 +51,14 @@ class Box(Domain):
         sizes = (self.high - self.low).tolist()
         return tuple(size if i in self.periodic else None for i, size in enumerate(sizes))
 
-    def distance(self, x_ND, part: str):
+    def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """prod_i 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2 over the walled coordinates i.
 
         It is zero on the part "boundary" and 1 at the box's centre. Other parts have none.
         """
         if part != "boundary" or part not in self.parts:
             return super().distance(x_ND, part)
-        product = 1.0
+        product = torch.ones_like(x_ND[:, 0])
         for i in self._walled:
             low, high = float(self.low[i]), float(self.high[i])
             product = product * (4 * (x_ND[:, i] - low) * (high - x_ND[:, i]) / (high - low) ** 2)
@@ -120,7 +121,7 @@ class SpaceTime(Box):
     def coordinates(self) -> tuple[str, ...]:
         return (*space_coordinates(self.dim - 1), "t")
 
-    def distance(self, x_ND, part: str):
+    def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """(t - start) / (end - start) for "initial"; the walls' product, as Box, for "boundary"."""
         if part != "initial":
             return super().distance(x_ND, part)

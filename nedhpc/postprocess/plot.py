@@ -1,131 +1,78 @@
-"""Figures of runs: convergence of all, and the field of one in one or two dimensions."""
+"""Figures of runs: convergence of all, timings and fields of one. Local; needs matplotlib."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nedhpc.errors import UsageError
+from nedhpc.postprocess import fields
 from nedhpc.postprocess.solution import Solution
 
+COLUMNS = 3
+"""Panels in a row: more would be too small to read on a page."""
+PANEL_SIZE = (4.4, 3.7)
+"""Inches."""
+Panel = Callable[[Any, Any], None]
+"""Draws in a matplotlib figure's axis: panel(figure, axis)."""
 
-def plot(paths, output):
-    """Energy and error against wall time;
 
-    for a single run also the phases' seconds, field, reference and error field.
+def plot(paths: Sequence[str | Path], output: str | Path) -> None:
+    """Draw energy and error against wall time; for a single run also its timings and fields.
+
+    Args:
+        paths: run folders.
+        output: image file; its suffix chooses the format.
+
+    Raises:
+        UsageError: matplotlib is missing, or a folder has no series.
+        NotAStateError: a folder holds no usable checkpoint.
     """
     try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("nedhpc plot needs matplotlib: pip install 'nedhpc[plot]'") from None
     runs = [Solution(path) for path in paths]
-    panels = (
-        [lambda figure, axis: timings(axis, runs[0].series), *field_panels(runs[0])]
-        if len(runs) == 1
-        else []
-    )
-    figure, axes = plt.subplots(
-        1,
-        1 + len(panels),
-        figsize=(4.4 * (1 + len(panels)), 3.7),
-        layout="constrained",
-        squeeze=False,
-    )
-    convergence(axes[0, 0], runs, paths)
-    for axis, draw in zip(axes[0, 1:], panels):
+    panels: list[Panel] = [lambda figure, axis: convergence(axis, runs, paths)]
+    if len(runs) == 1:
+        panels.append(lambda figure, axis: timings(axis, runs[0].series))
+        panels += fields.panels(runs[0])
+    num_columns = min(COLUMNS, len(panels))
+    num_rows = -(-len(panels) // num_columns)
+    # A Figure of its own needs no display and leaves the caller's matplotlib settings alone.
+    size = (PANEL_SIZE[0] * num_columns, PANEL_SIZE[1] * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axis, draw in zip(axes, panels, strict=False):
         draw(figure, axis)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
     figure.savefig(output, dpi=100)
-    plt.close(figure)
 
 
-def convergence(axis, runs, paths):
-    for k, (solution, path) in enumerate(zip(runs, paths)):
-        columns, color, name = solution.series, f"C{k}", str(path).rstrip("/").rsplit("/", 1)[-1]
+def convergence(axis: Any, runs: Sequence[Solution], paths: Sequence[str | Path]) -> None:
+    """Energy and relative L2 error of each run against wall time."""
+    for k, (solution, path) in enumerate(zip(runs, paths, strict=True)):
+        columns = solution.series
         if not columns:
             raise UsageError(f"{path}: there is no series.h5 to plot")
-        label = f"{name}: " if len(runs) > 1 else ""
+        name = f"{Path(path).resolve().name}: " if len(runs) > 1 else ""
+        style = {"color": f"C{k}"}
         if np.isfinite(columns["relative_l2"]).any():
-            axis.semilogy(
-                columns["wall_time"],
-                columns["relative_l2"],
-                color=color,
-                label=f"{label}relative L2 error",
-            )
-        axis.semilogy(
-            columns["wall_time"],
-            columns["energy"],
-            "--",
-            color=color,
-            alpha=0.6,
-            label=f"{label}energy",
-        )
+            error = columns["relative_l2"]
+            axis.semilogy(columns["wall_time"], error, label=f"{name}relative L2 error", **style)
+        energy = columns["energy"]
+        axis.semilogy(columns["wall_time"], energy, "--", label=f"{name}energy", alpha=0.6, **style)
     axis.set(xlabel="wall time [s]", title="convergence")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
 
 
-def timings(axis, columns):
-    """Share of rank 0's time by phase."""
-    seconds = {
-        name.partition("/")[2]: float(np.sum(values))
-        for name, values in columns.items()
-        if name.startswith("seconds/")
-    }
-    axis.barh(list(seconds), list(seconds.values()))
+def timings(axis: Any, columns: dict[str, np.ndarray]) -> None:
+    """Rank 0's seconds by phase."""
+    prefix = "seconds/"
+    phases = [name for name in columns if name.startswith(prefix)]
+    axis.barh([name.removeprefix(prefix) for name in phases], [columns[p].sum() for p in phases])
     axis.invert_yaxis()
     axis.set(xlabel="seconds", title="where the time went")
-
-
-def field_panels(solution):
-    """Functions that draw u, u* and u - u* of the first output, where the domain has one or two
-    dimensions.
-    """
-    domain = solution.problem.domain
-    if domain.dim == 1:
-        x = np.linspace(domain.low[0], domain.high[0], 1001)[:, None]
-        u, exact = solution(x)[:, 0], solution.exact(x)
-
-        def values(figure, axis):
-            axis.plot(x, u, label="u")
-            if exact is not None:
-                axis.plot(x, exact[:, 0], "k:", label="exact")
-            axis.set(xlabel="x", title="solution")
-            axis.legend(fontsize=8)
-
-        def error(figure, axis):
-            axis.semilogy(x, np.abs(u - exact[:, 0]) + 1e-300)
-            axis.set(xlabel="x", title="|u - exact|")
-            axis.set_ylim(max(1e-16, np.abs(u - exact[:, 0]).max() * 1e-6), None)
-
-        return [values] if exact is None else [values, error]
-    if domain.dim != 2:
-        return []
-    n = 129
-    axes = [np.linspace(domain.low[i], domain.high[i], n) for i in range(2)]
-    x = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-    u, exact = solution(x)[:, 0], solution.exact(x)
-
-    def image(title, values, cmap, symmetric=False):
-        def draw(figure, axis):
-            limit = np.abs(values).max() if symmetric else None
-            mesh = axis.pcolormesh(
-                *axes,
-                values.reshape(n, n).T,
-                cmap=cmap,
-                vmin=-limit if symmetric else None,
-                vmax=limit,
-                shading="nearest",
-            )
-            names = solution.problem.coordinates
-            axis.set(xlabel=names[0], ylabel=names[1], title=title, aspect="equal")
-            figure.colorbar(mesh, ax=axis, shrink=0.85)
-
-        return draw
-
-    panels = [image("u", u, "viridis")]
-    if exact is not None:
-        panels += [
-            image("exact", exact[:, 0], "viridis"),
-            image("u - exact", u - exact[:, 0], "RdBu_r", symmetric=True),
-        ]
-    return panels
