@@ -57,6 +57,42 @@ def test_resume_equals_no_interruption(comm, folder, name, resample):
             )
 
 
+@pytest.mark.parametrize(
+    "end", [{"max_steps": 4}, {"max_time": 4e-4}, {"target_relative_l2": 10.0}]
+)
+def test_a_finished_run_stays_finished(comm, folder, end):
+    """Resumed with the same settings it takes no step, ends for the same reason, and its series
+    stays.
+    """
+    table = {"stepper": {"type": "euler", "dt": 1e-4}, "run": {"max_steps": 4} | end}
+    status, state = run(make_config(**table), folder / "run", comm)
+    comm.Barrier()
+    before = Solution(folder / "run").series
+    comm.Barrier()
+    resumed = load_resume(comm, folder / "run")
+    again, last = run(make_config(**table), folder / "run", comm, resumed)
+    assert (again, last.step) == (status, state.step)
+    if comm.rank == 0:
+        after = Solution(folder / "run").series
+        assert all(np.array_equal(after[name], before[name], equal_nan=True) for name in before)
+
+
+def test_a_checkpoint_has_the_energy_and_error_of_its_own_state(comm, folder):
+    """Also if the series has no entry for its step."""
+    table = {"run": {"max_steps": 7}, "output": {"every_steps": 100}}
+    table["checkpoint"] = {"every_steps": 5, "keep": 10}
+    run(make_config(**table), folder / "sparse", comm)
+    run(make_config(**table | {"output": {"every_steps": 1}}), folder / "dense", comm)
+    if comm.rank == 0:
+        series = Solution(folder / "dense").series
+        found = {checkpoint.step_of(path): path for path in checkpoint.paths(folder / "sparse")}
+        assert set(found) == {0, 5, 7}
+        for step, path in found.items():
+            _, record = checkpoint.read(path)
+            assert record.stats["energy"] == series["energy"][step]
+            assert record.stats["relative_l2"] == series["relative_l2"][step]
+
+
 def test_ranks_agree(comm, folder):
     """The distributed run against the same run on each rank alone."""
     from mpi4py import MPI

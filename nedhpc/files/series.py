@@ -68,6 +68,11 @@ class Series:
         kept = columns["step"] <= last_step
         return cls(path, {name: list(values[kept]) for name, values in columns.items()})
 
+    @property
+    def last_step(self) -> int:
+        """Step of the last entry; -1 without entries."""
+        return int(self.columns.get("step", [-1])[-1])
+
     def append(self, entry: dict[str, float]) -> None:
         """Append an entry; it must have a `step`."""
         count = len(self.columns.get("step", []))

@@ -36,7 +36,9 @@ class Recorder(Observer):
 
     def start(self, run, moment):
         moment.measured()
-        if not run.is_resumed:
+        if run.is_resumed:  # rank 0 has read the entries of the run before
+            self._recorded = run.comm.bcast(self.series.last_step)
+        else:
             self._record(run, moment)
 
     def step(self, run, moment):
