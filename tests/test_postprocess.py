@@ -108,3 +108,39 @@ print([m for m in ("petsc4py", "mpi4py.MPI") if m in sys.modules])
 """
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert child.returncode == 0 and child.stdout.strip() == "[]", child.stderr + child.stdout
+
+
+class Halving(nedhpc.StepRule):
+    name = "halving"
+    uses_solver = uses_metric = False
+
+    class Settings(nedhpc.Section):
+        factor: float = 0.5
+
+    def step(self, theta_P, t, dt):
+        return self.settings.factor * theta_P, dt, nedhpc.StepInfo(dt)
+
+
+class Identity(nedhpc.Metric):
+    name = "identity"
+
+    def rows(self, theta_P, sample, A=None):
+        return None
+
+
+@pytest.mark.parametrize(
+    "table", [{"stepper": {"type": "halving"}}, {"flow": {"metric": "identity"}}]
+)
+def test_a_solution_needs_neither_stepper_nor_metric_of_its_run(tmp_path, table):
+    """A process that only evaluates the solution does not know these classes."""
+    table = TABLE | {"problem": {"name": "poisson", "dim": 1}, "run": {"max_steps": 0}} | table
+    nedhpc.run(table, tmp_path / "run", MPI.COMM_SELF)
+    code = f"import nedhpc; print(nedhpc.load({str(tmp_path / 'run')!r})(0.5).shape)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.stdout == "(1, 1)\n", child.stderr
+
+
+def test_a_run_keeps_no_settings_of_a_stepper_it_does_not_use(solution):
+    settings = solution.config.stepper.model_extra
+    assert "halving" not in settings
+    assert "ptc" in settings

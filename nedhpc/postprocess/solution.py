@@ -10,7 +10,7 @@ from nedhpc.ansatz import jets
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, series
 from nedhpc.parallel.precision import float64_default
-from nedhpc.plan import Plan
+from nedhpc.plan import make_network, make_problem
 from nedhpc.problems import Problem
 from nedhpc.user_code import check_unchanged
 
@@ -53,8 +53,9 @@ class Solution:
         named = () if problem is None else ("problem.name",)
         check_unchanged(config, self.record.user_files, named)
         with float64_default():
-            plan = Plan(config, problem)
-        self.config, self.problem, self.ansatz = config, plan.problem, plan.ansatz
+            self.problem = make_problem(config, problem)
+            self.ansatz = make_network(config, self.problem)
+        self.config = config
         if checkpoint.layout(self.ansatz) != self.record.layout:
             raise UsageError(
                 f"{path}: the parameters ({', '.join(self.record.layout)}) do not belong to this "
@@ -98,7 +99,7 @@ class Solution:
         coordinates = ", ".join(self.problem.coordinates)
         needed = f"needed are points (N, {dim}) with the coordinates {coordinates}"
         try:
-            x = x.detach().cpu() if isinstance(x, torch.Tensor) else np.asarray(x)
+            x = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
             if np.iscomplexobj(x):
                 raise TypeError("it is complex")
             x = np.array(x, float)

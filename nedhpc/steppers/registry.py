@@ -64,7 +64,11 @@ def settings(stepper: Stepper) -> Section:
 
 
 def resolved(stepper: Stepper) -> dict:
-    """The section [stepper] with every rule's table filled in, as a table of TOML.
+    """The section [stepper] as a table of TOML, with the tables of settings filled in.
+
+    It has the tables that the config gives, and those of the rule in use and of this package's
+    rules. A class of the user's own that the process happens to know leaves no trace in a run that
+    does not use it.
 
     Raises:
         ConfigError: a table is not valid.
@@ -73,7 +77,11 @@ def resolved(stepper: Stepper) -> dict:
     if errors:
         raise ConfigError(errors)
     keys = {name: getattr(stepper, name) for name in Stepper.model_fields}
-    return keys | {name: table.model_dump(mode="json") for name, table in tables.items()}
+    used = {stepper.type, *(stepper.model_extra or {})}
+    used |= {name for name, rule in rules().items() if rule.__module__.startswith(__package__)}
+    return keys | {
+        name: table.model_dump(mode="json") for name, table in tables.items() if name in used
+    }
 
 
 def _validated(stepper):
