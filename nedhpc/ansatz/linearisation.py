@@ -139,9 +139,12 @@ class Linearisation:
             c for c, v in enumerate(self._u) if c in named and v is not None and v.requires_grad
         ]
         z = [v for tap in taps for v in tap.z if v is not None]
-        u, seeds = [self._u[c] for c in live], [seed_NCM[:, c] for c in live]
-        if u and z:
-            bars = torch.autograd.grad(u, z, seeds, retain_graph=True, allow_unused=True)
+        if live and z:
+            # The gradient of a sum, because cotangents as an argument of `grad` make torch import
+            # sympy: 0.4 s.
+            with torch.enable_grad():
+                pairing = torch.stack([(self._u[c] * seed_NCM[:, c]).sum() for c in live]).sum()
+            bars = torch.autograd.grad(pairing, z, retain_graph=True, allow_unused=True)
         else:  # jets that vanish, such as the Laplacian of a linear function
             bars = [None] * len(z)
         bars = iter(bars)
