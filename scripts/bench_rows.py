@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Time of parameter rows, of a step and of start-up, against torch.func and another checkout.
+"""Compare the time of rows, of a step and of start-up with torch.func and another checkout.
 
 Run inside the environment: `scripts/bench_rows.py [--against CHECKOUT] [--threads N]`.
 
-Rows are those of -lap u. They are compared with torch.func's vmap(jacrev(hessian)) and, if a
-checkout is given, with its rows, the seconds of its ptc step and the start of its command line. All
-measurements alternate between the revisions, so that a busy machine slows both; medians count.
-Each revision has one worker process, whose PYTHONPATH chooses it.
+The rows are those of the residual -lap u. They are compared with vmap(jacrev(hessian)) of
+torch.func. If another checkout is given, its rows, its ptc step and the start of its command line
+are also measured. The measurements alternate between the two revisions, so that a busy machine
+slows both. The tables show medians. Each revision has one worker process, whose PYTHONPATH chooses
+the revision.
 """
 
 import argparse
@@ -35,7 +36,7 @@ STEPS = {
 
 
 class Rows:
-    """Rows of one case by the revision that is on the path."""
+    """Rows of one case, computed by the revision that is on the path."""
 
     def __init__(self, dim, hidden, num_points):
         import torch
@@ -54,7 +55,7 @@ class Rows:
         self.layout = jets.parse(("lap_u",), ("u",), tuple(f"x{i}" for i in range(dim)))
 
     def ours(self):
-        """By the network's linearisation."""
+        """The rows, by the linearisation of the network."""
         import torch
 
         linearise = getattr(self.mlp, "linearise", None) or self.mlp.linearize
@@ -64,7 +65,7 @@ class Rows:
         return lin.rows(seed, torch.empty(len(self.x_ND), self.mlp.num_parameters))
 
     def func(self):
-        """By sample, the straightforward way."""
+        """The rows, by torch.func in the straightforward way."""
         import torch
 
         layers = [
@@ -86,7 +87,7 @@ class Rows:
 
 
 def work(threads):
-    """Answer each line [case, method] on stdin by its seconds on stdout."""
+    """For each line [case, method] on stdin, print its seconds (or the difference) to stdout."""
     import torch
 
     torch.set_num_threads(threads)
@@ -138,7 +139,9 @@ class Revision:
         return done.stdout, time.perf_counter() - started
 
     def step(self, case, num_steps):
-        """Seconds of a ptc step, as the run itself measured it."""
+        """The seconds of a ptc step, as the run itself measures them."""
+        from nedhpc.files import series  # not in the worker of a first edition
+
         config, settings = STEPS[case]
         settings = [
             *settings,
@@ -150,19 +153,27 @@ class Revision:
             run_dir = str(Path(folder) / "run")
             overrides = [word for setting in settings for word in ("--set", setting)]
             self.command("run", config, *overrides, "--out", run_dir)
-            return json.loads(self.command("info", run_dir, "--json")[0])["seconds_per_step"]
+            wall_time = series.read(Path(run_dir) / "series.h5")["wall_time"]
+        return (wall_time[-1] - wall_time[0]) / num_steps
+
+    def check(self):
+        return self.command("check", "configs/poisson_2d.toml")[1]
 
     def start(self):
-        return self.command("check", "configs/poisson_2d.toml")[1]
+        """Seconds of a whole run that takes no step."""
+        with tempfile.TemporaryDirectory() as folder:
+            settings = ["--set", "run.max_steps=0", "--out", str(Path(folder) / "run")]
+            return self.command("run", "configs/poisson_2d.toml", *settings)[1]
 
 
 def measure(revisions, args):
-    """{measurement: [seconds by revision]}, medians; one measurement of each revision in turn."""
+    """{measurement: [median seconds of each revision]}. The revisions are measured in turn."""
     wanted = {f"rows, {case}": (lambda r, c=case: r.ask(c, "ours"), args.repeats) for case in CASES}
     wanted |= {
         f"ptc step, {case}": (lambda r, c=case: r.step(c, args.steps), args.runs) for case in STEPS
     }
-    wanted["nedhpc check"] = (Revision.start, args.runs)
+    wanted["nedhpc check"] = (Revision.check, args.runs)
+    wanted["nedhpc run, no step"] = (Revision.start, args.runs)
     found = {}
     for name, (timed, repeats) in wanted.items():
         times = [[timed(revision) for revision in revisions] for _ in range(repeats + 1)]
@@ -171,7 +182,7 @@ def measure(revisions, args):
 
 
 def table(header, rows):
-    """A Markdown table."""
+    """Print a Markdown table."""
     for row in (header, ["---"] * len(header), *rows):
         print("| " + " | ".join(row) + " |")
 

@@ -27,14 +27,15 @@ log = logging.getLogger("nedhpc")
 
 
 class Run:
-    """One run, as observers see it: config, case, run folder, the last moment. Collective on comm.
+    """One run. Observers see its config, case, run folder and last moment. Collective on comm.
 
     Args:
         comm: all ranks of the run.
         plan: the same on every rank.
         run_dir: this run's folder, locked by the caller.
-        resumed: (State, RunRecord) of the checkpoint to continue from, as files.resume loads them.
-        signals: ask the run to stop; default: nothing does.
+        resumed: (State, RunRecord) of the checkpoint to continue from, as files.resume loads them;
+            None for a new run.
+        signals: signals that may stop the run; default: none.
         observers: the user's own, called after the built-in ones.
     """
 
@@ -52,7 +53,7 @@ class Run:
         self.is_resumed, self.status, self.note = resumed is not None, "running", ""
         self.case = Case(comm, plan, None if resumed is None else resumed[1].threads)
         state, self.record, series = open_folder(self.case, run_dir, resumed)
-        self.first_step = state.step
+        self.first_step, self.first_wall_time = state.step, state.wall_time
         self.clock = Clock(comm, state.wall_time, started, signals)
         self.last = self.good = Moment(state, StepInfo(dt=0.0), self.measure)
         self.guard = Guard(self.config, plan.stepper)
@@ -60,13 +61,16 @@ class Run:
         self.observers = [Recorder(series), Limits(), self.checkpoints, Progress(), *observers]
 
     def evolve(self) -> tuple[str, State]:
-        """Evolve to the end; (status, last good state). Whatever ends the run, that state is on
-        disk.
+        """Evolve to the end of the run. Collective on comm.
+
+        Returns:
+            The status and the last good state. This state is on disk, whatever ends the run.
         """
         with self._failures_agreed():
             self.clock.look()
+            self.first_wall_time = self.clock.wall_time
             if not self.is_resumed:
-                self.last.state.wall_time = self.clock.wall_time  # the start counts
+                self.last.state.wall_time = self.clock.wall_time  # includes the start
             stop = self._ask("start")
             while stop is None:
                 stop = self._march()
@@ -74,7 +78,11 @@ class Run:
         return self.status, self.good.state
 
     def _march(self) -> Stop | None:
-        """Steps from the last good state until an observer, or a non-finite step, ends them."""
+        """Step from the last good state until an observer or a non-finite step ends this.
+
+        Returns:
+            The Stop; None after a non-finite step, when the run may try a shorter one.
+        """
         case, state, stop = self.case, self.good.state, None
         theta = case.take_up(state)
 
@@ -104,7 +112,7 @@ class Run:
         return stop or Stop(end.reason, "an option of PETSc ended the run")
 
     def _ask(self, event: str) -> Stop | None:
-        """Call every observer; the first Stop counts."""
+        """Call every observer, and return the first Stop."""
         self.stop: Stop | None = None
         for observer in self.observers:
             stop = getattr(observer, event)(self, self.last)
@@ -114,7 +122,7 @@ class Run:
         return self.stop
 
     def _finish(self, stop: Stop) -> None:
-        """The last state measured, recorded and saved, with the status of the run."""
+        """Measure, record and save the last state with the status of the run."""
         self.status, self.note = stop.status, stop.message or self.note
         self.last.measured()
         self.good = self.last
@@ -123,7 +131,15 @@ class Run:
         self.checkpoints.save(self, self.good)
 
     def measure(self, state: State, info: StepInfo) -> Measured:
-        """Energy and errors of a state. Collective. NonFiniteError if its energy is not finite."""
+        """Energy and errors of a state. Collective on comm.
+
+        Args:
+            state: the state.
+            info: of the step that led to it.
+
+        Raises:
+            NonFiniteError: its energy is not finite.
+        """
         case = self.case
         theta_P = case.parameters.join(state.theta_P, state.coefficients)
         E_K = info.E_K if info.E_K is not None else case.flow.energies(theta_P, state.time)
@@ -139,7 +155,7 @@ class Run:
         return Measured(state.step, float(np.sum(E_K)), terms, error, metrics)
 
     def stats(self, moment: Moment) -> dict:
-        """What `nedhpc info` reports beside the state. Local."""
+        """The facts that `nedhpc info` reports beside the state, {name: value}. Local."""
         plan, measured = self.plan, moment.known
         steps = max(1, moment.state.step - self.first_step)
         stats = {
@@ -151,7 +167,7 @@ class Run:
             "device": str(self.case.device),
             "dtype": self.config.device.dtype,
             "method": plan.method,
-            "seconds_per_step": (moment.state.wall_time - self.clock.wall_before) / steps,
+            "seconds_per_step": (moment.state.wall_time - self.first_wall_time) / steps,
             "projection_error": moment.info.projection_error,
         }
         if measured is None:
@@ -163,7 +179,7 @@ class Run:
 
     @contextlib.contextmanager
     def _failures_agreed(self):
-        """An expected error ends the run on every rank, with the last good state on disk."""
+        """If an expected error ends the run, save the last good state and raise on every rank."""
         self._own = self.comm.Dup()
         try:
             yield
@@ -173,7 +189,7 @@ class Run:
             self._agreed(error)
             step = self.good.state.step
             self.status, self.note = "failed", str(error)
-            with contextlib.suppress(NonFiniteError):  # then it is saved without an energy
+            with contextlib.suppress(NonFiniteError):  # the state is then saved without an energy
                 self.good.measured()
             self.checkpoints.save(self, self.good)
             raise type(error)(
@@ -183,6 +199,6 @@ class Run:
             self._own.Free()
 
     def _agreed(self, error: NedError) -> None:
-        """Return if every rank has failed as this one has; else end it, and with it the job."""
+        """Return if every rank has failed; else end this rank, which ends the job."""
         if not all_come(self._own):
             raise RuntimeError(f"only rank {self.comm.rank} failed: {error}") from error
