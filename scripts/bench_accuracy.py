@@ -132,7 +132,7 @@ KEPT = (
 
 
 def measure(run, revision):
-    """Run it and return its result as a table; None if nedhpc rejects the config.
+    """Do the run and return its result as a table; None if nedhpc rejects the config.
 
     `revision` is the revision of the code, which the result names.
     """

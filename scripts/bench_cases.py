@@ -52,8 +52,10 @@ class Aim:
     within: tuple[float, float] | None = None
     """(error, seconds): the aim also includes this error within these seconds."""
     stop: float = 1e-30
-    """Relative L2 error at which the run stops. It is smaller than the aim, so that more time would
-    not change the verdict."""
+    """Relative L2 error at which the run stops.
+
+    It is smaller than the aim, so that more time would not change the verdict.
+    """
 
 
 WITHOUT_METRIC = ("ned", "sgd", "adam", "lbfgs")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Peak memory of one ptc step: what `nedhpc check` predicts against what the process took.
+"""Compare the peak memory of one ptc step with what `nedhpc check` predicts.
 
-Run inside the environment: `scripts/bench_memory.py [--points N] [CASE ...]`; under mpirun rank 0
-is shown. Each case runs in a process of its own. `predicted` and `measured` count from the process
-as it stands before its rows are built, torch and PETSc loaded.
+Run inside the environment: `scripts/bench_memory.py [--points N] [CASE ...]`. Under mpirun, the
+script shows rank 0. Each case runs in its own process. `predicted` and `measured` leave out the
+memory that the process has before it builds rows; torch and PETSc are loaded by then.
 """
 
 import argparse
@@ -51,7 +51,7 @@ CASES = {
 
 
 def measure(table):
-    """One step of the case in this process, as a dictionary."""
+    """Make one step of the case in this process, and return what was measured."""
     import torch
     from mpi4py import MPI
 
@@ -82,9 +82,9 @@ def measure(table):
 
 
 def peak_memory():
-    """Most bytes that this process has held in RAM. Linux only.
+    """The largest number of bytes that this process has held in RAM. Linux only.
 
-    The maximum of getrusage is not this one: it starts from what the parent process held.
+    The maximum of getrusage cannot be used, because it starts from what the parent process held.
     """
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])

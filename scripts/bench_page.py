@@ -1,4 +1,4 @@
-"""The page docs/benchmarks.md and its figure, made from measured results. Measures nothing.
+"""Write the page docs/benchmarks.md and its figure from results that are already measured.
 
 `measured` is the Measured of bench_accuracy.py: `measured.compared(case, method)` and
 `measured.aimed(aim)` are the results of a cell, one for each seed that was measured.

@@ -2,11 +2,13 @@
 """Tune the baselines SGD, Adam and L-BFGS on one seed: the rate, its schedule, then the sample.
 
 Run inside the environment: `scripts/tune_baselines.py [CONFIG.toml ...] [--seconds 20]`. Without
-configs it tunes those of TUNED. Each trial has the same wall time. The script prints a table and
-writes the best settings and all trials to docs/baselines.json:
-{config: {stepper: {"section.key": value}}, "trial_seconds": s, "trials": ...}. A trial that is
-already there is not run again. schedule_steps is the number of steps of a trial, so for another
-wall time T multiply it by T / trial_seconds.
+configs it tunes for those of TUNED. Each trial has the same wall time. The script prints a table
+and writes the best settings and all trials to docs/baselines.json:
+
+    {config: {stepper: {"section.key": value}}, "trial_seconds": s, "trials": ...}
+
+A trial that is already there is not run again. schedule_steps is the number of steps of a trial, so
+for another wall time T, multiply it by T / trial_seconds.
 """
 
 import argparse
@@ -111,7 +113,9 @@ def trial(path, stepper, settings, seconds, seed):
 
 
 def tune(path, stepper, known, save, seconds, seed):
-    """The best [settings, error, steps] of these trials:
+    """The best [settings, error, steps] of the trials of a stepper.
+
+    The trials are:
 
     1. the grid, with constant rates;
     2. a cosine decay, from the best rate of the grid and from the next higher rate;

@@ -1,5 +1,6 @@
-"""Shared fixtures; under mpirun a failing rank ends the job instead of leaving the others in a
-collective.
+"""Shared fixtures. Under mpirun, a failing rank ends the job.
+
+Otherwise the other ranks would wait for it in a collective.
 """
 
 import faulthandler

@@ -1,4 +1,4 @@
-"""The command in processes of its own, to be stopped, killed and started again."""
+"""Start the nedhpc command in processes that a test can stop, kill and start again."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def write_config(folder, stepper="euler", dt=1e-4, steps=100_000_000, every=50, 
 
 
 def start(*args, ranks=None, cwd=None, env=(), prefix=()):
-    """Popen of `nedhpc args`, under mpirun for a number of ranks."""
+    """Start `nedhpc args`, with mpirun if `ranks` is given. Returns the Popen."""
     launch = (
         []
         if ranks is None
@@ -70,7 +70,7 @@ def start(*args, ranks=None, cwd=None, env=(), prefix=()):
 
 
 def finish(process, timeout=TIMEOUT):
-    """(exit code, stdout, stderr) of a process that ends by itself."""
+    """Wait until a process ends by itself, and return (exit code, stdout, stderr)."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -85,7 +85,7 @@ def run(*args, **options):
 
 
 def wait_for_step(run_dir, step, process, timeout=TIMEOUT):
-    """Return when a checkpoint of `step` or later is there."""
+    """Wait until there is a checkpoint of `step` or of a later step."""
     deadline = time.monotonic() + timeout
     while not (files := checkpoint.paths(run_dir)) or int(files[-1].stem[-10:]) < step:
         if process.poll() is not None or time.monotonic() > deadline:

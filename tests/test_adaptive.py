@@ -1,6 +1,6 @@
-"""Points where the residual is large:
+"""The rule `residual` prefers points of large residual, with the right probabilities.
 
-the right probabilities, the same choice at any number of ranks, kept through a resume.
+The choice is the same at any number of ranks, and a resumed run keeps it.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def sampled(every=3, **residual):
 
 @pytest.mark.parametrize("count", [0, 1, 17, 40])
 @pytest.mark.parametrize("kind", ["distinct", "equal", "few values", "infinite"])
-def test_largest_keys(comm, count, kind):
+def test_ranks_find_the_largest_keys(comm, count, kind):
     keys = np.random.default_rng(3).normal(size=40)
     keys = {
         "distinct": keys,
@@ -50,15 +50,15 @@ def test_largest_keys(comm, count, kind):
     mine, next_key = adaptive.largest(comm, keys[start:stop], count)
     mask = np.concatenate(comm.allgather(mine))
     assert mask.sum() == count
-    expected = np.argsort(-keys, kind="stable")  # of equal keys the first
+    expected = np.argsort(-keys, kind="stable")  # of equal keys, the first is chosen
     assert np.array_equal(np.flatnonzero(mask), np.sort(expected[:count]))
     assert next_key == (keys[expected[count]] if count < 40 else -np.inf)
 
 
 def test_keys_draw_with_the_given_probabilities():
-    """The largest key falls on point i with probability p_i / sum p;
+    """Point i has the largest key with probability p_i / sum p.
 
-    the next of the rest likewise.
+    The next key follows the same rule for the points that are left.
     """
     p, num_draws = np.array([0.05, 0.1, 0.15, 0.7]), 4000
     order = np.array(
@@ -77,13 +77,12 @@ def test_keys_draw_with_the_given_probabilities():
 
 def test_noise_is_a_function_of_the_index():
     whole = gumbel(7, "interior", 2, 0, 50)
-    assert np.array_equal(whole[13:31], gumbel(7, "interior", 2, 13, 31)) and not np.array_equal(
-        whole, gumbel(7, "interior", 3, 0, 50)
-    )
+    assert np.array_equal(whole[13:31], gumbel(7, "interior", 2, 13, 31))
+    assert not np.array_equal(whole, gumbel(7, "interior", 3, 0, 50))
 
 
-def test_ranks_choose_alike(comm):
-    """The same indices as one rank alone finds, distinct, and each rank holds its block of them."""
+def test_all_ranks_choose_the_same_points(comm):
+    """Ranks choose the distinct indices that one rank chooses; each rank holds a block of them."""
     cases = [make_case(c, problem=PEAK, sampling=sampled()) for c in (comm, MPI.COMM_SELF)]
     theta = torch.as_tensor(cases[0].plan.ansatz.initial(0))
     for case in cases:
@@ -92,9 +91,8 @@ def test_ranks_choose_alike(comm):
     np.testing.assert_allclose(
         cases[0].sample.state()["weight"], cases[1].sample.state()["weight"], rtol=1e-12
     )
-    assert (
-        np.array_equal(together, alone) and len(np.unique(together)) == 60 and together.max() < 600
-    )
+    assert np.array_equal(together, alone)
+    assert len(np.unique(together)) == 60 and together.max() < 600
     shares = comm.allgather(cases[0].flow.sample["interior"].x_ND.numpy())
     assert np.array_equal(np.concatenate(shares), cases[1].flow.sample["interior"].x_ND.numpy())
     assert abs(len(shares[comm.rank]) - 60 / comm.size) <= 1
@@ -114,9 +112,9 @@ def test_large_residuals_are_preferred_and_power_sharpens(comm):
 
 
 def test_weights_leave_the_energy_unbiased(comm):
-    """The mean over draws is the pool's own quadrature, within its standard error;
+    """The mean over draws is the quadrature of the pool, within its standard error.
 
-    equal weights would be far off.
+    With equal weights, the mean would be more than twice as large.
     """
     case = make_case(comm, problem=PEAK, sampling=sampled())
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
@@ -131,9 +129,8 @@ def test_weights_leave_the_energy_unbiased(comm):
         sobol.append(square[:60].mean())  # the pool's first points are a Sobol set
         exact.append(square.mean())
     error = np.array(chosen) - exact
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error)) and np.mean(
-        equal
-    ) > 2 * np.mean(exact)
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error))
+    assert np.mean(equal) > 2 * np.mean(exact)
     assert error.std() < 0.6 * (np.array(sobol) - exact).std()  # at the same number of points
 
 
@@ -142,15 +139,13 @@ def test_draw_0_is_a_sobol_set(comm):
         make_case(comm, problem=PEAK, sampling=table)
         for table in (sampled(), sampled() | {"rule": "sobol"})
     )
-    assert (
-        torch.equal(a.flow.sample["interior"].x_ND, b.flow.sample["interior"].x_ND)
-        and not a.sample.state()
-    )
+    assert torch.equal(a.flow.sample["interior"].x_ND, b.flow.sample["interior"].x_ND)
+    assert not a.sample.state()
 
 
 @pytest.mark.parametrize("stop", [6, 7])
 def test_resume_equals_no_interruption(comm, folder, stop):
-    """Interrupted at a redraw and between two."""
+    """The run is interrupted once at a redraw and once between two redraws."""
 
     def settings(steps):
         return make_config(
@@ -160,16 +155,13 @@ def test_resume_equals_no_interruption(comm, folder, stop):
     _, whole = run(settings(11), folder / "whole", comm)
     run(settings(stop), folder / "parts", comm)
     state, about = load_resume(comm, folder / "parts")
-    assert (
-        state.step == stop
-        and int(state.selection["draw"]) == (stop - 1) // 3
-        and len(state.selection["index"]) == 60
-    )
+    assert state.step == stop
+    assert int(state.selection["draw"]) == (stop - 1) // 3
+    assert len(state.selection["index"]) == 60
     config = validate(override(tomllib.loads(about.config), ["run.max_steps=11"]))
     _, resumed = run(config, folder / "parts", comm, (state, about))
-    assert np.array_equal(whole.theta_P, resumed.theta_P) and all(
-        np.array_equal(whole.selection[k], resumed.selection[k]) for k in whole.selection
-    )
+    assert np.array_equal(whole.theta_P, resumed.theta_P)
+    assert all(np.array_equal(whole.selection[k], resumed.selection[k]) for k in whole.selection)
     if comm.rank == 0:
         _, saved, _, _ = checkpoint.newest(folder / "whole")
         assert np.array_equal(saved.selection["weight"], whole.selection["weight"])
@@ -178,7 +170,7 @@ def test_resume_equals_no_interruption(comm, folder, stop):
 def test_a_residual_that_is_not_finite_is_an_error_on_all_ranks(comm):
     case = make_case(comm, problem=PEAK, sampling=sampled())
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
-    if comm.rank == comm.size - 1:  # one rank's share alone
+    if comm.rank == comm.size - 1:  # only in the share of this rank
         bad = dataclasses.replace(
             case.plan.energy.terms[0], method=lambda x, j: j.lap_u * float("nan"), roles=("x", "j")
         )

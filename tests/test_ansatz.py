@@ -1,4 +1,4 @@
-"""An ansatz as a chain of layers: embeddings, hard conditions, and layers that a user adds."""
+"""An ansatz is a chain of layers: embeddings, hard conditions, and layers that a user adds."""
 
 from math import pi
 
@@ -45,7 +45,7 @@ EXTRAS = {
 @pytest.mark.parametrize("hidden", [[], [6, 5]])
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
 def test_embedded_and_constrained_jets_equal_those_of_plain_torch(extra, hidden):
-    """Jets, rows, products and factors, against the torch expression of the same values."""
+    """Jets, rows, products and factors are compared with a torch expression of the same values."""
     mlp, theta = network(hidden=hidden, coordinates=2, **extra)
     layout, x = parse_jets(*HIGH, outputs=OUTPUTS), torch.rand(5, 2)
     lin = mlp.linearise(theta, x, layout)
@@ -65,14 +65,14 @@ def test_embedded_and_constrained_jets_equal_those_of_plain_torch(extra, hidden)
     factors = lin.factors(seed.unsqueeze(0))
     layers = [torch.einsum("rch,rci->rhi", z, h).flatten(1) for z, h in factors]
     assert_close(sum(layer @ layer.T for layer in layers), rows @ rows.T)
-    # By layer the factors cost what factor_cost says: their widths are the network's.
+    # The factors of a layer have the widths of the network, as factor_cost assumes.
     assert [(z.shape[2], h.shape[2] - 1) for z, h in factors] == [
         (out, fan_in) for fan_in, out in zip(mlp.widths, mlp.widths[1:], strict=False)
     ]
 
 
-def test_hard_condition_in_plain_torch():
-    """u = lift + distance v by hand, with derivatives by nested forward differentiation."""
+def test_a_hard_condition_equals_plain_torch():
+    """The reference, u = lift + distance v, is differentiated by nested forward differentiation."""
     condition = HardCondition(lift, distance)
     mlp, theta = network(coordinates=2, constraint=condition)
     plain = ModuleNetwork(Stack(mlp), 2)
@@ -99,7 +99,7 @@ def test_a_hard_condition_holds_to_rounding_for_any_parameters(kind):
             j = layout.view(net.jets(scale * theta, x, layout))
             value = np.sin(end) * y**3
             assert (j.u - value).abs().max() < 1e-15
-            # What is exact on the part is exact along it, and so are the derivatives along it.
+            # u is exact all along the part, and so are its derivatives along the part.
             assert (j.u_yy - 6 * np.sin(end) * y).abs().max() < 1e-14
 
 
@@ -165,7 +165,7 @@ class Mirrored(Layer):
 
 
 def test_a_new_layer_needs_one_class():
-    """Layers between the built-in ones, after the first and before the last weights."""
+    """The new layers follow the first weights and precede the last ones."""
     mlp, theta = network(hidden=[4, 4], coordinates=2)
     mlp.layers.insert(1, Mirrored())
     mlp.layers.insert(4, Quadratic())
@@ -192,12 +192,11 @@ def test_jets_that_vanish_give_zero_rows():
     lin = mlp.linearise(theta, torch.rand(3, 2), parse_jets("lap_u"))
     seed = torch.ones_like(lin.j_NCM)
     assert not lin.j_NCM[:, -1].any() and not lin.rows(seed, torch.ones(3, len(theta))).any()
-    assert not lin.vjp(seed).any() and not any(
-        z_bar.any() for z_bar, _ in lin.factors(seed.unsqueeze(0))
-    )
+    assert not lin.vjp(seed).any()
+    assert not any(z_bar.any() for z_bar, _ in lin.factors(seed.unsqueeze(0)))
 
 
-def test_network_settings():
+def test_network_settings_are_read_and_checked():
     network = make_config(
         network={
             "embedding": "fourier",

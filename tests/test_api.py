@@ -38,7 +38,7 @@ class Decay(nedhpc.Problem):
 
 
 @pytest.mark.parametrize("given", [Decay, Decay()], ids=["class", "instance"])
-def test_a_problem_as_an_object(tmp_path, given):
+def test_a_problem_is_a_class_or_an_instance(tmp_path, given):
     outcome = nedhpc.run(TABLE, tmp_path / "run", problem=given)
     assert outcome.status == "max_steps" and outcome.run_dir == tmp_path / "run"
     assert info(tmp_path / "run")["relative_l2"] < 1e-2
@@ -105,8 +105,8 @@ def test_an_observer_is_one_class(tmp_path):
     assert info(tmp_path / "run")["energy"] == seen.events[3][2]
 
 
-def test_the_process_is_as_before(tmp_path):
-    """Also after a run that fails: default dtype, threads, and no communicator left behind."""
+def test_a_run_leaves_the_process_as_it_was(tmp_path):
+    """A run, even one that fails, restores dtype, threads and signals and frees communicators."""
     code = f"""
 import signal, sys, torch
 sys.path.insert(0, 'tests')
@@ -155,7 +155,7 @@ def test_exact_must_fit_the_points(tmp_path):
             nedhpc.run(TABLE, tmp_path / name, problem=problem)
 
 
-def test_a_metric_must_be_a_number_a_point(tmp_path):
+def test_a_metric_must_give_one_number_for_each_point(tmp_path):
     problem = type("P", (Decay,), {"metrics": lambda self, x, u, y: {"worst": (u - y).abs().max()}})
     with pytest.raises(UsageError, match=r"metric 'worst' is \(\) for 10001 points"):
         nedhpc.run(TABLE, tmp_path / "run", problem=problem)
@@ -171,7 +171,7 @@ class P(nedhpc.Problem):
 
 
 def test_a_problem_file_imports_its_neighbour(tmp_path):
-    """Each file gets the helper of its own folder, and a changed helper is noticed."""
+    """Each file gets the helper of its own folder, and a changed helper is an error."""
     for value in (1.0, 2.0):
         folder = tmp_path / f"f{value:.0f}"
         folder.mkdir()

@@ -1,5 +1,6 @@
-"""Checkpoint files: every byte is checked, nothing in them can crash or mislead, and what a resumed
-run may change.
+"""Checkpoint files: damage is detected, and a resumed run may change only what makes sense.
+
+Every byte is checked, and no content can crash or mislead the reader.
 """
 
 import dataclasses
@@ -68,10 +69,7 @@ def same(a, b):
 
 
 def reseal(path, change):
-    """Apply change(h5py.File) and give the file a right seal again:
-
-    damage that a checksum cannot see.
-    """
+    """Apply change(h5py.File) and seal the file again, so that the checksum hides the damage."""
     image = path.with_suffix(".image")
     image.write_bytes(path.read_bytes()[SEAL_BYTES:])
     with h5py.File(image, "r+") as file:
@@ -88,17 +86,17 @@ def file(tmp_path):
 def test_reads_what_was_written(file):
     found, record = checkpoint.read(file)
     assert same(found, state()) and record == RECORD
-    with h5py.File(file) as plain:  # by any reader of HDF5
+    with h5py.File(file) as plain:  # any reader of HDF5 can open it
         assert np.array_equal(plain["state/theta"], state().theta_P) and plain.attrs["complete"]
 
 
-def test_every_byte_flipped_and_every_truncation_is_seen(file):
+def test_flipped_bytes_and_truncations_are_detected(file):
     content = file.read_bytes()
     for at in range(len(content)):
         damaged = bytearray(content)
         damaged[at] ^= 1 << (at % 8)
         digest = hashlib.sha256(damaged[SEAL_BYTES:])
-        assert bytes(damaged[:SEAL_BYTES]) != seal(digest)  # what `read` asks
+        assert bytes(damaged[:SEAL_BYTES]) != seal(digest)  # `read` compares these
     random.seed(1)
     for at in [
         *range(0, len(content), len(content) // 100),
@@ -163,34 +161,44 @@ def test_malformed_content_is_no_state(file, change):
         checkpoint.read(file)
 
 
-def test_random_damage_below_a_right_seal_crashes_nothing(file, tmp_path):
-    """As someone's own program might write it:
+READ_DAMAGED = """
+import hashlib, random, sys
+from nedhpc.errors import NotAStateError
+from nedhpc.files import checkpoint
+from nedhpc.files.sealed import seal
+path, random = sys.argv[1], random.Random(3)
+content = open(path, "rb").read()[512:]
+for _ in range(150):
+    damaged = bytearray(content)
+    for _ in range(random.choice((1, 4, 40))):
+        damaged[random.randrange(len(damaged))] = random.randrange(256)
+    open(path, "wb").write(seal(hashlib.sha256(damaged)) + damaged)
+    try:
+        checkpoint.read(path)
+    except NotAStateError:
+        pass
+"""
 
-    HDF5 itself meets the damage. In a process of its own, which a crash would end.
+
+def test_random_damage_under_a_right_seal_never_crashes_the_reader(file, tmp_path):
+    """If the checksum is right, HDF5 itself reads the damage, and it could crash.
+
+    The reader has its own process, because a crash would end it.
     """
     content = file.read_bytes()
-    code = (
-        "import sys, hashlib, random; from nedhpc.files import checkpoint; from "
-        "nedhpc.files.sealed import seal; from nedhpc.errors import NotAStateError\ncontent, "
-        "random = open(sys.argv[1], 'rb').read()[512:], random.Random(3)\nfor _ in range(150):\n"
-        "    damaged = bytearray(content)\n"
-        "    for _ in range(random.choice((1, 4, 40))): damaged[random.randrange(len(damaged))] = "
-        "random.randrange(256)\n    open(sys.argv[1], 'wb').write(seal(hashlib.sha256(damaged)) + "
-        "damaged)\n    try: checkpoint.read(sys.argv[1])\n"
-        "    except NotAStateError: pass\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, file], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", READ_DAMAGED, file], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert content
 
 
-def test_future_schema_is_refused_with_a_word(file, tmp_path, capsys):
+def test_a_future_schema_is_refused_with_the_remedy(file, tmp_path, capsys):
     older = checkpoint.write(tmp_path, state(3), RECORD, 2)
     reseal(file, set_attribute("schema_version", 2))
     with pytest.raises(FutureSchemaError, match="update nedhpc"):
-        checkpoint.newest(tmp_path)  # rather than silently losing what came after the older one
+        # The older checkpoint would silently lose the steps after it.
+        checkpoint.newest(tmp_path)
     assert main(["info", str(tmp_path)]) == 2 and "schema version 2" in capsys.readouterr().err
     assert checkpoint.read(older)[0].step == 3
 
@@ -216,7 +224,7 @@ def test_other_files_are_no_states(tmp_path, content):
             checkpoint.read(path)
 
 
-def test_keeps_the_last_and_an_interrupted_write_leaves_nothing(tmp_path):
+def test_the_last_are_kept_and_a_failed_write_leaves_nothing(tmp_path):
     for step in (1, 2, 3, 4):
         checkpoint.write(tmp_path, state(step), RECORD, 3)
     assert [path.name[-5:] for path in checkpoint.paths(tmp_path)] == ["02.h5", "03.h5", "04.h5"]
@@ -287,19 +295,13 @@ def test_changes_that_make_sense_are_kept_in_the_history(comm, folder):
         run={"target_relative_l2": 1e-20},
     )
     _, record = load_resume(comm, folder)
-    assert state.dt == 1e-5  # not ptc's last, which euler could not take
+    assert state.dt == 1e-5  # the last dt of ptc is too long for euler
     assert len(record.history) == 3 and record.config == record.history[-1]
     first, second, third = record.changes
-    assert (
-        first == "start"
-        and second.startswith("after step 6: ")
-        and "stepper.type = 'ptc' (was 'spring')" in second
-    )
-    assert (
-        "run.max_steps = 8 (was 6)" in second
-        and "without memory" in second
-        and third.startswith("after step 8: ")
-    )
+    assert first == "start"
+    assert second.startswith("after step 6: ") and "stepper.type = 'ptc' (was 'spring')" in second
+    assert "run.max_steps = 8 (was 6)" in second and "without memory" in second
+    assert third.startswith("after step 8: ")
     if comm.rank == 0:
         assert info(folder)["changes"] == record.changes
 
@@ -329,7 +331,7 @@ def test_changed_data_is_refused(comm, folder):
         evolve(settings(steps=8, **tables), folder / "run", comm, load_resume(comm, folder / "run"))
 
 
-def test_corrupt_newest_is_set_aside_and_the_run_goes_on(comm, folder):
+def test_a_corrupt_checkpoint_is_set_aside_and_the_run_goes_on(comm, folder):
     _, whole = evolve(settings(), folder / "whole", comm)
     evolve(settings(), folder / "run", comm)
     comm.Barrier()
@@ -350,13 +352,13 @@ def test_corrupt_newest_is_set_aside_and_the_run_goes_on(comm, folder):
         assert list(steps) == sorted(set(steps))
 
 
-def test_a_new_run_does_not_take_an_old_ones_folder(comm, folder):
+def test_a_new_run_does_not_use_the_folder_of_an_old_one(comm, folder):
     evolve(settings(), folder, comm)
     with pytest.raises(UsageError, match="already holds a run"):
         evolve(settings(), folder, comm)
 
 
-def test_lock_refuses_a_second_job_and_ends_with_the_first(comm, folder):
+def test_the_lock_refuses_a_second_job_and_ends_with_the_first(comm, folder):
     if comm.rank:
         return
     from mpi4py import MPI

@@ -1,5 +1,6 @@
-"""Cross-entropy terms: rows, gradient and curvature are the softmax's; accuracy is measured alike
-at any number of ranks.
+"""Cross-entropy terms have the rows, gradient and curvature of the softmax.
+
+Their accuracy is the same at any number of ranks.
 """
 
 import h5py
@@ -27,7 +28,7 @@ def make(comm, data=12, **tables):
 
 
 def autograd_energy(case, theta, points):
-    """Mean cross-entropy by torch's own function, for the one-hidden-layer network."""
+    """The mean cross-entropy, computed by torch's own function."""
     return torch.nn.functional.cross_entropy(case.evaluation.u(theta, points.x_ND), points.y_NM)
 
 
@@ -45,8 +46,8 @@ def test_rows_gradient_and_curvature_are_those_of_autograd():
     torch.testing.assert_close(
         case.plan.energy.gradient(theta, case.flow.sample)[0], g, rtol=1e-11, atol=1e-13
     )
-    # The Gauss-Newton Hessian sum_q w J^T (diag p - p p^T) J of the logits' Jacobian J; in the last
-    # layer it is the Hessian.
+    # The Gauss-Newton Hessian is sum_q w J^T (diag p - p p^T) J with the Jacobian J of the logits.
+    # In the weights of the last layer it is the full Hessian.
     J = torch.func.jacrev(lambda theta: case.evaluation.u(theta, points.x_ND))(theta)
     p = torch.softmax(case.evaluation.u(theta, points.x_ND), 1)
     H = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
@@ -60,10 +61,10 @@ def test_rows_gradient_and_curvature_are_those_of_autograd():
     torch.testing.assert_close(gram[last, last], hessian, rtol=1e-9, atol=1e-12)
 
 
-def test_residual_is_the_rows_line_through_the_base():
-    """What the second-order correction differentiates:
+def test_residual_has_the_derivatives_that_the_correction_needs():
+    """With L frozen at theta, the residual has Jacobian A and second derivative L z_vv there.
 
-    Jacobian A at the base and second derivative L z_vv.
+    The second-order correction differentiates this residual.
     """
     case = make(MPI.COMM_SELF)
     theta, sample = torch.as_tensor(case.plan.ansatz.initial(0)), case.flow.sample
@@ -101,16 +102,15 @@ def test_confident_logits_neither_overflow_nor_cancel():
             atol=1e-15,
         )
     _, r = softmax_rows(z, torch.eye(3)[[0] * 3])
-    assert abs(float(r[1, 0]) / (-2 * np.exp(-40.0)) - 1) < 1e-12  # p - 1 by subtraction would be 0
+    # If p - 1 were computed by subtraction, it would be 0.
+    assert abs(float(r[1, 0]) / (-2 * np.exp(-40.0)) - 1) < 1e-12
 
 
-def test_is_no_misfit_whose_flow_is_known_point_by_point():
+def test_cross_entropy_is_neither_least_squares_nor_a_misfit():
     case = make(MPI.COMM_SELF)
-    assert (
-        case.plan.energy.has_row_residual
-        and not case.plan.energy.is_least_squares
-        and not case.plan.energy.is_misfit
-    )
+    assert case.plan.energy.has_row_residual
+    assert not case.plan.energy.is_least_squares
+    assert not case.plan.energy.is_misfit
     assert case.plan.num_rows == 120
 
 
@@ -131,11 +131,9 @@ def test_ptc_classifies(comm, folder, metric, solver):
     _, state = evolve(config, folder / "run", comm)
     _, alone = evolve(config, folder / f"alone{comm.rank}", MPI.COMM_SELF)
     facts = info(folder / f"alone{comm.rank}")
-    assert (
-        facts["relative_l2"] is None
-        and facts["metrics"]["accuracy"] > 0.3
-        and facts["energy"] < 0.1
-    )
+    assert facts["relative_l2"] is None
+    assert facts["metrics"]["accuracy"] > 0.3
+    assert facts["energy"] < 0.1
     if comm.rank == 0:
         together = info(folder / "run")
         assert together["metrics"].keys() == {"accuracy", "train_accuracy"}

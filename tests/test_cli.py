@@ -1,4 +1,4 @@
-"""The command as a person uses it, in processes of its own: exit codes, mpirun, resume."""
+"""The nedhpc command as the user runs it: exit codes, mpirun and resume."""
 
 import json
 import subprocess
@@ -14,11 +14,11 @@ POISSON = str(ROOT / "configs" / "poisson_1d.toml")
 
 
 def command(*args, timeout=120, **options):
-    """CompletedProcess of `nedhpc args`; options as of processes.start."""
+    """Run `nedhpc args` to its end. The options are those of processes.start."""
     return subprocess.CompletedProcess(args, *finish(start(*args, **options), timeout))
 
 
-def test_run_info_plot_resume(tmp_path):
+def test_a_run_can_be_read_plotted_and_resumed(tmp_path):
     out = tmp_path / "run"
     first = command("run", POISSON, "--set", "run.max_steps=10", "--out", out)
     assert first.returncode == 0 and first.stdout.startswith("max_steps  step 10"), first.stderr
@@ -28,10 +28,8 @@ def test_run_info_plot_resume(tmp_path):
     assert more.returncode == 0 and "step 20" in more.stdout, more.stderr
     facts = json.loads(command("info", out, "--json").stdout)
     assert facts["step"] == 20 and facts["status"] == "max_steps"
-    assert (
-        command("plot", out, "-o", tmp_path / "a.png").returncode == 0
-        and (tmp_path / "a.png").stat().st_size > 10_000
-    )
+    assert command("plot", out, "-o", tmp_path / "a.png").returncode == 0
+    assert (tmp_path / "a.png").stat().st_size > 10_000
     auto = command("run", POISSON, "--set", "run.max_steps=25", "--out", out, "--resume", "auto")
     assert auto.returncode == 0 and "step 25" in auto.stdout
 
@@ -90,7 +88,7 @@ def test_ranks_agree_on_poisson_2d(tmp_path, ranks):
     assert np.linalg.norm(thetas[0] - thetas[1]) < 1e-9 * np.linalg.norm(thetas[0])
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_a_reader_that_closes_the_pipe_is_no_error():
     child = subprocess.Popen(
         [sys.executable, "-m", "nedhpc", "problems"],
         stdout=subprocess.PIPE,

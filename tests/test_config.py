@@ -1,4 +1,4 @@
-"""Configs: all errors at once, with the key path, what is allowed and the nearest right name."""
+"""A config gives all errors at once, each with the key, what is allowed and the nearest name."""
 
 import subprocess
 import sys
@@ -24,14 +24,14 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_ready_configs_check(path, capsys):
+def test_ready_configs_are_valid(path, capsys):
     assert main(["check", str(path), "--ranks", "4"]) == 0
     assert "parameters" in capsys.readouterr().out
     resolved = config.load(path)
     assert config.validate(config.tomllib.loads(resolved.toml())) == resolved
 
 
-def test_all_errors_at_once(file, capsys):
+def test_all_errors_come_at_once(file, capsys):
     path = file(
         '[problem]\nname = "poisson"\ndimm = 2\n[network]\nhiden = [3]\n'
         '[sampling]\nrule = "sobl"\ninterior = -3\n'
@@ -85,7 +85,7 @@ def test_bad_configs_exit_2(file, capsys, text, part):
     assert part in err and "Traceback" not in err
 
 
-def test_durations_and_overrides():
+def test_durations_and_overrides_are_parsed():
     for value, expected in (("01:02:03", 3723), ("2-00:00:01", 172801), (90, 90)):
         assert config.seconds(value) == expected
     table = config.override(

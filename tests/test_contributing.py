@@ -1,4 +1,4 @@
-"""CONTRIBUTING's Python blocks: each runs in a process of its own and does what its text says."""
+"""Each Python block of CONTRIBUTING.md runs in its own process and does what its text says."""
 
 import re
 import subprocess
@@ -61,7 +61,7 @@ def test_each_block_has_a_check():
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=class_of)
-def test_block(block, tmp_path):
+def test_a_block_does_what_its_text_says(block, tmp_path):
     (tmp_path / "block.py").write_text(block + CHECKS[class_of(block)])
     done = subprocess.run(
         [sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120

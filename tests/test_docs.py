@@ -40,7 +40,7 @@ def shell_lines(document):
 
 
 def nedhpc_arguments(words):
-    """The arguments of `nedhpc`, without launcher and PETSc options; None for any other program."""
+    """The arguments of `nedhpc`, without launcher and PETSc options; None for other programs."""
     if words[0] == "mpirun":
         words = words[3:]  # mpirun -n RANKS
     if not words or words[0] not in ("nedhpc", "scripts/nedhpc"):
@@ -77,7 +77,7 @@ def test_the_problem_of_readme_is_solved_and_loaded(tmp_path, monkeypatch):
     python(tmp_path, "\n".join([quick, RENAME, load, CHECKS]))
 
 
-def test_the_problem_of_readme_in_a_config(tmp_path, capsys):
+def test_the_problem_of_readme_is_valid_in_a_config(tmp_path, capsys):
     solve, _ = python_blocks(README)
     (tmp_path / "my_problem.py").write_text(solve.partition("nedhpc.run(")[0])
     (tmp_path / "case.toml").write_text(
@@ -98,7 +98,7 @@ def test_nedhpc_commands_parse(given, monkeypatch, capsys):
 
 
 def test_the_documents_show_commands():
-    """A change of the layout that hides the commands from these tests makes them fail."""
+    """If the layout of a document changes, these tests must still find its commands."""
     assert {"run", "resume", "info", "plot", "check"} <= {given[0] for given in NEDHPC_COMMANDS}
 
 

@@ -65,9 +65,7 @@ def integral(domain, part, f):
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_the_divergence_theorem_holds(name):
-    """It ties the measures of interior and boundary, the map, the normals and the walls that a
-    periodic coordinate has not.
-    """
+    """It ties measures, maps, normals, and the walls that a periodic coordinate does not have."""
     domain = DOMAINS[name]
     boundary = "rim" if name == "ring" else "boundary"
     walled = [i for i, period in enumerate(domain.periods) if period is None]
@@ -83,8 +81,8 @@ def test_the_divergence_theorem_holds(name):
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_a_term_of_each_kind_of_part_has_its_measure(name):
-    """The weights of a sample add up to the part's measure, for each number of ranks."""
+def test_weights_add_up_to_the_measure_of_a_part(name):
+    """The sum is over three ranks."""
     problem = type("Problem", (), {"domain": DOMAINS[name], "data": None})()
     counts = {on: part.num_points or 100 for on, part in problem.domain.parts.items()}
     for on, part in problem.domain.parts.items():

@@ -100,14 +100,14 @@ def test_right_terms_are_bound(name):
 
 
 def test_rows_of_a_vector_residual_are_counted():
-    """A third of the rows would give a third of the memory and the wrong solver."""
+    """If only a third of the rows were counted, the plan would predict too little memory."""
     three = plan(lambda self, x, j: torch.stack([j.u, j.v, j.u_x], 1))
     one = plan(lambda self, x, j: j.u)
     assert (one.num_rows, three.num_rows) == (40, 120)
     assert three.memory["step"] > one.memory["step"]
 
 
-def test_normals_and_targets():
+def test_terms_may_use_normals_and_targets():
     (flux,) = plan(lambda self, j, n: (j.grad_u * n).sum(1), on="boundary").terms
     (fit,) = plan(lambda self, j, y: j.values - y, on="data").terms
     assert flux.roles == ("j", "n") and fit.is_misfit and not flux.is_misfit
@@ -170,7 +170,7 @@ class P(nedhpc.Problem):
 """
 
 
-def test_check_says_it_before_the_run(tmp_path, capsys):
+def test_check_reports_a_wrong_term_before_the_run(tmp_path, capsys):
     (tmp_path / "p.py").write_text(BROKEN)
     (tmp_path / "c.toml").write_text('[problem]\nname = "p.py:P"\n[sampling]\ninterior = 50\n')
     assert main(["check", str(tmp_path / "c.toml")]) == 2

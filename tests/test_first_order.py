@@ -1,5 +1,7 @@
-"""The first-order baselines: plain torch.optim loops, whatever the number of ranks, and resumable
-to the bit."""
+"""The first-order baselines are plain torch.optim loops at any number of ranks.
+
+They can be resumed to the bit.
+"""
 
 import numpy as np
 import pytest
@@ -55,29 +57,29 @@ def march(case, theta, steps, stepper):
 
 
 def plain_loop(theta, make, steps, schedule=None):
-    """The same by hand: torch.optim on the energy of autograd, alone; (theta, learning rates)."""
+    """(theta, learning rates) of the same loop on one rank, written with torch.optim only."""
     case = make_case(MPI.COMM_SELF, sampling=SAMPLING)
     parameter = torch.nn.Parameter(theta.clone())
-    optimizer, rates = make([parameter]), []
-    scheduler = schedule(optimizer) if schedule else None
+    theirs, rates = make([parameter]), []
+    scheduler = schedule(theirs) if schedule else None
     for step in range(steps):
         case.draw(step, None)
 
         def closure():
-            optimizer.zero_grad()
+            theirs.zero_grad()
             E = 0.5 * case.plan.energy.evaluate(parameter, case.flow.sample)[1].square().sum()
             E.backward()
             return E
 
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step(closure)
+        rates.append(theirs.param_groups[0]["lr"])
+        theirs.step(closure)
         if scheduler:
             scheduler.step()
     return parameter.detach(), rates
 
 
 @pytest.mark.parametrize("kind", OPTIMISERS)
-def test_is_a_plain_torch_loop(comm, kind):
+def test_a_baseline_is_a_plain_torch_loop(comm, kind):
     make, settings = OPTIMISERS[kind]
     case = make_case(comm, sampling=SAMPLING)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
@@ -91,8 +93,8 @@ def test_is_a_plain_torch_loop(comm, kind):
 @pytest.mark.parametrize(
     "name, end", [("exponential", 0.1), ("cosine", 0.1), ("one_cycle", 0.1), ("constant", 1.0)]
 )
-def test_schedules(comm, name, end):
-    """The time tells the learning rates: torch's own while they last, then the last one."""
+def test_schedules_are_those_of_torch(comm, name, end):
+    """The time advances by the learning rate: that of torch's schedule, and then its last one."""
     settings = {"lr": 1e-3, "schedule": name, "schedule_steps": 8, "schedule_end": 0.1}
     case = make_case(comm, sampling=SAMPLING)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
@@ -126,16 +128,12 @@ def test_resume_equals_no_interruption(comm, folder, kind, resample):
     state, about = load_resume(comm, folder / "parts")
     table = override(tomllib.loads(about.config), ["run.max_steps=20"])
     _, resumed = evolve(validate(table), folder / "parts", comm, (state, about))
-    assert (
-        resumed.step == 20
-        and np.array_equal(whole.theta_P, resumed.theta_P)
-        and whole.time == resumed.time
-    )
+    assert resumed.step == 20
+    assert np.array_equal(whole.theta_P, resumed.theta_P) and whole.time == resumed.time
 
 
 def test_a_baseline_needs_no_solver(comm, folder, monkeypatch):
-    """Rows and parameters too many for every solver, and a metric that would need P^2, do not
-    matter."""
+    """A baseline also runs if no solver fits, or if the metric would need P^2 numbers."""
 
     def refuse(*args):
         raise AssertionError("a solver is chosen")

@@ -1,5 +1,7 @@
-"""The implicit form under PETSc's implicit types: orders, stiffness, failure, and resuming to the
-bit."""
+"""PETSc's implicit types solve the implicit form of the flow.
+
+The tests cover their orders, stiff flows, failures, and resuming to the bit.
+"""
 
 import functools
 
@@ -23,7 +25,7 @@ TIGHT = "-snes_rtol 1e-12 -snes_stol 1e-13"
 
 
 def order(case, theta, kind, options, steps, reference, end):
-    """Observed order of the last pair, errors against `reference`."""
+    """(order that the last two errors show, all errors), measured against `reference`."""
     errors = [
         float((march(case, theta, end / n, n, kind, options) - reference).norm()) for n in steps
     ]
@@ -64,7 +66,7 @@ ORDERS = [
         ("arkimex", "-ts_arkimex_type 4 -ts_adapt_type none", 4),
     ]
 ]
-# These two take M to be constant.
+# These two assume that M is constant.
 ORDERS += [
     ("cn", "", 2, "euclidean"),
     ("rosw", "-ts_rosw_type ra34pw2 -ts_adapt_type none", 3, "euclidean"),
@@ -72,7 +74,7 @@ ORDERS += [
 
 
 @pytest.mark.parametrize("kind, options, expected, metric", ORDERS)
-def test_order(curves, kind, options, expected, metric):
+def test_each_type_has_its_order(curves, kind, options, expected, metric):
     case, theta, reference = curves(metric)
     steps = (8, 16) if expected > 2 else (16, 32)
     observed, errors = order(
@@ -101,8 +103,11 @@ EVERY = {
     "pseudo": "",
 }
 EXPLICIT = {"euler": 50, "rk": 40, "ssp": 40}
-"""Steps of 0.2 in metric energy, in which every mode of the energy decays at rate 1; implicit types
-take steps of 1 in metric euclidean."""
+"""{type: number of steps} of the explicit types, with dt = 0.2 in metric energy.
+
+In this metric every mode of the energy decays at rate 1. Implicit types use dt = 1 in metric
+euclidean.
+"""
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -123,8 +128,7 @@ def test_every_type_solves_poisson(comm, kind):
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_type_fits_a_regression(comm, kind):
-    """In metric l2 the misfit's energy would fall by e^-2 in time 1, but for the metric's
-    regularisation."""
+    """In metric l2, the energy would fall by e^-2 in time 1 without metric_eps."""
     case = make_case(comm, problem=REGRESSION, flow={"metric": "l2", "metric_eps": 1e-2})
     theta = parameters(case)
     first = case.flow.energies(theta, 0.0).sum()
@@ -145,9 +149,11 @@ def test_every_type_fits_a_regression(comm, kind):
         ("arkimex", LOOSE),
     ],
 )
-def test_stiff(comm, metric, kind, options):
-    """A PDE energy in the metric of u or its gradient: steps of implicit types at which explicit
-    Euler explodes."""
+def test_implicit_types_solve_stiff_flows(comm, metric, kind, options):
+    """Implicit types solve a PDE energy at steps at which explicit Euler explodes.
+
+    The flow is stiff, because its metric is that of u or of its gradient.
+    """
     case = make_case(comm, flow={"metric": metric, "metric_eps": 1e-2})
     theta, times = parameters(case), []
     first = case.flow.energies(theta, 0.0).sum()
@@ -156,7 +162,7 @@ def test_stiff(comm, metric, kind, options):
 
 
 @pytest.mark.parametrize("metric, dt", [("l2", 0.01), ("h1", 0.05)])
-def test_explicit_steps_get_nowhere_where_implicit_ones_do_not(comm, metric, dt):
+def test_explicit_euler_fails_on_stiff_flows(comm, metric, dt):
     case = make_case(comm, flow={"metric": metric, "metric_eps": 1e-2})
     theta, energies = parameters(case), []
     first = case.flow.energies(theta, 0.0).sum()
@@ -174,9 +180,11 @@ def test_explicit_steps_get_nowhere_where_implicit_ones_do_not(comm, metric, dt)
     assert energies[-1] > 0.5 * first
 
 
-def test_full_jacobian_converges_where_gauss_newton_iterates(comm):
-    """-snes_mf_operator takes what the Gauss-Newton Jacobian leaves out into account: fewer
-    iterations, the same solution."""
+def test_the_full_jacobian_needs_fewer_iterations(comm):
+    """With -snes_mf_operator, fewer iterations give the same solution.
+
+    The option includes what the Gauss-Newton Jacobian leaves out.
+    """
     case = make_case(comm)
     theta, found = parameters(case), {}
     for name, options in {
@@ -208,8 +216,8 @@ def test_full_jacobian_converges_where_gauss_newton_iterates(comm):
     assert found["full"][1] < found["gn"][1]
 
 
-def test_a_failing_nonlinear_solve(comm):
-    """Without an adaptor a clear error; with one a shorter step."""
+def test_a_failing_nonlinear_solve_is_an_error_or_shortens_the_step(comm):
+    """Without an adaptor it is a clear error. With one, the step becomes shorter."""
     case = make_case(comm)
     theta, sizes = parameters(case), []
     with pytest.raises(NedError, match="nonlinear solve.*smaller stepper.dt"):
@@ -227,7 +235,7 @@ def test_a_failing_nonlinear_solve(comm):
 
 
 @pytest.mark.parametrize("kind", IMPLICIT)
-def test_not_finite(comm, kind):
+def test_parameters_that_are_not_finite_are_an_error(comm, kind):
     case = make_case(comm)
     theta = parameters(case)
     theta[3] = np.nan
@@ -235,7 +243,7 @@ def test_not_finite(comm, kind):
         march(case, theta, 0.1, 3, kind)
 
 
-def test_options_of_all_levels_are_known_and_typing_errors_refused(comm):
+def test_options_of_all_levels_are_known_and_misspelt_ones_refused(comm):
     case = make_case(comm)
     good = (
         "-ts_adapt_type basic -ts_rtol 1e-3 -snes_type newtonls -snes_rtol 1e-6 "

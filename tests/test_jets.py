@@ -1,6 +1,4 @@
-"""Jets of any order and parameter rows of networks against torch's nested autograd and
-torch.func.
-"""
+"""Jets of any order and parameter rows of networks equal those of autograd and torch.func."""
 
 from itertools import combinations_with_replacement
 
@@ -128,7 +126,7 @@ def test_rows_products_and_factors_are_of_one_jacobian(names):
     assert_close(lin.j_NCM, mlp.jets(theta, lin.x_ND, layout), 1e-14)
     seeds = torch.stack([named_seed(lin), named_seed(lin)])
     rows = [lin.rows(seed, torch.empty(6, mlp.num_parameters)) for seed in seeds]
-    # torch differentiates the plain push with respect to theta, twice if asked.
+    # The reference: torch differentiates the jets with respect to theta.
     J = torch.func.jacrev(lambda theta: mlp.jets(theta, lin.x_ND, layout))(theta)
     assert_close(rows[0], torch.einsum("ncm,ncmp->np", seeds[0], J))
     assert_close(lin.vjp(seeds[0]), rows[0].sum(0))
@@ -154,7 +152,7 @@ def test_jets_are_twice_differentiable_in_theta():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activation_derivatives(activation):
+def test_activations_know_their_derivatives(activation):
     z = torch.linspace(-4, 4, 201, requires_grad=True)
     values = ACTIVATIONS[activation](z, 7)
     assert len(values) == 8
@@ -165,7 +163,7 @@ def test_activation_derivatives(activation):
 
 @pytest.mark.parametrize("once", [False, True])
 def test_calculus_equals_nested_autograd(once):
-    """Composition and product of jets of functions that are given by their values."""
+    """The product and the composition of jets are the jets of the product and the composition."""
     layout = parse_jets("u_xxyy", "bilap_u", "u_xyy", "lap_u")
     x = torch.rand(6, 2)
 
@@ -185,13 +183,13 @@ def test_calculus_equals_nested_autograd(once):
             assert_close(a, b)
 
 
-def test_jet_names():
+def test_jet_names_are_parsed():
     assert parse_jets("u_x").num_channels == 2
     assert parse_jets("lap_u").num_channels == 4
     assert parse_jets("u_yx").entries[0][1:] == parse_jets("u_xy").entries[0][1:]
-    # The Laplacian is one in space.
+    # The Laplacian has no derivative in time.
     assert parse_jets("lap_u", coordinates=("x", "t")).derivatives == ((), (0,), (0, 0))
-    # A bilaplacian in two coordinates adds one channel to the ten of order up to 3.
+    # A bilaplacian in two coordinates has one channel more than the ten up to order 3.
     assert parse_jets("bilap_u").num_channels == 11
     assert parse_jets("u_xxx").order == 3
     for bad in ("w", "u_q", "lap_w", "u_xxq", "bilap_w"):
@@ -212,7 +210,7 @@ def test_values_are_the_values_of_all_outputs():
     j = torch.rand(3, layout.num_channels, 2)
     view = layout.view(j)
     assert (view.values == j[:, 0]).all() and (view.v == j[:, 0, 1]).all()
-    # Rows do not depend on the values if none was named, so that they may not be read then.
+    # If no value was named, rows do not depend on the values, so the values may not be read.
     with pytest.raises(UsageError, match="'values' was not declared"):
         _ = parse_jets("lap_u").view(j).values
 

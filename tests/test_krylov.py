@@ -1,6 +1,6 @@
-"""The matrix-free solver:
+"""The matrix-free solver gives the solutions of TSQR at any number of ranks.
 
-the solutions of TSQR without its P x P matrices, at any number of ranks.
+It forms no P x P matrix.
 """
 
 import numpy as np
@@ -24,13 +24,13 @@ TIGHT = KrylovTable(rtol=1e-12, max_iterations=500)
 
 
 def prepared(comm, A, b_N, settings=None, cls=Krylov):
-    """(solver, state) of rows A."""
+    """(solver, state) for rows A."""
     solver = cls(comm, 1e-15, settings)
     return solver, solver.init(A, b_N)
 
 
 def ned_rows(comm, steps=5, hidden=(20, 20)):
-    """Rows of a network on its way: singular values fall over all of float64."""
+    """Rows of a partly trained network. Their singular values span the range of float64."""
     case = make_case(
         comm,
         problem={"name": "poisson", "dim": 2},
@@ -58,7 +58,7 @@ def test_agrees_with_tsqr_on_ill_conditioned_rows(comm, damping):
 
 
 def test_preconditioner_saves_iterations(comm):
-    """What rank 100 solves in 20 iterations, rank 1 does not in ten times as many."""
+    """With rank 100, 20 iterations are enough; with rank 1, 200 are not."""
     found = ned_rows(comm)
     exact, state = prepared(comm, found.A, -found.r_N, cls=Tsqr)
     damping = 1e-8 * exact.solve_rows(state, 1.0)[1].sigma_max ** 2
@@ -76,7 +76,7 @@ def solution(comm, found):
     return krylov.solve_rows(state, 1e-4)[0]
 
 
-def test_streamed_rows_are_held_rows(comm, monkeypatch):
+def test_streamed_and_held_rows_give_the_same_solution(comm, monkeypatch):
     held = ned_rows(comm, 0, (6, 5))
     monkeypatch.setattr(gather, "HOLD_BYTES", 0)
     streamed = ned_rows(comm, 0, (6, 5))
@@ -85,15 +85,15 @@ def test_streamed_rows_are_held_rows(comm, monkeypatch):
     torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
-def test_ranks_agree(comm):
+def test_the_solution_does_not_depend_on_ranks(comm):
     all_ranks, one_rank = (solution(c, ned_rows(c, 2)) for c in (comm, MPI.COMM_SELF))
     assert (all_ranks - one_rank).norm() < 1e-7 * one_rank.norm()
 
 
 def test_never_squares_the_rows(comm):
-    """Condition number 1e10 without damping:
+    """At condition number 1e10, LSQR finds the solution, and the normal equations do not.
 
-    LSQR on rows still finds the solution; the normal equations cannot.
+    LSQR works on the rows, here without damping.
     """
     P = 12
     A, _, A_local, _ = rows(comm, 60, P, np.geomspace(1, 1e-10, P))
@@ -105,7 +105,7 @@ def test_never_squares_the_rows(comm):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "l2"])
-def test_in_ptc_and_in_the_implicit_form(comm, metric):
+def test_ptc_and_implicit_steps_are_those_of_tsqr(comm, metric):
     ends = {}
     for kind in ("tsqr", "krylov"):
         case = make_case(
@@ -122,7 +122,7 @@ def test_in_ptc_and_in_the_implicit_form(comm, metric):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_zero_and_not_finite_right_hand_sides(comm):
+def test_zero_gives_zero_and_nan_gives_nan(comm):
     _, _, A, b = rows(comm, 30, 6)
     krylov, state = prepared(comm, A, 0 * b)
     assert torch.equal(krylov.solve_rows(state, 1e-3)[0], torch.zeros(6, dtype=torch.float64))
@@ -133,13 +133,13 @@ def test_zero_and_not_finite_right_hand_sides(comm):
     assert torch.isnan(krylov.solve_params(state, torch.ones(6), 1e-3)[0]).all()
 
 
-def test_auto_takes_it_where_nothing_else_fits():
+def test_auto_chooses_krylov_if_nothing_else_fits():
     memory, many = 2**35, Size(10**6, 10**6)
     assert choose("auto", many, memory) == "krylov"
     assert choose("auto", Size(100, 10**6), memory) == "dual"
     assert SOLVERS["krylov"].cost(many).bytes < 0.01 * SOLVERS["gram"].cost(many).bytes
 
 
-def test_its_table_is_always_validated():
+def test_the_krylov_table_is_validated_for_any_solver():
     with pytest.raises(ConfigError, match="solver.krylov.rank"):
         make_config(solver={"type": "tsqr", "krylov": {"rank": 0}})

@@ -1,6 +1,6 @@
-"""Memory does not grow with the number of points, nor as P^2 in the dual form.
+"""Memory is what `nedhpc check` predicts, and it does not grow with the number of points.
 
-It is what `nedhpc check` predicts.
+In the dual form, it does not grow as P^2 either.
 """
 
 import json
@@ -27,10 +27,10 @@ def measure(**table):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gram", "tsqr", "krylov"])
-def test_rows_are_streamed(kind):
-    """Rows of 0.36 and 1.43 GiB: the first are held, the second are not.
+def test_large_rows_are_streamed(kind):
+    """Rows of 0.36 GiB are held; rows of 1.43 GiB are recomputed chunk by chunk.
 
-    What is in flight at once is bounded; holes in the heap may add up to 100 MiB.
+    The size of a chunk is bounded. Holes in the heap may add up to 100 MiB.
     """
     few, many = (
         measure(
@@ -47,8 +47,8 @@ def test_rows_are_streamed(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gram", "tsqr", "dual", "krylov"])
-def test_cost_of_rows_that_are_held(kind):
-    """P = 2501 and N = 1700, so that P x P and N x N matrices count beside the rows."""
+def test_check_predicts_the_memory_of_held_rows(kind):
+    """With P = 2501 and N = 1700, P x P and N x N matrices are about as large as the rows."""
     found = measure(
         problem={"name": "poisson", "dim": 2},
         network={"hidden": [48, 48]},
@@ -60,7 +60,7 @@ def test_cost_of_rows_that_are_held(kind):
 
 @pytest.mark.slow
 def test_dual_holds_no_parameter_matrix():
-    """P = 265,000: rows of 0.2 GiB, a P x P matrix of 500."""
+    """With P = 265,000, the rows need 0.2 GiB; a P x P matrix would need 500 GiB."""
     found = measure(
         problem={"name": "poisson", "dim": 10},
         network={"hidden": [512, 512]},

@@ -1,4 +1,4 @@
-"""The wheel: it holds all packages, types and ready configs, and runs without a checkout."""
+"""The wheel holds all packages, types and ready configs, and runs without a checkout."""
 
 import ast
 import os
@@ -53,18 +53,18 @@ def test_type_checkers_see_the_names_of_the_package():
     assert all(hasattr(nedhpc, name) for name in seen)
 
 
-def test_version_of_the_documents():
+def test_the_documents_name_the_version():
     assert f"version: {nedhpc.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"## [{nedhpc.__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_configs_folder_of_the_checkout():
+def test_the_configs_folder_is_that_of_the_checkout():
     assert configs_folder() == ROOT / "configs"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy, so that the build leaves nothing in the checkout."""
+    """The wheel, built from a copy, so that the build leaves nothing in the checkout."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     names = ("nedhpc", "configs", "pyproject.toml", "README.md", "LICENSE")
     subprocess.run(["cp", "-r", *(str(ROOT / name) for name in names), source], check=True)
@@ -75,7 +75,7 @@ def wheel(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_wheel_holds_configs_and_types(wheel):
+def test_the_wheel_holds_configs_and_types(wheel):
     assert wheel.name.startswith(f"nedhpc-{nedhpc.__version__}-")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"nedhpc/{name}" for name in CONFIGS} | {"nedhpc/py.typed"} <= names
@@ -83,8 +83,8 @@ def test_wheel_holds_configs_and_types(wheel):
 
 
 @pytest.mark.slow
-def test_wheel_runs_outside_a_checkout(wheel, tmp_path):
-    """The environment of this test may hold an editable nedhpc: PYTHONPATH goes before it."""
+def test_the_wheel_runs_outside_a_checkout(wheel, tmp_path):
+    """PYTHONPATH comes first, because this environment may hold an editable nedhpc."""
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
     command("-m", "pip", "install", "--no-deps", "--target", site, wheel, cwd=tmp_path)

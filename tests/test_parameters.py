@@ -1,4 +1,4 @@
-"""The parameter vector: on rank 0 in PETSc, the same tensor on every rank."""
+"""PETSc holds all parameters on rank 0; every rank has them as the same tensor."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def parameters(comm, request):
 
 def test_split_undoes_join(parameters):
     theta_P = np.arange(5.0)
-    joined = parameters.join(theta_P, {"k": 0.5, "nu": 0.25})  # by name, not by place
+    joined = parameters.join(theta_P, {"k": 0.5, "nu": 0.25})  # matched by name
     assert joined.dtype == parameters.dtype and joined[5:].tolist() == [0.25, 0.5]
     found, coefficients = parameters.split(joined)
     assert found.dtype == np.float64 and np.array_equal(found, theta_P)
@@ -28,7 +28,7 @@ def test_a_vec_holds_all_entries_on_rank_0(comm, parameters):
     vec = parameters.create_vec()
     try:
         assert vec.getSize() == 7 and vec.getLocalSize() == (7 if comm.rank == 0 else 0)
-        # Rank 0's values count.
+        # Only the values of rank 0 are stored.
         parameters.store(vec, torch.arange(7, dtype=parameters.dtype) + 100 * comm.rank)
         loaded = parameters.load(vec)
         assert loaded.dtype == parameters.dtype and loaded.tolist() == list(range(7))

@@ -1,4 +1,4 @@
-"""Thread counts, places and shared GPUs; the ranks of a node agree on who uses which core."""
+"""The ranks of a node agree on cores and threads, and the log names places and shared GPUs."""
 
 import os
 
@@ -35,7 +35,7 @@ def test_more_ranks_than_cores_have_one_thread(comm, monkeypatch):
     assert placement.threads_per_rank(comm) == 1
 
 
-def test_what_slurm_gives_is_shared(comm, monkeypatch):
+def test_ranks_share_the_cores_that_slurm_gives(comm, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "6")
     assert placement.threads_per_rank(comm) == 6 // comm.size
@@ -56,7 +56,7 @@ def test_the_config_then_the_user_then_the_record_give_the_threads():
 
 @pytest.fixture
 def threads():
-    """torch's thread count is restored."""
+    """Restore the thread count of torch after the test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -70,7 +70,7 @@ def test_threads_are_used_if_they_pay(comm, threads, caplog, speedup, chosen):
     def time_step(count):
         assert torch.get_num_threads() == count
         calls.append(count)
-        # The slowest rank decides, on every rank.
+        # The slowest rank decides for all ranks.
         return 1.0 if count == 1 else 1 / speedup if comm.rank == comm.size - 1 else 1e-3
 
     assert placement.choose_threads(comm, 2, time_step) == chosen == torch.get_num_threads()
@@ -83,7 +83,7 @@ def test_threads_are_chosen_within_seconds_and_by_the_median(comm, threads):
     times = {1: iter([0.09, 0.1, 0.1, 9.0, 0.1, 0.1]), 2: iter([0.3, 0.05, 0.05, 0.05, 7.0, 0.05])}
     assert placement.choose_threads(comm, 2, lambda count: next(times[count])) == 2
     assert len(list(times[1])) == 0  # the first call and five repeats
-    assert len(list(times[2])) == 4  # 0.5 s / 0.3 s: one repeat
+    assert len(list(times[2])) == 4  # the first call and 0.5 s / 0.3 s = one repeat
 
 
 def test_one_core_is_not_measured(comm, threads):
@@ -116,7 +116,7 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise():
         ("", "other", "", float("inf")),
     ],
 )
-def test_quota_of_a_container(tmp_path, membership, file, content, cores):
+def test_the_quota_of_a_container_is_read(tmp_path, membership, file, content, cores):
     path = tmp_path / "cgroup" / file
     path.parent.mkdir(parents=True)
     path.write_text(content)
@@ -125,7 +125,7 @@ def test_quota_of_a_container(tmp_path, membership, file, content, cores):
     assert quota(tmp_path / "cgroup", tmp_path / "membership") == cores
 
 
-def test_a_quota_is_shared(comm, monkeypatch):
+def test_ranks_share_a_quota(comm, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setattr(placement, "cgroup_cpus", lambda: 6.5)
     assert placement.threads_per_rank(comm) == int(6.5 / comm.size)
@@ -140,7 +140,7 @@ def place(host, gpu, device="cuda:0"):
     return Place(host, 0, 1, [0, 1, 2, 7], 4, device, gpu)
 
 
-def test_a_shared_gpu_is_told():
+def test_a_shared_gpu_is_reported():
     shared = placement.shared_gpus(
         [
             place("a", "x"),

@@ -32,7 +32,7 @@ class Slope(JetMetric):
 
 
 class SignDescent(StepRule):
-    """theta - rate sign(g), with the number of its steps as memory."""
+    """theta - rate sign(g). Its memory is the number of its steps."""
 
     name = "sign"
     uses_solver = uses_metric = False
@@ -66,7 +66,7 @@ def test_a_new_metric_runs(comm, folder, kind):
         assert facts["step"] == 3 and facts["method"].startswith(f"slope/{kind}/")
 
 
-def test_a_new_metric_is_its_matrix(comm):
+def test_a_new_metric_enters_residual_and_jacobian(comm):
     """The flow's residual and the system's Jacobian see M = B^T B + eps I of the new rows."""
     case = make_case(comm, flow={"metric": "slope", "metric_eps": 1e-2})
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
@@ -80,7 +80,7 @@ def test_a_new_metric_is_its_matrix(comm):
     torch.testing.assert_close(difference, B.T @ (B @ v) + 1e-2 * v, rtol=1e-8, atol=1e-8)
 
 
-def test_traits_of_metrics():
+def test_metrics_know_whether_they_are_dense():
     assert not metrics.find("euclidean").is_dense
     assert all(metrics.find(name).is_dense for name in ("l2", "h1", "energy", "slope"))
 
@@ -100,8 +100,10 @@ def test_a_new_stepper_runs_and_resumes(comm, folder):
 
 
 def test_resolved_tables_are_part_of_the_record(comm, folder):
-    """config.toml holds the table of every stepper; a config that names none of them is no
-    change."""
+    """config.toml holds the table of every stepper.
+
+    If a later config names none of these tables, that is not a change.
+    """
     stepper = {"type": "rk", "dt": 1e-4}
     evolve(make_config(stepper=stepper, run={"max_steps": 1}), folder / "run", comm)
     written = tomllib.loads((folder / "run/config.toml").read_text())["stepper"]
@@ -113,7 +115,7 @@ def test_resolved_tables_are_part_of_the_record(comm, folder):
     assert list(about.changes)[1:] == ["after step 1: run.max_steps = 2 (was 1)"]
 
 
-def test_all_errors_of_the_section_at_once():
+def test_all_errors_of_the_section_come_at_once():
     wrong = Stepper(
         type="ptx",
         petsc_options="5",
@@ -139,7 +141,7 @@ def test_all_errors_of_the_section_at_once():
         assert part in str(caught.value), part
 
 
-def test_defaults_and_values():
+def test_settings_have_defaults_and_given_values():
     assert steppers.settings(Stepper()) == steppers.find("ptc").Settings()
     assert steppers.settings(Stepper(ptc={"slack": 3})).slack == 3.0
     resolved = steppers.resolved(Stepper(type="rk", spring={"search": False}))
@@ -147,7 +149,7 @@ def test_defaults_and_values():
     assert steppers.resolved(Stepper(**resolved)) == resolved
 
 
-def test_traits_of_steppers():
+def test_steppers_know_what_they_use():
     ptc, adam, rk = (steppers.find(name) for name in ("ptc", "adam", "rk"))
     assert ptc.uses_solver and ptc.uses_metric and ptc.chooses_dt
     assert not adam.uses_solver and not adam.uses_metric and adam.chooses_dt

@@ -1,4 +1,4 @@
-"""Solution and plot: any array-like in, every output out, and a process without MPI and PETSc."""
+"""Solution and plot accept any array-like, show every output and need neither MPI nor PETSc."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def solution(tmp_path_factory):
     return nedhpc.load(folder, Waves)
 
 
-def test_any_array_of_points(solution):
+def test_a_solution_accepts_any_array_of_points(solution):
     expected = solution(np.array([[0.5, 1.5]]))
     for x in ([[0.5, 1.5]], [0.5, 1.5], (0.5, 1.5), torch.tensor([[0.5, 1.5]])):
         np.testing.assert_allclose(solution(x), expected, rtol=1e-6)
@@ -69,7 +69,7 @@ def test_jets_and_gradient_are_derivatives(solution):
         solution.jet("w_x", x)
 
 
-def test_coefficients_and_series(solution):
+def test_a_solution_has_the_coefficients_and_series_of_its_run(solution):
     assert set(solution.coefficients) == {"k"} and abs(solution.coefficients["k"] - 2) < 1e-3
     assert list(solution.series["step"]) == [0, 10, 20, 30]
 

@@ -1,4 +1,4 @@
-"""Problems of one's own: classes, data files, coefficients, densities, torch modules."""
+"""Problems of the user: classes, data files, coefficients, densities and torch modules."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,7 +73,7 @@ def test_an_unknown_coefficient_is_found(own, tmp_path):
     assert abs(facts["metrics"]["coefficients"]["k"] - 2) < 1e-5 and facts["relative_l2"] < 1e-5
 
 
-def test_a_density_term(own, tmp_path):
+def test_a_density_term_is_minimised(own, tmp_path):
     facts, _ = solve(
         tmp_path,
         150,
@@ -85,19 +85,15 @@ def test_a_density_term(own, tmp_path):
 
 
 def test_density_rows_are_the_hessian(own):
-    """For a quadratic density and a linear network the rows' Gram matrix is the Hessian of the
-    energy.
-    """
+    """For a quadratic density, A^T A is the Hessian of the energy in the last layer's weights."""
     case = make_case(COMM, problem={"name": own("Ritz")}, network={"hidden": [4]})
     case.draw(0, None)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
     rows = case.plan.energy.linearise(theta, case.flow.sample)
     last = case.plan.ansatz.linear_columns
+    energies = lambda theta: case.plan.energy.evaluate(theta, case.flow.sample)[0]
     hessian = torch.autograd.functional.hessian(
-        lambda w: case.plan.energy.evaluate(torch.cat([theta[: last.start], w]), case.flow.sample)[
-            0
-        ].sum(),
-        theta[last],
+        lambda w: energies(torch.cat([theta[: last.start], w])).sum(), theta[last]
     )
     gram = rows.A.A_NP.T @ rows.A.A_NP
     torch.testing.assert_close(gram[last, last], hessian, rtol=1e-8, atol=1e-7)
@@ -114,7 +110,7 @@ def test_a_changed_problem_file_is_not_run(own, tmp_path):
         nedhpc.load(tmp_path / "run")
 
 
-def test_vector_outputs_and_residuals(own, tmp_path):
+def test_vector_outputs_and_residuals_are_solved(own, tmp_path):
     facts, _ = solve(
         tmp_path,
         150,
@@ -126,9 +122,9 @@ def test_vector_outputs_and_residuals(own, tmp_path):
 
 
 def test_rows_are_the_jacobian_of_the_residual(own):
-    """Row by row, in the same order:
+    """Row n is the derivative of entry n of the residual.
 
-    the geodesic correction differentiates the one and solves with the other.
+    The geodesic correction differentiates the residual and solves with the rows.
     """
     case = make_case(
         COMM,
@@ -147,7 +143,7 @@ def test_rows_are_the_jacobian_of_the_residual(own):
     )
 
 
-def test_a_torch_module(own, tmp_path):
+def test_a_torch_module_is_trained_and_loaded(own, tmp_path):
     facts, _ = solve(
         tmp_path,
         60,
@@ -161,7 +157,7 @@ def test_a_torch_module(own, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz", ".h5"])
-def test_a_data_file(tmp_path, suffix):
+def test_a_data_file_is_fitted(tmp_path, suffix):
     x = np.random.default_rng(0).uniform(-1, 1, (300, 2))
     y = np.stack([np.sin(2 * x[:, 0]) * x[:, 1], x[:, 0] ** 2], 1)
     path = tmp_path / f"data{suffix}"
@@ -224,7 +220,7 @@ def test_bad_classes_are_refused(own, tmp_path):
         ("layer", 2),
     ],
 )
-def test_poisson_right_hand_side(solution, dim):
+def test_poisson_right_hand_side_belongs_to_its_solution(solution, dim):
     problem = problems.build({"name": "poisson", "dim": dim, "solution": solution, "width": 0.3})
     x = torch.rand(5, dim)
     laplacian = torch.stack(
@@ -284,8 +280,8 @@ def test_heat_jets_leave_time_out_of_the_laplacian():
     torch.testing.assert_close(residual, u_t - nu_lap, rtol=1e-10, atol=1e-12)
 
 
-def test_borehole():
-    """The range of the function over its inputs, as published for it, and its direction in each."""
+def test_borehole_has_the_published_range():
+    """The range is the published one, and u rises or falls with each input as it should."""
     problem = problems.build(
         {"name": "regression", "function": "borehole", "dim": 8, "num_points": 10}
     )

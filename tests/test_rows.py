@@ -1,5 +1,6 @@
-"""Rows that are recomputed chunk by chunk are the rows that are held, in every product and every
-solver.
+"""Rows that are recomputed chunk by chunk equal rows that are held.
+
+This holds in every product and every solver.
 """
 
 import numpy as np
@@ -37,7 +38,7 @@ TABLES = {
 
 @pytest.fixture
 def both(comm, monkeypatch):
-    """(held, streamed) rows of one case, theta."""
+    """(held rows, streamed rows, theta) of one case."""
     case = make_case(comm, **TABLES)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
     held = case.plan.energy.linearise(theta, case.flow.sample)
@@ -52,7 +53,7 @@ def close(a, b):
 
 
 @pytest.mark.parametrize("in_metric", [False, True])
-def test_products(both, in_metric):
+def test_products_of_streamed_and_held_rows_agree(both, in_metric):
     held, streamed, theta = both
     A, S, P = held.A, streamed.A, len(theta)
     if in_metric:
@@ -72,7 +73,7 @@ def test_products(both, in_metric):
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
-def test_solvers(comm, both, kind, monkeypatch):
+def test_solvers_give_the_same_for_streamed_and_held_rows(comm, both, kind, monkeypatch):
     held, streamed, theta = both
     monkeypatch.setattr(dual, "COLUMN_BYTES", 4000)
     b, g = -held.r_N, torch.ones(len(theta), dtype=theta.dtype)
@@ -86,11 +87,8 @@ def test_solvers(comm, both, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
-def test_solvers_in_a_metric(comm, both, kind, monkeypatch):
-    """Streamed rows change their variables only in products, held rows at once:
-
-    the same solution.
-    """
+def test_solvers_in_a_metric_give_the_same_too(comm, both, kind, monkeypatch):
+    """Streamed rows change variables in each product, held rows once; the solutions agree."""
     held, streamed, theta = both
     monkeypatch.setattr(dual, "COLUMN_BYTES", 4000)
     P = len(theta)
@@ -104,7 +102,7 @@ def test_solvers_in_a_metric(comm, both, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "l2", "energy"])
-def test_a_ptc_step(comm, metric, monkeypatch):
+def test_a_ptc_step_is_the_same_for_streamed_and_held_rows(comm, metric, monkeypatch):
     from nedhpc.steppers.ptc import Ptc
 
     ends = []
@@ -120,8 +118,9 @@ def test_a_ptc_step(comm, metric, monkeypatch):
 
 
 class Values(nedhpc.Problem):
-    """Values alone: two residuals in the interior, one on the boundary, a coefficient and two
-    outputs.
+    """Terms of values only: two residuals in the interior, one on the boundary.
+
+    There are two outputs and a coefficient.
     """
 
     domain = nedhpc.Box([-1.0, -1.0], [1.0, 1.0])
@@ -140,7 +139,7 @@ class Values(nedhpc.Problem):
 
 
 class Derivatives(Values):
-    """Second, mixed and first derivatives; on the boundary a gradient with a coefficient."""
+    """Second, mixed and first derivatives; on the boundary, a coefficient times a derivative."""
 
     terms = [
         nedhpc.Residual("fit", jets=("u", "v", "u_xy", "lap_v")),
@@ -155,7 +154,7 @@ class Derivatives(Values):
 
 
 class Curvature(Derivatives):
-    """Second derivatives alone, which a single layer does not have."""
+    """Only second derivatives in the interior. They vanish if there is no hidden layer."""
 
     terms = [
         nedhpc.Residual("fit", jets=("lap_u", "lap_v")),
@@ -206,10 +205,10 @@ def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, 
     )
 
 
-def test_factors_where_they_pay(comm):
-    """Values, and derivatives in wide layers at few points;
+def test_factors_are_used_if_they_pay(comm):
+    """Factors pay for values, and for derivatives if layers are wide and points few.
 
-    not another solver or metric, nor a torch module.
+    They are not used with another solver or metric, nor for a torch module.
     """
     tables = {
         "problem": {"name": "regression", "function": "sinc", "num_points": 30},

@@ -1,4 +1,4 @@
-"""The sample is global: the same points for any number of ranks, with weights that integrate."""
+"""The sample is the same for any number of ranks, and its weights integrate."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ from nedhpc.sampling import points as sampling
 SIZES = [1, 2, 3, 7, 60]
 
 
-def draws(rule, size, number, counts, dim=2, grow_draws=0):
+def draws(rule, size, number, counts, dim=2, grow_draws=0, seed=5):
     problem = problems.build({"name": "poisson", "dim": dim})
     samplers = [
-        sampling.Sampler(rank, size, problem, counts, rule, 5, "cpu", torch.float64, grow_draws)
+        sampling.Sampler(rank, size, problem, counts, rule, seed, "cpu", torch.float64, grow_draws)
         for rank in range(size)
     ]
     shares = [sampler.draw(number) for sampler in samplers]
@@ -42,8 +42,14 @@ def test_blocks_cover_every_index_once(size):
 
 
 @pytest.mark.parametrize("rule", ["uniform", "sobol"])
-def test_draws_and_seeds_differ(rule):
+def test_draws_differ(rule):
     a, b = (draws(rule, 1, number, {"interior": 50})["interior"] for number in (0, 1))
+    assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("rule", ["uniform", "sobol"])
+def test_seeds_differ(rule):
+    a, b = (draws(rule, 1, 0, {"interior": 50}, seed=seed)["interior"] for seed in (5, 6))
     assert not torch.equal(a, b)
 
 
@@ -78,10 +84,8 @@ def test_weights_of_a_growing_sample_integrate():
     )
     for number in range(7):
         points = sampler.draw(number)
-        assert (
-            abs(points["interior"].weight_N.sum() - 1) < 1e-14
-            and abs(points["boundary"].weight_N.sum() - 4) < 1e-14
-        )
+        assert abs(points["interior"].weight_N.sum() - 1) < 1e-14
+        assert abs(points["boundary"].weight_N.sum() - 4) < 1e-14
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
@@ -91,7 +95,7 @@ def test_boundary_points_lie_on_the_boundary(dim):
     assert len(torch.unique((x == 0).int(), dim=0)) >= dim  # no face is left out
 
 
-def test_midpoint_grid_integrates():
+def test_a_midpoint_grid_integrates():
     problem = problems.build({"name": "poisson", "dim": 2})
     points = sampling.Sampler(
         0, 1, problem, {"interior": 900, "boundary": 120}, "grid", 0, "cpu", torch.float64
@@ -101,21 +105,18 @@ def test_midpoint_grid_integrates():
     assert abs(points["boundary"].weight_N.sum() - 4) < 1e-14
 
 
-def test_grid_counts_are_checked():
+def test_a_count_that_makes_no_grid_is_refused_with_the_nearest_ones():
     with pytest.raises(UsageError, match="841, 900, 961"):
         nedhpc.Box([0, 0], [1, 1]).parts["interior"].grid(899, 0, 0)
 
 
-def test_evaluation_set_is_large_and_fixed():
+def test_the_evaluation_set_is_large_and_inside():
     for dim, least in ((1, 10_000), (2, 10_000), (5, 100_000)):
         domain = problems.build({"name": "poisson", "dim": dim}).domain
         x = sampling.evaluation_points(domain)
-        assert (
-            len(x) >= least
-            and (x > 0).all()
-            and (x < 1).all()
-            and len(np.unique(x, axis=0)) == len(x)
-        )
+        assert len(x) >= least
+        assert (x > 0).all() and (x < 1).all()
+        assert len(np.unique(x, axis=0)) == len(x)
 
 
 def test_config_rejects_redraws_of_a_grid():
@@ -124,9 +125,9 @@ def test_config_rejects_redraws_of_a_grid():
 
 
 def test_sobol_redraws_are_even_and_independent():
-    """Every draw is as even as a Sobol set, and the draws' quadrature errors are independent:
+    """Each draw is as even as a Sobol set, and the quadrature errors of draws are independent.
 
-    their mean falls like 1 / sqrt(draws).
+    The mean of the errors therefore falls like 1 / sqrt(draws).
     """
 
     def interior(rule, number):
@@ -143,7 +144,7 @@ def test_sobol_redraws_are_even_and_independent():
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-def test_space_time_point_sets(dim):
+def test_space_time_points_lie_on_their_parts(dim):
     domain = nedhpc.SpaceTime([0.0] * dim, [2.0] * dim, end=3.0, start=1.0)
     assert domain.coordinates == (*("x", "y", "z")[:dim], "t")
     measure = {on: part.measure for on, part in domain.parts.items()}
@@ -154,21 +155,16 @@ def test_space_time_point_sets(dim):
         on: part.points(rng.random((300, part.unit_dim)))[0] for on, part in domain.parts.items()
     }
     for x in sets.values():
-        assert (
-            (x[:, :-1] >= 0).all()
-            and (x[:, :-1] <= 2).all()
-            and (x[:, -1] >= 1).all()
-            and (x[:, -1] <= 3).all()
-        )
+        assert (x[:, :-1] >= 0).all() and (x[:, :-1] <= 2).all()
+        assert (x[:, -1] >= 1).all() and (x[:, -1] <= 3).all()
     assert (sets["initial"][:, -1] == 1).all() and np.ptp(sets["initial"][:, 0]) > 1.8
     walls = sets["boundary"][:, :-1]
-    assert (((walls == 0) | (walls == 2)).sum(1) == 1).all() and len(
-        np.unique(sets["boundary"][:, -1])
-    ) == 300
+    assert (((walls == 0) | (walls == 2)).sum(1) == 1).all()
+    assert len(np.unique(sets["boundary"][:, -1])) == 300
     assert all((walls[:, axis] == side).any() for axis in range(dim) for side in (0, 2))
 
 
-def test_space_time_grid():
+def test_a_space_time_grid_has_midpoints_and_weights():
     problem = problems.build({"name": "heat"})
     points = sampling.Sampler(
         0,
@@ -184,11 +180,8 @@ def test_space_time_grid():
         points["initial"].x_ND, torch.stack([(torch.arange(7) + 0.5) / 7, torch.zeros(7)], 1)
     )
     walls = points["boundary"].x_ND
-    assert (
-        torch.equal(walls[:10, 1], walls[10:, 1])
-        and (walls[:10, 0] == 0).all()
-        and (walls[10:, 0] == 1).all()
-    )
+    assert torch.equal(walls[:10, 1], walls[10:, 1])
+    assert (walls[:10, 0] == 0).all() and (walls[10:, 0] == 1).all()
     assert all(
         abs(p.weight_N.sum() - measure) < 1e-14 for p, measure in zip(points.values(), (1, 2, 1))
     )

@@ -1,6 +1,6 @@
-"""Distributed least squares:
+"""Distributed least squares are right at any number of ranks and any damping.
 
-right for any ranks, any damping, rank-deficient rows and empty shares.
+This holds for rank-deficient rows and for ranks without rows, too.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mpi
 
 
 def rows(comm, N, P, singular_values=None, seed=0):
-    """(A, b) whole, and this rank's share."""
+    """The whole A and b, and this rank's share of each."""
     rng = np.random.default_rng(seed)
     A, b = rng.standard_normal((N, P)), rng.standard_normal(N)
     if singular_values is not None:
@@ -27,7 +27,7 @@ def rows(comm, N, P, singular_values=None, seed=0):
 
 
 def prepared(comm, kind, A, b_N, rtol=1e-13):
-    """(solver, state) of rows A."""
+    """(solver, state) for rows A."""
     solver = SOLVERS[kind](comm, rtol)
     return solver, solver.init(A, b_N)
 
@@ -59,7 +59,7 @@ def test_solves_rows_and_params(comm, kind, N, P, damping):
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-7, atol=1e-7)
 
 
-def test_dual_takes_a_right_hand_side_outside_the_rows(comm):
+def test_dual_solves_a_right_hand_side_outside_the_rows(comm):
     A, b, A_local, b_local = rows(comm, 4, 9)
     g = np.random.default_rng(3).standard_normal(9)
     solver, state = prepared(comm, "dual", A_local, b_local)
@@ -68,10 +68,10 @@ def test_dual_takes_a_right_hand_side_outside_the_rows(comm):
 
 
 @pytest.mark.parametrize("damping", [1e-3, 1e-30, 0.0])
-def test_dual_by_cholesky_and_by_eigenvectors(comm, damping):
-    """Cholesky where the damping allows it;
+def test_dual_falls_back_from_cholesky_to_eigenvectors(comm, damping):
+    """If the damping is too small for Cholesky, dual uses eigenvectors.
 
-    else eigenvectors, which is said where damping was asked for. K keeps its damping out.
+    The info says so if there is any damping. An earlier solve with other damping changes nothing.
     """
     start, stop = block(9, comm.rank, comm.size)
     A, b = rows(comm, 9, 30)[:2]
@@ -90,9 +90,10 @@ def test_dual_by_cholesky_and_by_eigenvectors(comm, damping):
 
 
 def test_dual_refines_what_woodbury_cancels(comm):
-    """lambda / damping = 1e12:
+    """Refinement restores the digits that Woodbury's identity cancels.
 
-    one solve of (b - A^T (K + d)^-1 A b) / d keeps four digits of the part in the rows' span.
+    At lambda / d = 1e12, one solve of (b - A^T (K + d)^-1 A b) / d keeps only four digits of the
+    part of x in the span of the rows.
     """
     s, d = np.geomspace(1e3, 3e2, 20), 1e-6
     A, r, A_local, b_local = rows(comm, 20, 50, s)
@@ -101,15 +102,13 @@ def test_dual_refines_what_woodbury_cancels(comm):
     x, info = solver.solve_params(state, torch.as_tensor(b), d)
     U, s, Vh = np.linalg.svd(A, full_matrices=False)
     expected = Vh.T @ (Vh @ b / (s * s + d))
-    assert (
-        np.linalg.norm(Vh @ (x.numpy() - expected)) < 1e-9 * np.linalg.norm(expected)
-        and info.note == ""
-    )
+    assert np.linalg.norm(Vh @ (x.numpy() - expected)) < 1e-9 * np.linalg.norm(expected)
+    assert info.note == ""
     assert info.residual < 1e-9 * np.linalg.norm(b)
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
-def test_a_further_right_hand_side_on_the_rows(comm, kind):
+def test_solve_pulled_solves_another_right_hand_side(comm, kind):
     A, b, A_local, b_local = rows(comm, 12, 20)
     other = np.random.default_rng(5).standard_normal(12)
     start, stop = block(12, comm.rank, comm.size)
@@ -128,10 +127,10 @@ def test_solution_is_the_same_on_every_rank(comm):
         assert all(np.array_equal(x.numpy(), other) for other in comm.allgather(x.numpy()))
 
 
-def test_tsqr_keeps_full_accuracy_where_gram_does_not(comm):
-    """Condition number 1e12:
+def test_tsqr_keeps_the_accuracy_that_gram_loses(comm):
+    """At condition number 1e12, TSQR loses cond * eps, and gram loses half of the spectrum.
 
-    TSQR loses cond * eps, the Gram route cannot see the small half of the spectrum.
+    The Gram matrix squares the singular values, so that rounding hides the small ones.
     """
     P, cond = 20, 1e12
     A, _, A_local, _ = rows(comm, 200, P, np.geomspace(1, 1 / cond, P))
@@ -167,7 +166,7 @@ def test_nan_reaches_every_rank(comm, kind):
     assert torch.isnan(x).any()
 
 
-def test_total_is_a_fixed_order_sum(comm):
+def test_total_is_the_same_on_every_rank(comm):
     x = np.full(3, 0.1 * (comm.rank + 1))
     expected = total(comm, x)
     assert all(np.array_equal(expected, other) for other in comm.allgather(total(comm, x)))
@@ -186,9 +185,9 @@ def test_auto_picks_by_size():
 
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_cost_grows_with_the_problem(kind):
-    """More rows, parameters, jets or a metric never cost less;
+    """A larger problem never costs less, and more ranks never cost rank 0 more.
 
-    more ranks never cost rank 0 more.
+    A larger problem has more rows, parameters or jets, or a dense metric.
     """
     cost = SOLVERS[kind].cost
     base = cost(Size(1000, 5000))
@@ -225,9 +224,9 @@ def test_all_solvers_agree(comm, N, P, damping):
 
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_states_share_nothing(comm, kind):
-    """One solver object, two systems of different shape, solves in turn:
+    """If one solver object solves two systems in turn, neither changes the other's results.
 
-    each is as if it were the only one, to the bit.
+    Each result equals that of a solver which has only this system, to the bit.
     """
     systems = [rows(comm, N, P, seed=seed)[2:] for N, P, seed in ((40, 7, 1), (9, 20, 2))]
     dampings = (1e-2, 0.0, 3.0, 1e-2)
@@ -251,7 +250,7 @@ def test_states_share_nothing(comm, kind):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("kind", SOLVERS)
-def test_solvers_on_cuda(comm, kind):
+def test_solvers_on_cuda_give_the_solution(comm, kind):
     A, b, A_local, b_local = rows(comm, 40, 7)
     solver, state = prepared(comm, kind, dense(A_local.A_NP.cuda()), b_local.cuda())
     x, _ = solver.solve_rows(state, 1e-3)

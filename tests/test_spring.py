@@ -1,4 +1,4 @@
-"""SPRING is its formula, in the dual as in the primal form; its memory survives a checkpoint."""
+"""SPRING follows its formula in dual and primal form, and checkpoints keep its memory."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def all_rows(case, theta):
 
 @pytest.mark.parametrize("solver", ["dual", "tsqr", "gram"])
 @pytest.mark.parametrize("max_norm", [1e6, 0.3])
-def test_is_its_formula(comm, solver, max_norm):
+def test_steps_follow_the_formula(comm, solver, max_norm):
     mu, damping, dt = 0.8, 1e-2, 0.5
     case = make_case(comm, solver={"type": solver}, **SMALL)
     found = march(
@@ -69,8 +69,8 @@ def test_is_its_formula(comm, solver, max_norm):
         np.testing.assert_allclose(found[step].numpy(), theta, rtol=1e-7, atol=1e-8)
 
 
-def test_is_the_nearest_to_its_momentum_in_a_metric(comm):
-    """phi = argmin |A phi + r|^2 + lambda |phi - mu phi_prev|_M^2 with M = B^T B + eps."""
+def test_steps_in_a_metric_minimise_their_objective(comm):
+    """phi minimises |A phi + r|^2 + lambda |phi - mu phi_prev|_M^2 with M = B^T B + eps."""
     mu, damping, eps = 0.8, 1e-2, 1e-2
     case = make_case(comm, flow={"metric": "l2", "metric_eps": eps}, **SMALL)
     found = march(
@@ -97,7 +97,7 @@ def test_is_the_nearest_to_its_momentum_in_a_metric(comm):
         assert np.linalg.norm(found[step].numpy() - theta) < 1e-6 * np.linalg.norm(theta)
 
 
-def test_search_takes_the_damping_of_least_energy(comm):
+def test_the_search_chooses_the_damping_of_least_energy(comm):
     case = make_case(comm, **SMALL)
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
     rule = Spring(case.flow, Spring.Settings(damping=1.0))

@@ -1,6 +1,6 @@
-"""kill -9 at random moments:
+"""After kill -9 at a random moment, every file opens and the run continues.
 
-nothing unreadable, and the continued run equals one never interrupted, to the bit.
+The continued run equals an uninterrupted run to the bit.
 """
 
 import os
@@ -20,7 +20,7 @@ from nedhpc.files import checkpoint, series
 
 STEPS, EVERY = 200, 20
 STEPPERS = {"euler": 1e-4, "spring": 0.5}
-"""One without and one with memory of past steps, and its dt."""
+"""{stepper: dt}. Euler does not remember past steps; spring does."""
 
 
 def reached(out):
@@ -29,8 +29,9 @@ def reached(out):
 
 
 def start_and_kill(config, out, random):
-    """The exit code of `run --resume auto`, killed after a random checkpoint or before the first, a
-    little later; all files open.
+    """Start `run --resume auto`, kill it at a random moment and return its exit code.
+
+    The moment is shortly after a random checkpoint, or before the first. Then all files must open.
     """
     process = start("run", config, "--out", out, "--resume", "auto")
     wanted, deadline = random.randrange(-EVERY, STEPS, EVERY), time.monotonic() + TIMEOUT
@@ -48,7 +49,7 @@ def start_and_kill(config, out, random):
 
 
 def check_kills(tmp_path, kills, seed):
-    """Two kills a run, unless it is over before."""
+    """Kill each run twice, unless it ends before, and compare it with an uninterrupted run."""
     dice, whole, count, done = random.Random(seed), {}, 0, 0
     while done < kills:
         stepper = list(STEPPERS)[count % 2]
@@ -63,9 +64,8 @@ def check_kills(tmp_path, kills, seed):
         code, _, err = run("run", config, "--out", out, "--resume", "auto")
         assert code == 0, err
         assert np.array_equal(checkpoint.newest(out)[1].theta_P, whole[stepper])
-        assert list(series.read(out / "series.h5")["step"]) == list(
-            range(0, STEPS + 1, 10)
-        )  # no gap, nothing twice
+        # The series has no gap, and no step appears twice.
+        assert list(series.read(out / "series.h5")["step"]) == list(range(0, STEPS + 1, 10))
         assert {path.name for path in out.iterdir()} == {
             "config.toml",
             "series.h5",
@@ -84,7 +84,7 @@ def test_fifty_kills_continue_to_the_bit(tmp_path):
     check_kills(tmp_path, 50, 2)
 
 
-def test_killed_rank_ends_the_job(tmp_path):
+def test_a_killed_rank_ends_the_job(tmp_path):
     out = tmp_path / "run"
     process = start("run", write_config(tmp_path), "--out", out, ranks=3)
     wait_for_step(out, 50, process)
@@ -101,8 +101,8 @@ def test_killed_rank_ends_the_job(tmp_path):
     assert checkpoint.newest(out)[1].step >= 50
 
 
-def test_other_numbers_of_ranks_continue(tmp_path):
-    """1 -> 2 -> 3 -> 1 ranks against 1 rank throughout."""
+def test_a_run_continues_on_other_numbers_of_ranks(tmp_path):
+    """A run on 1, 2, 3 and again 1 rank is compared with a run on 1 rank."""
     out, whole, config = tmp_path / "run", tmp_path / "whole", write_config(tmp_path, steps=STEPS)
     for ranks, steps in ((None, 60), (2, 110), (3, 160), (None, STEPS)):
         code, _, err = run(

@@ -1,4 +1,4 @@
-"""Ranks that fail alone or would disagree: one clear error, no hang, no wrong answer."""
+"""If one rank fails or ranks would disagree, the job soon ends with one clear error."""
 
 import time
 
@@ -46,22 +46,19 @@ def failing(tmp_path, action, rank=1):
 @pytest.mark.parametrize(
     "action, ranks", [("torch.zeros(10**14)", 2), ("import numpy; numpy.zeros(10**14)", None)]
 )
-def test_out_of_memory_is_said_with_the_remedy(tmp_path, action, ranks):
+def test_out_of_memory_is_reported_with_the_remedy(tmp_path, action, ranks):
     out = tmp_path / "run"
     code, _, err = finish(
         start("run", failing(tmp_path, action, 1 if ranks else 0), "--out", out, ranks=ranks), 120
     )
-    assert (
-        code not in (0, 2, 75)
-        and "ran out of memory" in err
-        and "solver.chunk" in err
-        and "Traceback" not in err
-    ), err
+    assert code not in (0, 2, 75), err
+    assert "ran out of memory" in err and "solver.chunk" in err, err
+    assert "Traceback" not in err
     assert checkpoint.newest(out)[1].step >= 20
 
 
-def test_error_of_one_rank_alone_ends_the_job(tmp_path):
-    """An expected error that is not collective: the others would wait for that rank for ever."""
+def test_an_expected_error_of_one_rank_ends_the_job(tmp_path):
+    """If the job went on, the other ranks would wait for that rank for ever."""
     config = failing(
         tmp_path, "from nedhpc.errors import UsageError; raise UsageError('only here')"
     )
@@ -69,18 +66,15 @@ def test_error_of_one_rank_alone_ends_the_job(tmp_path):
     wait_for_step(tmp_path / "run", 0, process)
     begun = time.monotonic()
     code, _, err = finish(process, 90)
-    assert (
-        code != 0
-        and "only here" in err
-        and "only rank 1 failed" in err
-        and time.monotonic() - begun < 60
-    )
+    assert code != 0
+    assert "only here" in err and "only rank 1 failed" in err
+    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize(
     "action, part", [("raise RuntimeError('a bug here')", "a bug here"), ("os._exit(3)", "")]
 )
-def test_one_failing_rank_ends_the_job(tmp_path, action, part):
+def test_a_bug_or_an_exit_of_one_rank_ends_the_job(tmp_path, action, part):
     process = start("run", failing(tmp_path, action), "--out", tmp_path / "run", ranks=3)
     wait_for_step(tmp_path / "run", 0, process)
     begun = time.monotonic()
@@ -90,7 +84,7 @@ def test_one_failing_rank_ends_the_job(tmp_path, action, part):
         assert "Traceback" in err and "rank 1" in err
 
 
-def test_nan_of_one_rank_is_agreed_on(tmp_path):
+def test_all_ranks_agree_on_the_nan_of_one_rank(tmp_path):
     out = tmp_path / "run"
     code, _, err = finish(
         start("run", failing(tmp_path, "return j.u * float('nan')"), "--out", out, ranks=2)
@@ -106,9 +100,8 @@ def test_what_differs_between_ranks_is_named(comm, folder):
     last = comm.rank == comm.size - 1
     with pytest.raises(UsageError, match=rf"config: .*\(rank {comm.size - 1}\)"):
         provenance.inputs(comm, make_config(run={"seed": int(last)}), {})
-    path = (
-        folder / "p.py" if not last else folder / "there" / ".." / "p.py"
-    )  # on the last rank there is none
+    # The folder "there" does not exist, so that the last rank does not find the file.
+    path = folder / "there" / ".." / "p.py" if last else folder / "p.py"
     if comm.rank == 0:
         path.write_text("x = 1\n")
     comm.Barrier()

@@ -1,6 +1,6 @@
-"""Signals and time limits:
+"""A signal or a time limit ends a run with a checkpoint and exit code 75.
 
-a checkpoint, exit 75, and a continuation that equals a run never stopped.
+The continued run equals a run that was never stopped.
 """
 
 import os
@@ -20,7 +20,7 @@ from nedhpc.running import signals as stop
     "number, ranks",
     [(signal.SIGUSR1, None), (signal.SIGTERM, None), (signal.SIGINT, None), (signal.SIGUSR1, 2)],
 )
-def test_signal_is_checkpointed_and_continued(tmp_path, number, ranks):
+def test_a_signal_stops_a_run_that_then_continues(tmp_path, number, ranks):
     out, whole = tmp_path / "run", tmp_path / "whole"
     process = start("run", write_config(tmp_path), "--out", out, ranks=ranks)
     wait_for_step(out, 50, process)
@@ -39,8 +39,8 @@ def test_signal_is_checkpointed_and_continued(tmp_path, number, ranks):
     assert np.array_equal(checkpoint.newest(out)[1].theta_P, checkpoint.newest(whole)[1].theta_P)
 
 
-def test_second_interrupt_ends_at_once(tmp_path):
-    # One step that takes minutes: the first Ctrl-C cannot be heard before its end.
+def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
+    # A step takes minutes here, and the run reacts to the first Ctrl-C only at the end of a step.
     config = write_config(tmp_path, stepper="lbfgs")
     out = tmp_path / "run"
     process = start(
@@ -66,7 +66,7 @@ def test_second_interrupt_ends_at_once(tmp_path):
     assert checkpoint.newest(out)[1].step == 0
 
 
-def test_stops_ahead_of_slurms_limit(tmp_path):
+def test_a_run_stops_before_the_limit_of_slurm(tmp_path):
     limit = time.time() + stop.MARGIN_SECONDS + 12
     process = start(
         "run",
@@ -92,7 +92,7 @@ def test_stops_ahead_of_slurms_limit(tmp_path):
         ("", None),
     ],
 )
-def test_slurm_end_from_squeue(tmp_path, monkeypatch, text, seconds):
+def test_squeue_tells_when_the_job_ends(tmp_path, monkeypatch, text, seconds):
     squeue = tmp_path / "squeue"
     squeue.write_text(f'#!/bin/sh\n[ "$*" = "-h -j 7 -o %L" ] && echo "{text}"\n')
     squeue.chmod(0o755)

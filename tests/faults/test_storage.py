@@ -1,6 +1,6 @@
-"""A run folder that takes no more:
+"""If a run cannot write to its folder, it ends within seconds with a clear error.
 
-the run ends within seconds with a clear error, and what was written before opens.
+The files that were written before still open.
 """
 
 import os
@@ -17,20 +17,17 @@ from nedhpc.files import checkpoint, series
 
 
 def ends(process, seconds=30):
-    """stderr of a run that must fail by itself soon."""
+    """Wait for a run that must soon fail by itself, and return its stderr."""
     begun = time.monotonic()
     code, _, err = finish(process, 60)
-    assert (
-        code == 1
-        and time.monotonic() - begun < seconds
-        and "Traceback" not in err
-        and "cannot write in" in err
-    ), (code, err)
+    assert time.monotonic() - begun < seconds
+    assert code == 1, (code, err)
+    assert "cannot write in" in err and "Traceback" not in err, err
     return err
 
 
 def opens_and_continues(out, config, steps=20):
-    """Everything in the folder opens, and the run goes on from there."""
+    """Check that each file of the folder opens and that the run continues from there."""
     for path in checkpoint.paths(out):
         checkpoint.read(path)
     last = checkpoint.newest(out)[1].step
@@ -41,8 +38,8 @@ def opens_and_continues(out, config, steps=20):
     assert np.all(np.diff(found) > 0)
 
 
-def test_no_file_may_grow(tmp_path):
-    """As a quota: RLIMIT_FSIZE of the running process."""
+def test_a_run_ends_if_no_file_may_grow(tmp_path):
+    """RLIMIT_FSIZE of the running process acts like a quota."""
     out, config = tmp_path / "run", write_config(tmp_path)
     process = start("run", config, "--out", out, ranks=None)
     wait_for_step(out, 50, process)
@@ -53,7 +50,7 @@ def test_no_file_may_grow(tmp_path):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of 1 MiB of its own."""
+    """A folder that has its own file system of 1 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if (
@@ -67,7 +64,7 @@ def disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_full_disk_and_disk_that_turned_read_only(tmp_path, disk):
+def test_a_run_ends_on_a_full_and_on_a_read_only_disk(tmp_path, disk):
     out, config = disk / "run", write_config(tmp_path)
     process = start("run", config, "--out", out, ranks=2)
     wait_for_step(out, 50, process)
@@ -84,7 +81,7 @@ def test_full_disk_and_disk_that_turned_read_only(tmp_path, disk):
     assert code == 2 and "cannot write in" in err and "Read-only" in err
 
 
-def test_deleted_folder(tmp_path):
+def test_a_run_ends_if_its_folder_is_deleted(tmp_path):
     out = tmp_path / "run"
     process = start("run", write_config(tmp_path), "--out", out)
     wait_for_step(out, 50, process)
@@ -93,7 +90,7 @@ def test_deleted_folder(tmp_path):
     assert "No such file" in ends(process)
 
 
-def test_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run("run", write_config(tmp_path), "--out", tmp_path / "file" / "run")
     assert code == 2 and "cannot write in" in err and "Traceback" not in err

@@ -1,6 +1,6 @@
-"""The job scripts on a real SLURM of one node: run, requeue, array, time limits, scaling.
+"""The job scripts work on a real SLURM of one node: run, requeue, array, time limit, scaling.
 
-scripts/slurm_sandbox starts this SLURM for the tests.
+The tests start this SLURM with scripts/slurm_sandbox.
 """
 
 import os
@@ -104,7 +104,7 @@ class Slurm:
         ).strip()
 
     def jobs(self, job):
-        """The facts of a job as a list of one dict; of an array, one dict for each task."""
+        """The facts of a job: a list with one dict, or with one dict for each task of an array."""
         lines = self("scontrol", "show", "job", "-o", job).splitlines()
         return [
             dict(fact.split("=", 1) for fact in line.split() if "=" in fact)
@@ -140,7 +140,7 @@ def sandbox():
     possible = subprocess.run([SANDBOX, "possible"], capture_output=True, text=True)
     if possible.returncode:
         pytest.skip(f"SLURM cannot be started here: {possible.stdout.strip()}")
-    # A folder of its own, because other users may not enter the folder of pytest.
+    # SLURM needs another folder than pytest's, because other users may not enter pytest's.
     env = os.environ | {"SLURM_SANDBOX": tempfile.mkdtemp(prefix="nedhpc-slurm-")}
     started = subprocess.run(
         [SANDBOX, "start"], capture_output=True, text=True, env=env, timeout=600
@@ -184,22 +184,20 @@ def final(run_dir, step):
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun"])
-def test_run(slurm, config, uninterrupted, launcher, tmp_path):
+def test_a_run_completes_under_each_launcher(slurm, config, uninterrupted, launcher, tmp_path):
     submitted = slurm.submit("slurm/run.sbatch", config, tmp_path / "run", NEDHPC_LAUNCHER=launcher)
     (job,) = slurm.wait(submitted)
     text = slurm.output(submitted)
     assert job["JobState"] == "COMPLETED" and job["ExitCode"] == "0:0", text
     assert np.array_equal(final(tmp_path / "run", 40), uninterrupted)
-    assert (
-        re.search(r"^rank 0 on \S+, local rank 0 of 2, 1 thread on", text, re.M)
-        and "rank 1 on" in text
-    )
+    assert re.search(r"^rank 0 on \S+, local rank 0 of 2, 1 thread on", text, re.M)
+    assert "rank 1 on" in text
     _, _, record, _ = checkpoint.newest(tmp_path / "run")
     assert record.provenance["slurm_job_id"] == submitted
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun"])
-def test_signal_checkpoint_requeue_same_result(slurm, config, uninterrupted, launcher, tmp_path):
+def test_a_requeued_run_ends_with_the_same_result(slurm, config, uninterrupted, launcher, tmp_path):
     submitted = slurm.submit(
         "slurm/requeue.sbatch", config, tmp_path / "run", NEDHPC_LAUNCHER=launcher
     )
@@ -227,12 +225,10 @@ def test_restarts_without_progress_end_with_an_error(slurm, config, tmp_path):
     )
     (job,) = slurm.wait(submitted)
     text = slurm.output(submitted)
-    # The first restart finds a checkpoint, and before there was none: this is progress.
+    # The first restart counts as progress, because it finds a checkpoint and the start found none.
     assert job["JobState"] == "FAILED" and job["ExitCode"] == "1:0" and job["Restarts"] == "2", text
-    assert (
-        text.count("stopped  step 0") == 2
-        and "no new checkpoint in 1 restarts (newest: step 0)" in text
-    )
+    assert text.count("stopped  step 0") == 2
+    assert "no new checkpoint in 1 restarts (newest: step 0)" in text
 
 
 def test_array_requeues_only_the_task_that_was_signalled(slurm, config, tmp_path):
@@ -258,7 +254,7 @@ def test_array_requeues_only_the_task_that_was_signalled(slurm, config, tmp_path
     )
 
 
-def test_time_limit(slurm, config, tmp_path):
+def test_a_run_stops_before_the_time_limit(slurm, config, tmp_path):
     """A run that would never end stops before a limit of two minutes, with a signal and without.
 
     Without a signal, the run itself checks the time that SLURM leaves it.
@@ -304,12 +300,11 @@ def test_a_job_with_gpus_does_not_run_on_cpus(slurm, config, tmp_path):
         CUDA_VISIBLE_DEVICES="",
     )
     (job,) = slurm.wait(submitted)
-    assert job["ExitCode"] == "2:0" and "torch sees no CUDA device" in slurm.output(submitted), (
-        slurm.output(submitted)
-    )
+    assert "torch sees no CUDA device" in slurm.output(submitted)
+    assert job["ExitCode"] == "2:0", slurm.output(submitted)
 
 
-def test_scaling_table(slurm, config, tmp_path):
+def test_the_scaling_table_has_a_row_for_each_number_of_ranks(slurm, config, tmp_path):
     for kind in ("strong", "weak"):
         submitted = slurm.submit(
             "slurm/scaling.sbatch",
