@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-if TYPE_CHECKING:  # what type checkers and editors see of the names in _WHERE
+if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the same names
     from nedhpc.ansatz.layers import Layer
     from nedhpc.api import Outcome, load, run
     from nedhpc.config import Config, Section
@@ -80,7 +80,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `nedhpc --help` needs neither torch nor MPI."""
+    """Import a public name on first use, because `nedhpc --help` needs neither torch nor MPI."""
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'nedhpc' has no attribute {name!r}")

@@ -1,7 +1,4 @@
-"""The Python API behind `nedhpc.run` and `nedhpc.load`;
-
-the command line calls the same functions.
-"""
+"""The Python API behind `nedhpc.run` and `nedhpc.load`. The command line calls it too."""
 
 import datetime
 import logging
@@ -30,10 +27,7 @@ class Outcome(NamedTuple):
     """How a run ended, and where its files are."""
 
     status: str
-    """As `nedhpc info` reports it:
-
-    converged, stalled, max_steps, max_time, wall_time or stopped.
-    """
+    """One of converged, stalled, max_steps, max_time, wall_time, stopped; as in `nedhpc info`."""
     run_dir: Path
 
 
@@ -48,17 +42,21 @@ def run(
 ) -> Outcome:
     """Run a config to its end. Collective on comm.
 
-    Args: config: settings, a table of them as TOML gives it, or the path of a TOML file. out: run
-        folder; default runs/<config>-<UTC>. problem: an instance or a class, e.g. from a notebook
-        cell, instead of the one that config names. comm: an mpi4py communicator; default all ranks.
-        resume: "auto" continues the run that is in `out`, if there is one. observers: the user's
-        own, called after each step.
+    Args:
+        config: settings, a table of them as TOML gives it, or the path of a TOML file.
+        out: run folder; default runs/<config>-<UTC>.
+        comm: an mpi4py communicator; default all ranks.
+        problem: an instance or a class, e.g. from a notebook cell. It replaces the problem that
+            config names.
+        resume: "auto" continues the run that is in `out`, if there is one.
+        observers: the user's own, called after each step.
 
     Returns:
         The status and the run folder.
 
     Raises:
-        NedError: the same on every rank. What ran is on disk.
+        NedError: the run failed; the error is the same on every rank. If steps were made, the
+            last good state is on disk.
     """
     from mpi4py import MPI
 
@@ -85,11 +83,19 @@ def run(
 
 
 def load(path: str | Path, problem: "Problem | type[Problem] | None" = None) -> "Solution":
-    """The Solution of a run folder or checkpoint: a callable u(x), with `jet`, `gradient`,
-    `series`. Local.
+    """Load the trained network of a run as a callable u(x). Local.
 
-    Args: path: a run folder or a checkpoint file. problem: the problem's class or an instance, if
-        it came from a notebook or its file was edited.
+    Args:
+        path: a run folder, whose newest checkpoint is read, or a checkpoint file.
+        problem: the problem's class or an instance; needed if it came from a notebook or if its
+            file was edited.
+
+    Returns:
+        The Solution, which also has derivatives (`jet`, `gradient`) and the time series.
+
+    Raises:
+        NotAStateError: the path holds no usable checkpoint.
+        UsageError: the problem's file is missing or was edited.
     """
     from nedhpc.postprocess.solution import Solution
 
@@ -105,7 +111,23 @@ def start(
     observers: Sequence["Observer"] = (),
     signals: Any = None,
 ) -> Outcome:
-    """Run the plan that rank 0 makes, on every rank. Collective on comm."""
+    """Run, on every rank, the plan that rank 0 makes. Collective on comm.
+
+    Args:
+        comm: an mpi4py communicator.
+        make: makes the plan; only rank 0 calls it.
+        run_dir: run folder.
+        resume: "auto" continues the run that is in run_dir, if there is one; "never" does not.
+        problem: an instance or a class that replaces the problem of the config.
+        observers: the user's own, called after each step.
+        signals: a running.signals.StopSignals that may stop the run, or None.
+
+    Returns:
+        The status and the run folder.
+
+    Raises:
+        NedError: the run failed; the error is the same on every rank.
+    """
     from nedhpc.files.checkpoint import any_in
     from nedhpc.files.lock import locked
     from nedhpc.files.resume import load_resume
@@ -128,8 +150,19 @@ def resume(
 ) -> Outcome:
     """Continue the run in run_dir with the config of its newest checkpoint. Collective on comm.
 
+    Args:
+        comm: an mpi4py communicator.
+        run_dir: run folder.
+        overrides: "section.key=value" settings that change the config.
+        petsc_options: words that are appended to stepper.petsc_options.
+        signals: a running.signals.StopSignals that may stop the run, or None.
+
+    Returns:
+        The status and the run folder.
+
     Raises:
         UsageError: there is nothing to continue, or a file that the config names has changed.
+        NedError: the run failed; the error is the same on every rank.
     """
     from nedhpc.files.checkpoint import any_in
     from nedhpc.files.lock import locked
@@ -157,7 +190,16 @@ def resume(
 def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
     """Rank 0's plan on every rank, or its error. Collective on comm.
 
-    The other ranks build theirs from rank 0's config and memory, after all have compared the files.
+    All ranks first compare the files that the config names. Then the other ranks build their plans
+    from rank 0's config and memory size.
+
+    Args:
+        comm: an mpi4py communicator.
+        make: makes the plan; only rank 0 calls it.
+        problem: an instance or a class that replaces the problem of the config, or None.
+
+    Raises:
+        NedError: rank 0's error, or a UsageError if the files differ between ranks.
     """
     from nedhpc.files.provenance import inputs
     from nedhpc.parallel.comm import on_rank_0
@@ -180,7 +222,7 @@ def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
 
 
 def evolve(comm, plan, run_dir: Path, resumed, observers, signals) -> Outcome:
-    """The run itself. Collective on comm."""
+    """Evolve the plan to the end of the run. Collective on comm. See running.evolve.Run."""
     from nedhpc.running.evolve import Run
 
     if signals is not None:
@@ -191,7 +233,10 @@ def evolve(comm, plan, run_dir: Path, resumed, observers, signals) -> Outcome:
 
 @contextmanager
 def process_settings():
-    """Context with nedhpc's default dtype and thread count; the caller's come back afterwards."""
+    """Context manager that makes float64 torch's default dtype. Local.
+
+    It restores the caller's dtype and thread count at the end.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -203,6 +248,6 @@ def process_settings():
 
 
 def default_run_dir(comm: Any, name: str) -> Path:
-    """runs/<name>-<UTC>, the same on every rank. Collective on comm."""
+    """The folder runs/<name>-<UTC>, the same on every rank. Collective on comm."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     return Path("runs") / f"{name}-{comm.bcast(now, 0)}"

@@ -1,4 +1,7 @@
-"""The typed config: TOML in, all its errors at once, TOML out. Imports neither torch nor MPI."""
+"""The typed config. It is read from TOML, reports all its errors at once, and is written as TOML.
+
+Local: this module imports neither torch nor MPI.
+"""
 
 import datetime
 import re
@@ -17,7 +20,17 @@ DURATION = re.compile(r"(?:(\d+)-)?(\d+):([0-5]?\d):([0-5]?\d(?:\.\d*)?)$")
 
 
 def seconds(value: Any) -> Any:
-    """Seconds of a duration: a number, "[D-]HH:MM:SS", or a TOML local time."""
+    """Convert a duration to seconds. Local.
+
+    Args:
+        value: seconds, "[D-]HH:MM:SS", or a TOML local time.
+
+    Returns:
+        Seconds. A value of another type is returned as it is, so that pydantic refuses it.
+
+    Raises:
+        ValueError: a string does not have this form.
+    """
     if isinstance(value, datetime.time):
         return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond * 1e-6
     if isinstance(value, str):
@@ -35,35 +48,38 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
+    """Base class of all tables of the config. They are immutable and refuse unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class ProblemTable(Section):
-    """[problem]: a catalogue name or "file.py:Class"; the other keys are options of that problem's
-    constructor.
-    """
+    """[problem]. All keys but `name` are arguments of the problem's constructor."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
+    """A name of the catalogue, or "file.py:Class"."""
 
 
 class Fourier(Section):
-    """[network.fourier]: fixed features cos(B x), sin(B x) with normal B (Tancik et al. 2020)."""
+    """[network.fourier]: fixed features cos(B x), sin(B x) with random B (Tancik et al. 2020)."""
 
     num_features: Count = 64
-    """Rows of B; the network gets twice as many inputs."""
+    """Number of rows of B; the network gets twice as many inputs."""
     scale: Positive = 1.0
-    """Standard deviation of the entries of B."""
+    """Standard deviation of the normally distributed entries of B, in units of 1 / x."""
 
 
 class Periodic(Section):
     """[network.periodic]: the embedding of the periodic coordinates of the domain."""
 
     harmonics: Count = 2
-    """Waves of each periodic coordinate: cos and sin of 2 pi k x / L, k = 1 .. harmonics."""
+    """Each periodic coordinate becomes cos and sin of 2 pi k x / L for k = 1 .. harmonics."""
 
 
 class Network(Section):
+    """[network]: the ansatz u(x; theta)."""
+
     name: str | None = None
     """"file.py:Class" of a torch module, instead of the multilayer perceptron."""
     arguments: dict[str, Any] = {}
@@ -72,11 +88,11 @@ class Network(Section):
     """Widths of the hidden layers."""
     activation: Literal["tanh", "sin", "softplus", "gelu"] = "tanh"
     init: Literal["glorot", "uniform"] = "glorot"
-    """glorot: normal weights and zero biases; uniform: both uniform in +- 1 / sqrt(fan in)."""
+    """glorot: normal weights, zero biases. uniform: both uniform in +- 1 / sqrt(fan_in)."""
     init_scale: Positive = 1.0
-    """Factor of the initial parameters."""
+    """The initial parameters are multiplied by it."""
     embedding: Literal["none", "fourier"] = "none"
-    """What the network gets instead of x. Periodic coordinates have an embedding of their own."""
+    """Map of x before the first layer. If a coordinate is periodic, `periodic` is used instead."""
     fourier: Fourier = Fourier()
     periodic: Periodic = Periodic()
 
@@ -88,18 +104,18 @@ class Network(Section):
 
 
 class ResidualTable(Section):
-    """Rule `residual`: a point of the pool is chosen in proportion to |r|^power / mean |r|^power +
-    floor.
-    """
+    """[sampling.residual]: candidates have the weights |r|^power / mean |r|^power + floor."""
 
     power: Positive = 1.0
+    """A larger power concentrates the points more where the residual is large."""
     floor: Positive = 1.0
+    """A larger floor spreads the points more evenly."""
     pool: Annotated[int, Field(ge=2)] = 10
-    """Candidates for each point that is chosen."""
+    """Number of candidates for each point that is chosen."""
 
 
 class Sampling(Section):
-    """[sampling]: the other keys are numbers of points by name of a part of the domain."""
+    """[sampling]. Any other key names a part of the domain; its value is a number of points."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, Count] = Field(init=False)  # pyright: ignore
@@ -107,13 +123,13 @@ class Sampling(Section):
     boundary: Count | None = None
     initial: Count | None = None
     data: Count | None = None
-    """Rows of a draw; the whole data set if not given."""
+    """Number of the data set's rows in a draw; all of them if not given."""
     rule: Literal["uniform", "sobol", "grid", "residual"] = "sobol"
-    """`residual` chooses the interior's points where the residual is large."""
+    """`residual` prefers points of the interior at which the residual is large."""
     resample_every: Annotated[int, Field(ge=0)] = 0
-    """Steps between draws; 0: the sample never changes."""
+    """Number of steps between draws; 0: the sample never changes."""
     grow_draws: Annotated[int, Field(ge=0)] = 0
-    """Draws in which the number of points grows linearly from a quarter to all; 0: all at once."""
+    """Number of draws in which the sample grows from a quarter to all points; 0: no growth."""
     residual: ResidualTable = ResidualTable()
 
     @model_validator(mode="after")
@@ -142,82 +158,101 @@ class Sampling(Section):
 
 
 class FlowTable(Section):
+    """[flow]: the descent flow M theta_dot = -g of the energy."""
+
     metric: str = "euclidean"
-    """Name of a metric of the parameters:
-
-    euclidean, l2, h1, energy, or a class of the user's own.
-    """
+    """Name of the metric M: euclidean, l2, h1, energy, or a class of the user's own."""
     metric_eps: Positive = 1e-6
-    """Tikhonov parameter eps of the metric, M = B^T B + eps I.
-
-    The metric euclidean does not use it.
-    """
+    """Tikhonov parameter eps of M = B^T B + eps I. The metric euclidean does not use it."""
 
 
 class Stepper(Section):
-    """[stepper]: the other keys are tables of settings by stepper name, [stepper.ptc];
-    `steppers.settings` validates them.
+    """[stepper]. Any other key is the table of one stepper's settings, e.g. [stepper.ptc].
+
+    `steppers.settings` validates these tables.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str = "ptc"
-    """A step rule of nedhpc (ptc, spring, sgd, adam, lbfgs) or a type of PETSc's TS (rk, bdf, ...).
-    """
+    """A step rule (ptc, spring, sgd, adam, lbfgs) or a type of PETSc's TS (rk, bdf, ...)."""
     dt: Positive = 1.0
-    """First time step, or the fixed one. ptc: the first pseudo-time step. sgd, adam and lbfgs use
-    their own lr instead. If a step of a PETSc type gives a non-finite energy, the run restarts from
-    the last good state with dt / 4."""
+    """First time step, which some steppers keep. sgd, adam and lbfgs use their lr instead.
+
+    If a step of a PETSc type gives a non-finite energy, the run restarts from the last good state
+    with dt / 4.
+    """
     petsc_options: str = ""
     """PETSc options of the time stepper, as on a command line."""
 
 
 class KrylovTable(Section):
+    """[solver.krylov]: preconditioner and iteration of the solver krylov."""
+
     rank: Count = 100
-    """Columns of the preconditioner's low-rank approximation."""
+    """Rank of the preconditioner's low-rank approximation."""
     rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    """The iteration ends where the residual, or LSQR's |A^T r| beside |A| |r|, has fallen by this
-    factor.
+    """The iteration ends if the residual r has fallen by this factor.
+
+    LSQR also ends if |A^T r| is at most rtol |A| |r|.
     """
     max_iterations: Count = 200
+    """If these do not suffice, the last iterate is used and the run shows a note."""
 
 
 class Solver(Section):
+    """[solver]: the solver of the flow's least-squares systems."""
+
     type: Literal["auto", "tsqr", "gram", "dual", "krylov"] = "auto"
     rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-15
     """Singular values below rtol times the largest are cut off."""
     chunk: Count = 8192
-    """Points whose jets and rows are in flight at once on a rank."""
+    """Largest number of points whose jets and rows a rank holds at once."""
     krylov: KrylovTable = KrylovTable()
 
 
 class Run(Section):
+    """[run]: how a run starts and when it ends."""
+
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the initial parameters and of the points."""
     max_steps: Annotated[int, Field(ge=0, lt=2**31)] = 2000
     max_time: Positive | None = None
-    """End of the flow's time t."""
+    """Time t of the flow at which the run ends; no limit if not given."""
     max_wall_time: Duration | None = None
+    """Seconds since the start or the resume after which the run ends; no limit if not given."""
     target_relative_l2: Positive = 1e-30
+    """The run ends as converged if the relative L2 error is at most this."""
     start: Literal["random", "last_layer"] = "random"
+    """last_layer: random parameters, except that the last layer is fitted before step 0."""
     initial: str | None = None
-    """A checkpoint to take the initial parameters from."""
+    """Path of a checkpoint whose parameters the run starts from, instead of `start`."""
 
 
 class Checkpoint(Section):
+    """[checkpoint]: when checkpoints are written, and how many are kept."""
+
     every_steps: Count | None = None
+    """Number of steps between checkpoints; by wall time only if not given."""
     every_seconds: Duration = 60.0
+    """Wall time between checkpoints."""
     keep: Annotated[int, Field(ge=2)] = 3
+    """Number of newest checkpoints that are kept. Older ones are deleted."""
 
 
 class Output(Section):
+    """[output]: how often the run is measured."""
+
     every_steps: Count = 10
-    """Steps between entries of series.h5 and measurements of relative_l2."""
+    """Number of steps between entries of series.h5; relative_l2 is measured for each entry."""
 
 
 class Device(Section):
+    """[device]: where and with which precision a rank computes."""
+
     type: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float64", "float32"] = "float64"
     threads: Annotated[int, Field(ge=0)] = 0
-    """torch threads of a rank; 0: OMP_NUM_THREADS, or its share of the cores."""
+    """torch threads of a rank; 0: OMP_NUM_THREADS if set, else one or, if faster, all its cores."""
 
 
 class Config(Section):
@@ -227,7 +262,7 @@ class Config(Section):
     network: Network = Network()
     sampling: Sampling = Sampling()
     weights: dict[str, Positive] = {}
-    """[weights]: factors of terms, by name of a term or of a part; they multiply the terms' own."""
+    """[weights]: factors by name of a term or part, which multiply the weights of the terms."""
     flow: FlowTable = FlowTable()
     stepper: Stepper = Stepper()
     solver: Solver = Solver()
@@ -237,18 +272,27 @@ class Config(Section):
     device: Device = Device()
 
     def toml(self):
-        """The resolved config as TOML; keys that are unset are left out."""
+        """The resolved config as TOML text, without the keys that are not set. Local."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 FILE_KEYS = (("problem", "name"), ("network", "name"), ("problem", "file"), ("run", "initial"))
-"""Keys that may name a file, which is relative to the config's folder."""
+"""Keys that may name a file. A relative path starts from the config's folder."""
 
 
 def read(path, overrides=(), petsc_options=()):
-    """The config table of a TOML file with `--set` overrides applied;
+    """Read the table of a TOML file and apply overrides. Local.
 
-    paths in it become relative to the file's folder.
+    Args:
+        path: the file. Relative paths in it start from its folder and become absolute.
+        overrides: "section.key=value" settings, as `--set` gives them.
+        petsc_options: words that are appended to stepper.petsc_options.
+
+    Returns:
+        The table, which is not validated yet.
+
+    Raises:
+        UsageError: the file cannot be read, it is not TOML, or an override is malformed.
     """
     path = Path(path)
     try:
@@ -263,7 +307,10 @@ def read(path, overrides=(), petsc_options=()):
 
 
 def with_petsc_options(table, petsc_options):
-    """The table with more options in stepper.petsc_options, given as words of a command line."""
+    """Append words of a command line to stepper.petsc_options. Local.
+
+    The table is changed in place and returned.
+    """
     stepper = table.setdefault("stepper", {}) if petsc_options else None
     if isinstance(stepper, dict):
         before = str(stepper.get("petsc_options", ""))
@@ -272,7 +319,17 @@ def with_petsc_options(table, petsc_options):
 
 
 def resolve(table, section, key, folder):
-    """Make a file named in the config absolute."""
+    """Make the path absolute if table[section][key] names a file. Local.
+
+    Args:
+        table: the config table, which is changed in place.
+        section: name of the section.
+        key: key in that section.
+        folder: folder from which a relative path starts.
+
+    Raises:
+        UsageError: the name contains a null character.
+    """
     value = table.get(section, {}).get(key) if isinstance(table.get(section), dict) else None
     if isinstance(value, str) and "\0" in value:
         raise UsageError(f"{section}.{key} = {value!r}: a file name has no null character")
@@ -282,7 +339,18 @@ def resolve(table, section, key, folder):
 
 
 def override(table, overrides):
-    """Apply "section.key=value" settings; a value is TOML where it parses, else a string."""
+    """Apply overrides to a config table. Local.
+
+    Args:
+        table: the config table, which is changed in place.
+        overrides: "section.key=value" settings. A value that is not TOML is used as a string.
+
+    Returns:
+        The table.
+
+    Raises:
+        UsageError: a setting has another form, or its section is not a table.
+    """
     for setting in overrides:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")
@@ -304,9 +372,14 @@ def override(table, overrides):
 
 
 def validate(table, source=None):
-    """The Config of a table;
+    """The Config of a table. Local.
 
-    ConfigError with every mistake, its key path, what is allowed and the nearest right name.
+    Args:
+        table: the config table, e.g. from `read`.
+        source: the config's file, for the message.
+
+    Raises:
+        ConfigError: every mistake with its key, what is allowed and the nearest right name.
     """
     try:
         return Config.model_validate(table)
@@ -315,7 +388,7 @@ def validate(table, source=None):
 
 
 def explain(item: Any, model: type[BaseModel] | None = None, prefix: tuple[str, ...] = ()) -> str:
-    """One line for one of pydantic's errors: the key's path, what is wrong, what is allowed.
+    """Describe one of pydantic's errors: the key's path, what is wrong, what is allowed. Local.
 
     Args:
         item: an entry of ValidationError.errors().
@@ -342,5 +415,8 @@ def explain(item: Any, model: type[BaseModel] | None = None, prefix: tuple[str, 
 
 
 def load(path, overrides=(), petsc_options=()):
-    """Read and validate a config file."""
+    """Read and validate a config file. Local.
+
+    Arguments and errors are those of `read` and `validate`.
+    """
     return validate(read(path, overrides, petsc_options), path)

@@ -1,13 +1,11 @@
-"""Errors that a person can act on: what, where, the likely cause, the remedy."""
+"""Errors that the user can act on. Each says what, where, the likely cause and the remedy."""
 
 
 class NedError(Exception):
-    """An expected failure, raised alike on every rank and printed once;
-
-    `exit_code` is the process's.
-    """
+    """An expected failure. It is the same on every rank and is printed once."""
 
     exit_code = 1
+    """Exit code of the process."""
 
 
 class UsageError(NedError):
@@ -17,7 +15,12 @@ class UsageError(NedError):
 
 
 class ConfigError(UsageError):
-    """All that is wrong with a config, reported at once."""
+    """Everything that is wrong with a config, reported at once.
+
+    Args:
+        problems: one line for each mistake.
+        source: the config's file, for the message; None if there is none.
+    """
 
     def __init__(self, problems, source=None):
         self.problems = list(problems)
@@ -32,7 +35,7 @@ class NonFiniteError(NedError):
 
 
 class NotAStateError(UsageError):
-    """A file is not a checkpoint of a schema this version reads."""
+    """A file is not a complete file of nedhpc in a schema that this version reads."""
 
 
 class FutureSchemaError(NotAStateError):
@@ -40,4 +43,4 @@ class FutureSchemaError(NotAStateError):
 
 
 class StorageError(NedError):
-    """The run folder takes no more: disk full, quota, read-only, deleted."""
+    """A file cannot be written or read at present: full disk, quota, read-only or lost folder."""

@@ -1,5 +1,4 @@
-"""Names in a config: the classes that they stand for, and the message for a name that does not
-exist."""
+"""Names in a config: the classes that they stand for, and the message for an unknown name."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ def subclasses_by_name(base: type) -> dict[str, type]:
 
 
 def unknown(what: str, kind: str, given: object, allowed: Iterable[str]) -> str:
-    """The message for a name that does not exist: the nearest right one, and all that are allowed.
+    """The message for an unknown name, with the nearest right one and all allowed ones. Local.
 
     Args:
         what: the config key, with its value if the value is wrong.

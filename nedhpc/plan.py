@@ -1,7 +1,6 @@
 """Everything about a run that is known without MPI, PETSc and a GPU, computed once.
 
-`nedhpc check` prints a Plan, `nedhpc run` is given one. From here on only observers read the
-config.
+`nedhpc check` prints a Plan, and `nedhpc run` runs one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,23 +30,23 @@ from nedhpc.user_code import GIVEN, load_class
 NUMBER = 8
 """Bytes of a float64."""
 PROCESS_BYTES = 350 * 2**20
-"""A rank with torch, PETSc and MPI loaded, before it has any data."""
+"""Memory of a rank that has loaded torch, PETSc and MPI but has no data yet."""
 THETA_COPIES = 12
-"""Vectors of length P that a step holds at once: TS, trials, corrections, directions."""
+"""Number of vectors of length P that a step holds: TS, trials, corrections, directions."""
 
 
 class Plan:
     """A valid run: problem, ansatz, points, stepper, metric, solver and what they cost. Local.
 
     Args:
-        config: typed settings. The resolved ones, with all defaults, are in `.config`.
-        problem: an instance or a class of the caller's own, instead of the one that config names.
+        config: typed settings. The attribute `config` has all defaults filled in.
+        problem: an instance or a class that replaces the problem of the config.
         num_ranks: ranks that will share the points.
         available_bytes: memory of rank 0's machine; default: this machine's.
 
     Raises:
-        ConfigError: with everything that is wrong.
-        UsageError: the run would not fit into memory; with the remedy.
+        ConfigError: everything that is wrong with the config.
+        UsageError: the run would not fit into memory.
     """
 
     def __init__(
@@ -89,8 +88,15 @@ class Plan:
         problem: Problem | type[Problem] | None = None,
         num_ranks: int = 1,
     ) -> "Plan":
-        """The Plan of a config file, with the errors of its keys and of its problem reported
-        together.
+        """The Plan of a config file. Errors of keys and of the problem are reported together.
+
+        Args:
+            path, overrides, petsc_options: as for `config.read`.
+            problem, num_ranks: as for Plan.
+
+        Raises:
+            ConfigError: everything that is wrong with the config.
+            UsageError: the file cannot be read, or the run would not fit into memory.
         """
         return cls.of_table(configs.read(path, overrides, petsc_options), path, problem, num_ranks)
 
@@ -102,7 +108,17 @@ class Plan:
         problem: Problem | type[Problem] | None = None,
         num_ranks: int = 1,
     ) -> "Plan":
-        """The Plan of a config table, as TOML gives it; `source` is named in messages."""
+        """The Plan of a config table. Errors of keys and of the problem are reported together.
+
+        Args:
+            table: the config table, as TOML gives it.
+            source: its file, for messages; None if there is none.
+            problem, num_ranks: as for Plan.
+
+        Raises:
+            ConfigError: everything that is wrong with the config.
+            UsageError: the run would not fit into memory.
+        """
         config, found = None, []
         try:
             config = configs.validate(named(table, problem))
@@ -111,7 +127,7 @@ class Plan:
         try:
             if config is not None:
                 return cls(config, problem, num_ranks)
-            # The keys are wrong already: find what is wrong with the problem's options, too.
+            # The keys are wrong. Build the problem too, so that its errors are reported as well.
             section = table.get("problem")
             if (
                 problem is None
@@ -126,7 +142,7 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the scaled Jacobian, over all ranks."""
+        """Number of rows of the scaled Jacobian on all ranks."""
         return sum(self.energy.num_rows(self.counts))
 
     @property
@@ -137,7 +153,7 @@ class Plan:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes on rank 0 at most, by what needs them."""
+        """Largest memory of rank 0 in bytes, {purpose: bytes}; an estimate."""
         return {
             "process": PROCESS_BYTES,
             "points": self._point_bytes(),
@@ -146,9 +162,10 @@ class Plan:
         }
 
     def _choose_solver(self) -> None:
-        """The solver, whether its rows stay in factors, and the cost of a step;
+        """Choose the solver, decide whether its rows stay factored, and estimate a step's cost.
 
-        refuse what cannot fit.
+        Raises:
+            UsageError: the run does not fit into memory.
         """
         config, energy = self.config, self.energy
         size = Size(
@@ -183,9 +200,9 @@ class Plan:
         )
 
     def _point_bytes(self) -> int:
-        """Points of a draw with weights, targets and normals, twice while they are drawn;
+        """Bytes of a draw's points with weights, targets and normals, and of the data sets.
 
-        data sets whole.
+        A draw counts twice, because the old one is still there while the new one is made.
         """
         problem, dim = self.problem, self.problem.domain.dim
         columns = 2 * dim + 1 + len(problem.outputs)
@@ -195,7 +212,7 @@ class Plan:
 
 
 def named(table: Mapping[str, Any], problem: Problem | type[Problem] | None) -> Mapping[str, Any]:
-    """The table with the name of a problem that was given as an object: "python:MyProblem"."""
+    """The table, with "python:MyProblem" as the problem's name if an object was given. Local."""
     if problem is None:
         return table
     cls = problem if isinstance(problem, type) else type(problem)
@@ -203,7 +220,12 @@ def named(table: Mapping[str, Any], problem: Problem | type[Problem] | None) -> 
 
 
 def make_problem(config: Config, given: Problem | type[Problem] | None) -> Problem:
-    """The checked problem: the one that is given, or the one that the config names."""
+    """The checked problem: the one that is given, or else the one that the config names. Local.
+
+    Raises:
+        ConfigError: the problem cannot be built, or lacks something.
+        UsageError: `given` is not a problem.
+    """
     table = config.problem.model_dump()
     if given is None:
         return build(table)
@@ -228,10 +250,11 @@ def make_problem(config: Config, given: Problem | type[Problem] | None) -> Probl
 
 
 def make_network(config: Config, problem: Problem):
-    """The ansatz of the config's [network]: output(x, network(embedding(x))).
+    """The ansatz of the config's [network]: constraint(x, network(embedding(x))). Local.
 
     Raises:
-        ConfigError: a network class of the user's own is missing, raises, or has a wrong shape.
+        ConfigError: the user's network class is missing, or its constructor raises.
+        UsageError: the user's network returns a wrong shape, or the embedding does not fit.
     """
     settings, domain, seed = config.network, problem.domain, config.run.seed
     num_outputs, embedding = len(problem.outputs), make_embedding(config, problem)
@@ -263,9 +286,10 @@ def make_network(config: Config, problem: Problem):
 
 
 def make_embedding(config: Config, problem: Problem):
-    """What the network gets instead of x:
+    """The embedding that precedes the network: periodic waves, Fourier features or None. Local.
 
-    waves of periodic coordinates, Fourier features, or None.
+    Raises:
+        UsageError: the domain is periodic and the config asks for another embedding.
     """
     settings, domain = config.network, problem.domain
     is_periodic = any(period is not None for period in domain.periods)
@@ -295,7 +319,11 @@ class _Errors:
         return self
 
     def catch(self, function, *args):
-        """function(*args); None if it, or a check that it needs, found errors."""
+        """Return function(*args), or None if it raises.
+
+        It is not called if one of its first three arguments is None, because the check that should
+        have made this argument has failed.
+        """
         if any(argument is None for argument in args[:3]):
             return None
         try:

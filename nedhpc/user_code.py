@@ -1,6 +1,6 @@
 """Python files that a config names: their classes, their digests, and whether they changed. Local.
 
-A file is run only if the user named it, or if it still is what ran when the checkpoint was written.
+A file is run only if the user named it, or if it has not changed since the checkpoint was written.
 """
 
 import hashlib
@@ -16,20 +16,20 @@ from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
 
 GIVEN = "python"
-"""File part of the name of a class that was given as an object: "python:MyProblem"."""
+"""Replaces the file in the name of a class that was given as an object: "python:MyProblem"."""
 _neighbours: dict[Path, dict[str, Path]] = {}
 """For each file that was loaded, the modules of its folder that it imported, by name."""
 
 
 def load_class(name: str, base: type, key: str) -> type:
-    """The class of "file.py:Class"; runs that file.
+    """Run a Python file and return one of its classes. Local.
 
-    The file may import modules of its own folder. They are forgotten afterwards, so that a file of
-    another folder with modules of the same names gets its own.
+    The file may import modules of its own folder. They are removed from sys.modules afterwards, so
+    that a file of another folder can import modules with the same names.
 
     Args:
         name: "file.py:Class".
-        base: class that it must derive from.
+        base: class that the class must derive from.
         key: config key that holds the name, for messages.
 
     Raises:
@@ -76,9 +76,7 @@ def load_class(name: str, base: type, key: str) -> type:
 
 
 def _take_neighbours(folder: str, new: Iterable[str]) -> dict[str, Path]:
-    """{module name: file} of new modules that lie in the folder, which are removed from
-    sys.modules.
-    """
+    """Remove the new modules of the folder from sys.modules. Returns {module name: file}."""
     found = {}
     for name in sorted(new):
         file = getattr(sys.modules[name], "__file__", None)
@@ -89,9 +87,16 @@ def _take_neighbours(folder: str, new: Iterable[str]) -> dict[str, Path]:
 
 
 def find_class(name: str, base: type, builtin: Mapping[str, type], key: str) -> type:
-    """A class by its short name in `builtin`, or from "file.py:Class".
+    """A class by its short name, or from a file. Local.
 
-    ConfigError for an unknown name.
+    Args:
+        name: a key of `builtin`, or "file.py:Class".
+        base: class that a class from a file must derive from.
+        builtin: {short name: class}.
+        key: config key that holds the name, for messages.
+
+    Raises:
+        ConfigError: the name is unknown, or the file has no such class.
     """
     if ":" in name:
         return load_class(name, base, key)
@@ -102,14 +107,14 @@ def find_class(name: str, base: type, builtin: Mapping[str, type], key: str) -> 
 
 
 def user_files(config: Config) -> dict[str, Path]:
-    """{key: path} of the config's Python files."""
+    """{key: path} of the Python files that a config names. Local."""
     names = {"problem.name": config.problem.name, "network.name": config.network.name or ""}
     files = {key: name.rpartition(":")[0] for key, name in names.items() if ":" in name}
     return {key: Path(file) for key, file in files.items() if file != GIVEN}
 
 
 def digests(config: Config) -> dict[str, str]:
-    """{key: SHA-256} of the files that a config names; "missing" for one that cannot be read.
+    """{key: SHA-256} of the files that a config names; "missing" if one cannot be read. Local.
 
     Keys are problem.name, network.name and problem.file; "problem.name:helper" is a module that the
     problem file imported from its own folder when it was loaded.
@@ -132,12 +137,12 @@ def _digest(path: Path) -> str:
 
 
 def check_unchanged(config: Config, known: Mapping[str, str], named: Iterable[str] = ()) -> None:
-    """Refuse Python files that are not those which a checkpoint was written with.
+    """Refuse to run Python files that have changed since the checkpoint was written. Local.
 
     Args:
-        config: whose files would be run.
+        config: the config that names the files.
         known: digests of the files that ran, as the checkpoint holds them.
-        named: keys whose file the user named now, which is permission enough.
+        named: keys whose file the user has just named. These files may have changed.
 
     Raises:
         UsageError: naming the file that changed or is missing.

@@ -1,8 +1,9 @@
-"""Activation functions with their derivatives of any order. Local; elementwise.
+"""Activation functions with their derivatives of any order. Local.
 
-Each function returns [s, s', ..., s^(order)] at z. Every derivative is a cheap base function
-times a polynomial, so that a further order costs one more polynomial and no further
-transcendental function. The polynomials are found once by their recurrence and cached.
+Each function acts elementwise and returns [s, s', ..., s^(order)] at z, tensors of z's shape. Every
+derivative is a cheap base function times a polynomial, so that one more order costs one more
+polynomial and no further transcendental function. The polynomials are found once by their
+recurrence and cached.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ SQRT_HALF, INV_SQRT_2PI = sqrt(0.5), 1 / sqrt(2 * pi)
 
 @dataclass(frozen=True, slots=True)
 class _Factor:
-    """A polynomial of s for Horner's rule; an even or odd one takes half as many steps in s^2."""
+    """A polynomial of s for Horner's rule. An even or odd one needs half the steps, in s^2."""
 
     coefficients: tuple[float, ...]
     """Highest power first."""
@@ -33,7 +34,7 @@ class _Factor:
         return cls(tuple(coefficients[:: 2 if in_square else 1]), in_square, in_square and odd)
 
     def times(self, base, s, square):
-        """base p(s)."""
+        """base p(s), where p is this polynomial."""
         variable = square if self.in_square else s
         value, *rest = self.coefficients
         for c in rest:

@@ -1,7 +1,8 @@
 """Calculus of jets: composition, products, and jets of any function of x. Local.
 
-Jets are lists by channel of a JetLayout. A channel is (N, width); (1, width) if it is the same at
-every point, as the derivatives of x are; None if it vanishes.
+Jets are lists with an entry for each channel of a JetLayout. A channel has the shape (N, width). If
+it is the same at every point, as the derivatives of x are, its shape is (1, width). If it vanishes,
+it is None.
 """
 
 from collections import Counter
@@ -21,15 +22,18 @@ Channels = list[torch.Tensor | None]
 def compose(f: Derivatives, z: Channels, layout: JetLayout, once: bool = False) -> Channels:
     """Jets of f(z), by the formula of Faa di Bruno.
 
-    d_alpha f(z) = sum over the partitions pi of alpha of f^(|pi|)(z) prod over the blocks b of pi
-    of d_b z. The partition of one block gives the linear part f' d_alpha z; it also serves a
-    channel that is a sum.
+    With a sum over the partitions pi of alpha and a product over the blocks b of pi,
+
+        d_alpha f(z) = sum_pi f^(|pi|)(z) prod_b d_b z.
+
+    The partition into one block gives the linear part f' d_alpha z. A channel that is a sum of
+    derivatives has the same linear part.
 
     Args:
         f: Returns f and its derivatives up to a given order, e.g. an entry of ACTIVATIONS.
         z: Jets of z.
         layout: Their channels.
-        once: The result is differentiated at most once, in reverse. Then it is one node of
+        once: True if the result is differentiated at most once, in reverse. Then it is one node of
             autograd's graph, which is faster than a graph of many small operations.
     """
     if once:
@@ -62,7 +66,7 @@ def _faa_di_bruno(layout):
 
 @cache
 def _partial_derivatives(terms):
-    """Derivatives of products by blocks: ((channel b, multiplicity, other blocks), ...)."""
+    """Derivatives of the products with respect to a block b: ((b, factor, other blocks), ...)."""
     return tuple(
         (b, multiplicity * blocks.count(b), blocks[:i] + blocks[i + 1 :])
         for multiplicity, blocks in terms
@@ -85,7 +89,7 @@ def _partitions(items):
 
 
 def _product(z, blocks):
-    """The product of channels, None if one vanishes."""
+    """The product of channels; None if one of them vanishes."""
     value = z[blocks[0]]
     for b in blocks[1:]:
         value = None if value is None or z[b] is None else value * z[b]
@@ -117,6 +121,7 @@ def _add_product(total, a, b, factor=1):
 
 
 def _combined(s, z, products):
+    """Channels of f(z): f' z_c plus the sum of f^(k) times the products of k blocks."""
     out = [s[0]]
     for z_c, sums in zip(z[1:], products[1:], strict=True):
         value = None if z_c is None else s[1] * z_c
@@ -127,7 +132,7 @@ def _combined(s, z, products):
 
 
 class _Sums:
-    """Channels that are summed up in one block of memory, so that they lie side by side."""
+    """Channels that are summed in one block of memory, so that they lie side by side."""
 
     def __init__(self, like, channels):
         block = like.new_empty(len(channels), *like.shape)
@@ -152,8 +157,8 @@ class _Composition(torch.autograd.Function):
     @staticmethod
     def forward(ctx, f, layout, *z):
         ctx.set_materialize_grads(False)
-        # A channel that is the same at every point was expanded, to give a cotangent by point;
-        # its one row is enough here.
+        # A channel that is the same at every point was expanded, so that each point has a
+        # cotangent. One row of it is enough here.
         z = [v[:1] if v is not None and v.stride(0) == 0 else v for v in z]
         s = f(z[0], layout.order + 1)
         products = _block_products(z, layout)
@@ -204,7 +209,7 @@ class _Composition(torch.autograd.Function):
 
 
 def side_by_side(channels: list[torch.Tensor]) -> torch.Tensor:
-    """Channels (N, width) as one tensor (C, N, width); without a copy if they already lie so."""
+    """Channels (N, width) as one tensor (C, N, width), without a copy if they lie side by side."""
     first = channels[0]
     step = first.numel() * first.element_size()
     if (
@@ -221,7 +226,9 @@ def side_by_side(channels: list[torch.Tensor]) -> torch.Tensor:
 def product(a: Channels, b: Channels, layout: JetLayout) -> Channels:
     """Jets of a b, elementwise, by Leibniz' rule.
 
-    d_alpha (a b) = sum over the subsets beta of alpha of d_beta a d_(alpha - beta) b.
+    With a sum over the subsets beta of alpha, it is
+
+        d_alpha (a b) = sum_beta d_beta a d_(alpha - beta) b.
 
     Args:
         a: Jets of a.
@@ -231,7 +238,7 @@ def product(a: Channels, b: Channels, layout: JetLayout) -> Channels:
     out = []
     for c, splits in enumerate(_leibniz(layout)):
         value = None
-        # A sum's own channel stands for its members whole, so that they need no channels.
+        # (c, 0) and (0, c) use a sum's own channel, so that its members need no channels.
         for i, k, factor in splits if c == 0 else ((c, 0, 1), (0, c, 1), *splits):
             if a[i] is not None and b[k] is not None:
                 value = _add_product(value, a[i], b[k], factor)
@@ -243,7 +250,7 @@ def product(a: Channels, b: Channels, layout: JetLayout) -> Channels:
 def _leibniz(layout):
     """By channel, ((channel of a, channel of b, multiplicity), ...) over the proper subsets.
 
-    Of the value, the value itself.
+    The entry of the value is ((0, 0, 1),).
     """
     place = {alpha: c for c, alpha in enumerate(layout.derivatives)}
     table = [((0, 0, 1),)]
@@ -268,7 +275,7 @@ def add(a: Channels, b: Channels) -> Channels:
 
 
 def concatenate(parts: list[Channels], num_points: int) -> Channels:
-    """Jets of several jets side by side: their widths add up.
+    """Jets of several functions side by side, so that their widths add up.
 
     Args:
         parts: Jets of one layout.
@@ -290,7 +297,7 @@ def concatenate(parts: list[Channels], num_points: int) -> Channels:
 
 
 def coordinates(x_ND: torch.Tensor, layout: JetLayout) -> Channels:
-    """Jets of x itself: x, unit vectors, zeros."""
+    """Jets of x itself: the value x, unit vectors as first derivatives, and zeros."""
     unit = torch.eye(x_ND.shape[1], dtype=x_ND.dtype, device=x_ND.device)
     first = [unit[a[0]].unsqueeze(0) if len(a) == 1 else None for a in layout.derivatives[1:]]
     return [x_ND, *first, *([None] * len(layout.sums))]
@@ -313,7 +320,7 @@ def function_jets(
         of the function.
     """
     known = {}
-    # From the highest order down: a derivative brings along all those that it is computed from.
+    # Start with the highest order, since a derivative yields all those that it is computed from.
     wanted = {alpha for alphas in layout.members for alpha in alphas}
     for alpha in sorted(wanted, key=len, reverse=True):
         if alpha not in known:
@@ -323,7 +330,7 @@ def function_jets(
 
 
 def _nested(function, alpha):
-    """x -> (d_alpha function, {beta: d_beta function} of the derivatives met on the way)."""
+    """x -> (d_alpha function, {beta: d_beta function} of all derivatives computed for it)."""
     if not alpha:
         return lambda x_ND: (function(x_ND), {})
     before = alpha[:-1]

@@ -1,4 +1,4 @@
-"""Hard conditions: output layers, without parameters, by which u satisfies conditions exactly."""
+"""Hard conditions: output layers without parameters that make u satisfy conditions exactly."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 class HardCondition(Layer):
     """u = lift(x) + distance(x) v, elementwise by output, for the network's output v.
 
-    u equals the lift on the set on which the distance vanishes, whatever the parameters are.
+    On the set on which the distance vanishes, u equals the lift for any parameters.
     """
 
     lift: Function
-    """Maps points (N, D) to (N, M), torch, smooth in the domain."""
+    """Maps points (N, D) to (N, M); a torch function, smooth in the domain."""
     distance: Function
-    """Maps points (N, D) to (N, M) or (N, 1), torch, smooth; 1 if an output has no condition."""
+    """Maps points (N, D) to (N, M) or (N, 1); smooth, and 1 for an output without a condition."""
 
     def push(self, channels: Channels, push: Push) -> Channels:
         lift, distance = (

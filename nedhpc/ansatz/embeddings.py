@@ -1,4 +1,4 @@
-"""Embeddings: what a network gets instead of x. They hold no parameters. Local."""
+"""Embeddings: maps of x that precede a network's first layer. They have no parameters. Local."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Embedding(Layer):
     """A layer that stands before a network's first layer."""
 
     width: int
-    """The number of entries for each point."""
+    """Number of entries for each point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class Waves(Embedding):
     B_FD: np.ndarray
     """Wave numbers, (F, D), float64."""
     passed: tuple[int, ...] = ()
+    """Numbers of the coordinates that are passed on unchanged."""
 
     @property
     def width(self) -> int:
@@ -56,7 +57,7 @@ class Chain(Embedding):
 
 
 def periodic(periods: Sequence[float | None], harmonics: int = 2) -> Waves:
-    """The embedding which makes u exactly periodic, with all its derivatives.
+    """The embedding that makes u and all its derivatives exactly periodic.
 
     A coordinate of period L becomes cos and sin of 2 pi k x / L for k = 1 .. harmonics.
 

@@ -20,17 +20,17 @@ MultiIndex = tuple[int, ...]
 
 @dataclass(frozen=True)
 class JetLayout:
-    """Which channels a term needs, and under which names it finds them."""
+    """The channels that a term needs, and the names under which it finds them."""
 
     derivatives: tuple[MultiIndex, ...]
     """Multi-indices by order, the value first.
 
-    With each are all those that it contains, since the chain rule needs them.
+    Each is there together with all that it contains, since the chain rule needs them.
     """
     sums: tuple[tuple[MultiIndex, ...], ...]
-    """Sums of derivatives, by their members; these channels follow the derivatives.
+    """Sums of derivatives, by their members. These channels follow the derivatives.
 
-    All that a member contains is among the derivatives, but the members need no channels.
+    What a member contains is among the derivatives, but the member itself needs no channel.
     """
     entries: tuple[tuple[str, int | tuple[int, ...], int], ...]
     """(name, channel or channels, output) for each jet that the term named."""
@@ -106,16 +106,15 @@ class JetView:
 
 
 def parse(names: Iterable[str], outputs: Sequence[str], coordinates: Sequence[str]) -> JetLayout:
-    """The channels that jets `names` need.
+    """The layout of the channels that the named jets need.
 
     Args:
         names: Names of jets; `values` stands for the values of all outputs.
         outputs: Names of the problem's outputs.
-        coordinates: Names of the coordinates. Laplacian, bilaplacian and gradient are those in
-            space: they leave out t.
+        coordinates: Names of the coordinates. Laplacian, bilaplacian and gradient leave out t.
 
     Raises:
-        UsageError: A name is not a jet's; the message shows the allowed forms.
+        UsageError: A name is not that of a jet; the message shows the allowed forms.
     """
     names = [jet for name in names for jet in (outputs if name == "values" else (name,))]
     wanted = [(name, *_channels_of(name, outputs, coordinates)) for name in names]

@@ -1,9 +1,9 @@
-"""Layers, of which an ansatz is a chain: each pushes jets of any order to its output. Local.
+"""Layers: each pushes jets of any order from its input to its output. Local.
 
-A new layer is one class with `push`, written with `compose`, `product`, `concatenate` of the
-algebra or with plain torch operations on the channels. It needs no reverse sweep: autograd runs
-one, and parameter rows are read from the cotangents at the outputs of the Linear layers, which
-hold all parameters.
+An ansatz is a chain of layers. A new layer is one class with `push`, written with `compose`,
+`product` and `concatenate` of the module `algebra` or with plain torch operations on the channels.
+It needs no reverse sweep, because autograd runs one. All parameters belong to Linear layers, and
+the parameter rows are read from the cotangents at their outputs.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from nedhpc.ansatz.layout import Block
 
 
 class Tap(NamedTuple):
-    """What a Linear layer got and gave in a taped push."""
+    """Input h and output z of a Linear layer, recorded in a push."""
 
     linear: "Linear"
     h: Channels
@@ -28,13 +28,13 @@ class Tap(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What the layers share while jets are pushed through them."""
+    """The data that all layers share while jets are pushed through them."""
 
     layout: JetLayout
     x_ND: torch.Tensor
     theta_P: torch.Tensor | None = None
     tape: list[Tap] | None = None
-    """Filled by Linear layers if rows are wanted; the jets are differentiated once, in reverse."""
+    """Linear layers add to it if rows are wanted; the jets are then differentiated only once."""
 
     @property
     def once(self) -> bool:
@@ -42,19 +42,19 @@ class Push:
 
 
 class Layer:
-    """A map of jets: subclasses define `push`."""
+    """A map of jets. Subclasses define `push`."""
 
     def push(self, channels: Channels, push: Push) -> Channels:
         """Jets of the layer's output.
 
         Args:
-            channels: Jets of its input, see the module `algebra` for their form.
+            channels: Jets of its input, in the form that the module `algebra` describes.
             push: The layout, the points and theta.
         """
         raise NotImplementedError
 
     def __call__(self, h_NI: torch.Tensor, x_ND: torch.Tensor | None = None) -> torch.Tensor:
-        """The layer's values, of a layer without parameters.
+        """Values of the layer's output, if the layer has no parameters.
 
         Args:
             h_NI: Values of its input.
@@ -75,18 +75,18 @@ class Activation(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Linear(Layer):
-    """z = W h + b; the derivatives pass through W only."""
+    """z = W h + b. The bias adds to the value only, not to derivatives."""
 
     weight: Block
-    """(out, in)."""
+    """W, (out, in)."""
     bias: Block
-    """(out,)."""
+    """b, (out,)."""
 
     def push(self, channels: Channels, push: Push) -> Channels:
         W, b = self.weight.of(push.theta_P), self.bias.of(push.theta_P)
         N = len(push.x_ND)
-        # Channels with a row for each point go through one matrix product; the constant ones cost
-        # nothing.
+        # Channels with a row for each point share one matrix product. The constant ones have a
+        # single row and cost nothing.
         whole = [c for c, v in enumerate(channels) if v is not None and len(v) == N]
         h = [channels[c] for c in whole]
         z = [None if v is None or len(v) == N else v @ W.T for v in channels]
@@ -112,7 +112,7 @@ def _differentiable(z, N):
 
 
 class _Affine(torch.autograd.Function):
-    """`_affine` as one node, whose reverse skips the channels that nothing depends on."""
+    """`_affine` as one node. Its reverse skips the channels that nothing depends on."""
 
     @staticmethod
     def forward(ctx, W, b, *h):

@@ -1,4 +1,4 @@
-"""The parameter vector by block: which entries of theta are which tensor. Local."""
+"""The blocks of the parameter vector: which entries of theta belong to which tensor. Local."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -11,11 +11,10 @@ from nedhpc.ansatz.layers import Tap
 class Linearisation:
     """Jets `j_NCM` at theta and their parameter Jacobian.
 
-    It is there by sample (`rows`), transposed (`vjp`) and forward (`jvp`).
+    `rows` gives the Jacobian by sample, `vjp` multiplies by its transpose and `jvp` by itself.
 
-    A Linear layer z = W h + b has, for each point, d/dW = sum over the channels c of zbar_c h_c^T
-    and d/db = zbar_0, if zbar_c is the cotangent of channel c of z. Autograd finds all zbar in
-    one reverse sweep.
+    For each point, a Linear layer z = W h + b has d/dW = sum_c zbar_c h_c^T and d/db = zbar_0,
+    where zbar_c is the cotangent of channel c of z. Autograd finds all zbar in one reverse sweep.
     """
 
     def __init__(self, network, theta_P, x_ND, layout, u: Channels, tape: list[Tap]):
@@ -25,7 +24,7 @@ class Linearisation:
 
     @property
     def tape_bytes(self) -> int:
-        """Bytes that it holds, estimated: jets and derivatives of activations of each layer."""
+        """Estimated bytes of this object: jets and derivatives of activations of each layer."""
         return 6 * len(self.x_ND) * self.network.point_bytes(self.layout)
 
     def rows(self, seed_NCM: torch.Tensor, out: torch.Tensor, columns: slice | None = None):
@@ -61,7 +60,7 @@ class Linearisation:
         return out
 
     def _weight_rows(self, tap, z_bar, block_NOI):
-        if tap.h[0] is self.x_ND:  # x, whose derivatives are unit vectors: no products needed
+        if tap.h[0] is self.x_ND:  # the derivatives of x are unit vectors, so products are trivial
             if 0 in z_bar:
                 torch.mul(z_bar[0].unsqueeze(2), self.x_ND.unsqueeze(1), out=block_NOI)
             else:
@@ -83,9 +82,9 @@ class Linearisation:
     def factors(self, seed_KNCM: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The rows of K seeds as sums of outer products: [(zbar_RCH, h_RCI)] by layer, R = K N.
 
-        What row r, of the seed (k, n), holds for a layer's weight and bias is the sum over its
-        channels of the outer products of zbar[r, c] and h[r, c]; the last entry of h belongs to
-        the bias: 1 for the value, 0 for the other channels.
+        Row r belongs to seed k at point n. Its part for a layer's weight and bias is the sum over
+        c of the outer products of zbar[r, c] and h[r, c]. The last entry of h belongs to the bias:
+        it is 1 for the value and 0 for the other channels.
         """
         swept = [list(self._cotangents(seed_NCM, self._tape)) for seed_NCM in seed_KNCM]
         found = []

@@ -16,7 +16,7 @@ from nedhpc.ansatz.layout import block_layout
 from nedhpc.ansatz.linearisation import Linearisation, stacked
 
 FACTOR_OVERHEAD = 40
-"""Cost of multiplying and adding two products by factors, in multiplications of a product."""
+"""Cost of multiplying two products of factors and adding the result, in multiplications."""
 
 
 class MLP:
@@ -30,9 +30,9 @@ class MLP:
         num_outputs: M.
         activation: A name of ACTIVATIONS.
         init: `glorot` or `uniform`, see `initial`.
-        init_scale: Factor of the initial parameters.
-        embedding: What the first layer gets instead of x.
-        constraint: Makes u satisfy conditions exactly.
+        init_scale: The initial parameters are multiplied by it.
+        embedding: A map of x that precedes the first layer.
+        constraint: A last layer that makes u satisfy conditions exactly.
     """
 
     def __init__(
@@ -56,17 +56,18 @@ class MLP:
         )
         self.num_parameters = self.layout[-1].end
         self.linear_columns = slice(self.layout[-2].offset, self.num_parameters)
-        """The columns in which u is linear."""
+        """The columns of theta in which u is linear: the last layer's."""
         self.layers: list[Layer] = [embedding] if embedding else []
         for weight, bias in zip(self.layout[::2], self.layout[1::2], strict=True):
             self.layers += [Linear(weight, bias), Activation(self.activation)]
         self.layers[-1:] = [constraint] if constraint else []  # the last layer has no activation
 
     def initial(self, seed: int) -> np.ndarray:
-        """theta_0 (P,), float64, a function of the seed only.
+        """The initial parameters (P,), float64. They depend on the seed only.
 
-        `glorot`: weights N(0, 2 / (fan_in + fan_out)), biases zero (Glorot and Bengio 2010);
-        `uniform`: both uniform in +- 1 / sqrt(fan_in); times init_scale.
+        `glorot` draws weights from N(0, 2 / (fan_in + fan_out)) and sets biases to zero (Glorot and
+        Bengio 2010). `uniform` draws both uniformly in +- 1 / sqrt(fan_in). Both are then
+        multiplied by init_scale.
         """
         rng = np.random.Generator(np.random.Philox(key=seed))
         theta = np.zeros(self.num_parameters)
@@ -82,10 +83,17 @@ class MLP:
         return theta
 
     def features(self, seed: int, scale: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """theta (P,) with a random first layer whose units are centred in the box [low, high] of x.
+        """Parameters (P,) for random features whose first units are centred in a box.
 
-        w = scale N(0, 1), b = -w . e(x_c) with e the embedding; deeper hidden layers keep the
-        `initial` draw, the last layer is zero.
+        A unit of the first layer has w = scale N(0, 1) and b = -w . e(x_c), where x_c is a random
+        point of the box and e the embedding. Deeper hidden layers keep the `initial` draw. The last
+        layer is zero.
+
+        Args:
+            seed: Seed of all draws.
+            scale: Standard deviation of w.
+            low: Lower bounds of the box of x, (D,).
+            high: Upper bounds, (D,).
         """
         theta = self.initial(seed)
         rng = np.random.Generator(np.random.Philox(key=(seed, 1)))
@@ -105,20 +113,26 @@ class MLP:
         return 8 * layout.num_channels * (embedded + sum(self.widths[1:]))
 
     def factor_cost(self) -> int:
-        """Multiplications for an entry of A A^T by factors, for each pair of channels."""
+        """Multiplications for an entry of A A^T from factors, for each pair of channels."""
         return sum(
             fan_in + 1 + fan_out + FACTOR_OVERHEAD
             for fan_in, fan_out in itertools.pairwise(self.widths)
         )
 
     def jets(self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:
-        """Jet tensor (N, C, M), differentiable by torch in theta any number of times."""
+        """Jet tensor (N, C, M). torch can differentiate it in theta any number of times.
+
+        Args:
+            theta_P: Parameters, (P,).
+            x_ND: Points, (N, D).
+            layout: The channels.
+        """
         return stacked(self._push(Push(layout, x_ND, theta_P)), len(x_ND))
 
     def linearise(
         self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout
     ) -> Linearisation:
-        """Jets together with their parameter Jacobian at theta."""
+        """Jets together with their parameter Jacobian at theta. Arguments as for `jets`."""
         theta_P, x_ND, tape = theta_P.detach(), x_ND.detach(), []
         with torch.enable_grad():
             u = self._push(Push(layout, x_ND, theta_P, tape))

@@ -1,4 +1,4 @@
-"""Any torch module as an ansatz, through torch.func. Slower than the MLP. Local."""
+"""Any torch module as an ansatz, through torch.func. It is slower than the MLP. Local."""
 
 from math import inf
 
@@ -15,21 +15,20 @@ from nedhpc.errors import UsageError
 
 
 class ModuleNetwork:
-    """u = module(x) for a torch module on (N, D) -> (N, M), each point by itself.
+    """u = module(x) for a torch module that maps (N, D) to (N, M), each point by itself.
 
     Args:
-        module: The module; its parameters are evolved. With an embedding it gets the embedded
-            points.
+        module: The module, whose parameters are evolved.
         num_outputs: M.
-        embedding: What the module gets instead of x.
-        constraint: Makes u satisfy conditions exactly.
+        embedding: A map of x that precedes the module.
+        constraint: A last layer that makes u satisfy conditions exactly.
 
     Raises:
         UsageError: The module has no parameters.
     """
 
     linear_columns = None
-    """Which columns u is linear in is not known."""
+    """None, because it is not known in which columns of theta u is linear."""
 
     def __init__(
         self,
@@ -46,7 +45,7 @@ class ModuleNetwork:
         self.num_parameters = self.layout[-1].end
 
     def initial(self, seed: int) -> np.ndarray:
-        """The module's own initial parameters (P,), float64; `seed` was set before it was built."""
+        """The module's own parameters (P,), float64. The module was built with torch's seed set."""
         parameters = [p.detach().reshape(-1) for p in self.module.parameters()]
         return torch.cat(parameters).double().cpu().numpy()
 
@@ -58,7 +57,7 @@ class ModuleNetwork:
         return self.constraint(u, x_ND) if self.constraint else u
 
     def jets(self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:
-        """Jet tensor (N, C, M)."""
+        """Jet tensor (N, C, M). Arguments as for `MLP.jets`."""
         self._place(theta_P)
         if not len(x_ND):
             return x_ND.new_zeros(0, layout.num_channels, self.num_outputs)
@@ -70,30 +69,30 @@ class ModuleNetwork:
     def _place(self, theta_P):
         """Bring the module's buffers and parameters to theta's device and dtype.
 
-        Never inside a transform of torch.func.
+        It must not be called inside a transform of torch.func.
         """
         own = next(self.module.parameters())
         if (own.device, own.dtype) != (theta_P.device, theta_P.dtype):
             self.module.to(theta_P.device, theta_P.dtype)
 
     def point_bytes(self, layout: JetLayout) -> int:
-        """Bytes of a point's jets, float64; what the module keeps inside is not known."""
+        """Bytes of a point's jets, float64, without what the module keeps inside."""
         return 8 * layout.num_channels * self.num_outputs
 
     @staticmethod
     def factor_cost() -> float:
-        """Infinite: its rows are not known as outer products."""
+        """Infinite, because the rows are not known as outer products."""
         return inf
 
     def linearise(
         self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout
     ) -> "ModuleLinearisation":
-        """Jets together with their parameter Jacobian at theta."""
+        """Jets together with their parameter Jacobian at theta. Arguments as for `jets`."""
         return ModuleLinearisation(self, theta_P, x_ND, layout)
 
 
 class ModuleLinearisation:
-    """As `Linearisation`, through torch.func.vjp, without `factors`."""
+    """The same as `Linearisation`, but computed by torch.func.vjp and without `factors`."""
 
     def __init__(self, network, theta_P, x_ND, layout):
         self.network, self.theta_P, self.x_ND, self.layout = network, theta_P, x_ND, layout
@@ -101,11 +100,11 @@ class ModuleLinearisation:
 
     @property
     def tape_bytes(self) -> int:
-        """Bytes that it holds: the jets only."""
+        """Bytes of this object, which holds only the jets."""
         return len(self.x_ND) * self.network.point_bytes(self.layout)
 
     def rows(self, seed_NCM: torch.Tensor, out: torch.Tensor, columns: slice | None = None):
-        """See `Linearisation.rows`; any slice of columns."""
+        """The same as `Linearisation.rows`, for any slice of columns."""
         columns = slice(None) if columns is None else columns
 
         def row(x_D, seed_CM):

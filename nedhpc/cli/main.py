@@ -13,7 +13,11 @@ from nedhpc.errors import NedError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code (docs: README, "Exit codes")."""
+    """Run a subcommand and return the exit code (see README, "Exit codes").
+
+    Args:
+        argv: the words after `nedhpc`; default those of the process.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     petsc_options: list[str] = []
     if "--" in words:
@@ -30,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nedhpc: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of `nedhpc info | head` has gone. Without this the interpreter would flush
-        # again.
+        # In `nedhpc info | head` the reader has ended. Redirect stdout, because the interpreter
+        # flushes it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def at_least_one(text: str) -> int:
-    """A number of ranks."""
+    """Parse a number of ranks."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not a number of ranks; needed is 1 or more")
@@ -45,7 +49,7 @@ def at_least_one(text: str) -> int:
 
 
 class Version(argparse.Action):
-    """--version: of nedhpc and of what it computes with."""
+    """--version prints the versions of nedhpc and of the packages that it computes with."""
 
     def __init__(self, option_strings, dest):
         super().__init__(option_strings, dest, nargs=0, help="print versions and exit")
@@ -62,7 +66,7 @@ class Version(argparse.Action):
 
 
 def parser() -> argparse.ArgumentParser:
-    """All subcommands and their options."""
+    """The parser of all subcommands and their options."""
     top = argparse.ArgumentParser(
         prog="nedhpc",
         description="Train neural networks by evolving their parameters along the descent flow of "

@@ -10,16 +10,14 @@ from nedhpc.errors import NedError
 from nedhpc.running.signals import StopSignals
 
 STOPPED = 75
-"""Exit code: checkpointed on a signal or before the scheduler's limit; start the same command
-again.
-"""
+"""Exit code after a stop by a signal or before the scheduler's limit. A checkpoint is written."""
 
 
 def on_all_ranks(args) -> int:
-    """args.function(args, comm) on every rank; returns the exit code. Collective on COMM_WORLD.
+    """Call args.function(args, comm) and return the exit code. Collective on COMM_WORLD.
 
     Expected errors are the same on every rank and are printed once. Any other exception ends the
-    whole job, because the other ranks would wait for this one for ever.
+    whole job, because otherwise the other ranks would wait for ever for this one.
     """
     args.signals = StopSignals()
     args.signals.install()
@@ -31,7 +29,7 @@ def on_all_ranks(args) -> int:
     from nedhpc.parallel.placement import quiet_threads
 
     comm, own = MPI.COMM_WORLD, MPI.COMM_WORLD.Dup()
-    quiet_threads(os.environ)  # OpenMP reads them when torch is imported
+    quiet_threads(os.environ)  # OpenMP reads these variables when torch is imported
     level = logging.INFO if comm.rank == 0 else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
@@ -54,7 +52,7 @@ def on_all_ranks(args) -> int:
 
 
 def explain(error: BaseException, rank: int) -> None:
-    """Print what ended this rank: a full memory with its remedy, or a traceback."""
+    """Print why this rank failed: a remedy if memory was full, else a traceback."""
     if out_of_memory(error):
         what = (str(error) or type(error).__name__).splitlines()[0]
         print(

@@ -1,4 +1,4 @@
-"""`nedhpc run` and `nedhpc resume`: collective on all ranks."""
+"""The commands `nedhpc run` and `nedhpc resume`. Both are collective on all ranks."""
 
 import logging
 
@@ -6,7 +6,7 @@ log = logging.getLogger("nedhpc")
 
 
 def run(args, comm) -> str:
-    """Run a config to the end, or continue what is in its run folder; returns the status."""
+    """Run a config to the end, or continue what is in its run folder. Returns the status."""
     from nedhpc import api
     from nedhpc.plan import Plan
 
@@ -21,7 +21,7 @@ def run(args, comm) -> str:
 
 
 def resume(args, comm) -> str:
-    """Continue a run from its newest valid checkpoint; returns the status."""
+    """Continue a run from its newest valid checkpoint. Returns the status."""
     from nedhpc import api
 
     args.signals.install()
@@ -33,7 +33,7 @@ def resume(args, comm) -> str:
 
 
 def report(comm, run_dir) -> None:
-    """One line of result on stdout. Collective."""
+    """Print the result of a run as one line on stdout. Collective on comm."""
     from nedhpc.parallel.comm import on_rank_0
     from nedhpc.postprocess.info import info
 

@@ -1,4 +1,4 @@
-"""Commands of one process that only read: check, info, plot, problems."""
+"""The commands check, info, plot and problems, which only read and run as one process."""
 
 import inspect
 import json
@@ -7,7 +7,7 @@ from nedhpc.configs_path import configs_folder
 
 
 def check(args) -> None:
-    """Validate a config, try each term once, and predict the cost of a step. No GPU, no MPI."""
+    """Validate a config, try each term once, and predict the cost of a step. Local."""
     from nedhpc.plan import Plan
 
     plan = Plan.read(args.config, args.overrides, num_ranks=args.ranks)
@@ -31,11 +31,12 @@ def check(args) -> None:
 
 
 def mebibytes(size: float) -> str:
+    """Bytes as text in MiB."""
     return f"{size / 2**20:.0f}"
 
 
 def info(args) -> None:
-    """What a run or a checkpoint is."""
+    """Print the facts of a run or a checkpoint."""
     from nedhpc.postprocess.info import info as facts
 
     found = facts(args.path)
@@ -49,7 +50,7 @@ def info(args) -> None:
 
 
 def plot(args) -> None:
-    """A figure of convergence, timings and fields."""
+    """Draw a figure of convergence, timings and fields, and print its path."""
     from nedhpc.postprocess.plot import plot as draw
 
     output = args.output or args.paths[0] / "plot.png"
@@ -58,7 +59,7 @@ def plot(args) -> None:
 
 
 def problems(args) -> None:
-    """The catalogue with its options, and a line for each ready config."""
+    """Print the catalogue with its options, and a line for each ready config."""
     from nedhpc.problems import CATALOGUE
 
     for name, cls in CATALOGUE.items():

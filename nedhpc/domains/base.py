@@ -1,14 +1,21 @@
-"""A domain is a set of named parts; a part is all that sampling knows of geometry. Local: nothing
-here communicates.
+"""A domain is a set of named parts. Sampling knows geometry only through the parts. Local.
 
-A new domain is one class that sets `low`, `high` and `parts`:
+A new domain is one class that sets `low`, `high` and `parts`. Here `place` covers a square, and
+`keep` accepts the points that lie in the disk:
 
     class Disk(nedhpc.Domain):
         def __init__(self, centre, radius):
-            centre = np.asarray(centre, float) self.low, self.high = centre - radius, centre +
-            radius square = lambda unit: self.low + 2 * radius * unit inside = lambda x: ((x -
-            centre) ** 2).sum(1) < radius**2 self.parts = {"interior": Part(dim=2, measure=pi *
-            radius**2, place=square, keep=inside)}
+            self.centre, self.radius = np.asarray(centre, float), radius
+            self.low, self.high = self.centre - radius, self.centre + radius
+            area = np.pi * radius**2
+            interior = nedhpc.Part(dim=2, measure=area, place=self.square, keep=self.inside)
+            self.parts = {"interior": interior}
+
+        def square(self, unit_ND):
+            return self.low + 2 * self.radius * unit_ND
+
+        def inside(self, x_ND):
+            return ((x_ND - self.centre) ** 2).sum(1) < self.radius**2
 """
 
 from collections.abc import Callable
@@ -33,18 +40,17 @@ class Part:
     measure: float
     """Volume, area or length, in units of the coordinates; an isolated point counts one."""
     place: Callable[[np.ndarray], np.ndarray]
-    """Points (N, D) for points (N, unit_dim) of the unit cube, even on a set that holds the part.
-    """
+    """Maps the unit cube, (N, unit_dim), evenly to a set that contains the part, (N, D)."""
     unit_dim: int | None = None
     """Dimension of the unit cube; `dim` if not given."""
     keep: Callable[[np.ndarray], np.ndarray] | None = None
-    """Which of the placed points lie on the part, bool (N,); None: all of them do."""
+    """Tells which of the placed points lie on the part, bool (N,); None: all of them do."""
     outward: Callable[[np.ndarray], np.ndarray] | None = None
     """Outward unit normals (N, D) at points (N, D) of the part; None: it has none."""
     partner: Callable[[np.ndarray], np.ndarray] | None = None
     """Periodic partners (N, D) of points (N, D) of the part; None: it has none."""
     cells: Callable[[int, int, int], np.ndarray] | None = None
-    """`grid`; None: an even grid makes no sense on the part."""
+    """Computes `grid` from its arguments; None: the part has no even grid."""
     num_points: int | None = None
     """Number of isolated points if dim is 0."""
 
@@ -65,7 +71,7 @@ class Part:
 
         Returns:
             (x_ND, accepted_N): candidates, float64, and which of them lie on the part, bool. If
-            unit_NK is evenly distributed on the cube, the accepted ones are so on the part.
+            unit_NK is evenly distributed on the cube, so are the accepted points on the part.
         """
         x_ND = self.place(unit_NK)
         return x_ND, np.ones(len(x_ND), bool) if self.keep is None else self.keep(x_ND)
@@ -80,7 +86,7 @@ class Part:
             (N, D), of the same kind, dtype and device as x_ND.
 
         Raises:
-            UsageError: the part has no normals, as the interior.
+            UsageError: the part has no normals; the interior has none.
         """
         if self.outward is None:
             raise UsageError(
@@ -90,14 +96,23 @@ class Part:
         return _same_kind(self.outward, x_ND)
 
     def image(self, x_ND):
-        """Periodic partners of points of the part, or None if it has none;
+        """Periodic partners of points of the part. Local.
 
-        kinds as for `normal`.
+        Args:
+            x_ND: points, (N, D), a numpy array or a torch tensor.
+
+        Returns:
+            (N, D), of the same kind, dtype and device as x_ND; None if the part has no partners.
         """
         return None if self.partner is None else _same_kind(self.partner, x_ND)
 
     def grid(self, count: int, start: int, stop: int) -> np.ndarray:
         """Points start..stop of an even grid of `count` points, or of the isolated points. Local.
+
+        Args:
+            count: number of points of the whole grid.
+            start: index of the first point.
+            stop: one more than the index of the last point.
 
         Returns:
             (stop - start, D) float64.
@@ -114,13 +129,14 @@ class Part:
 
 
 class Domain:
-    """Base class of all domains: bounds and parts, of which "interior" is always one."""
+    """Base class of all domains. Each has bounds and parts; one part is named "interior"."""
 
     low: np.ndarray
     """Lower bounds of the coordinates, (D,) float64."""
     high: np.ndarray
     """Upper bounds of the coordinates, (D,) float64."""
     parts: dict[str, Part]
+    """Parts by name."""
 
     @property
     def dim(self) -> int:
@@ -157,23 +173,32 @@ class Domain:
 
 
 def space_coordinates(dim: int) -> tuple[str, ...]:
-    """x, y, z, or x1, x2, ... in more than three dimensions."""
+    """Names of space coordinates: x, y, z, or x1, x2, ... in more than three dimensions."""
     return ("x", "y", "z")[:dim] if dim <= 3 else tuple(f"x{i + 1}" for i in range(dim))
 
 
 def midpoints(index_N: np.ndarray, side: int, dim: int) -> np.ndarray:
-    """Midpoints (N, dim) of the cells with the given indices in a grid of side^dim cells of the
-    cube.
+    """Midpoints (N, dim) of cells of a grid of side^dim cells on the unit cube.
+
+    Args:
+        index_N: numbers of the cells, int (N,).
+        side: number of cells along each direction.
+        dim: dimension of the cube.
     """
     return (np.stack(np.unravel_index(index_N, (side,) * dim), 1) + 0.5) / side
 
 
 def grid_side(count: int, dim: int, num_faces: int = 1) -> int:
-    """Cells along each direction of a grid of `count` cells on `num_faces` faces of dimension
-    `dim`.
+    """Number of cells along each direction of a grid on faces of equal dimension.
+
+    Args:
+        count: number of cells on all faces.
+        dim: dimension of a face.
+        num_faces: number of faces.
 
     Raises:
-        UsageError: count is not num_faces * side^dim; it names the nearest counts that are.
+        UsageError: count is not num_faces * side^dim. The message names the nearest counts that
+            are.
     """
     side = max(1, round((count / num_faces) ** (1 / dim)))
     if num_faces * side**dim != count:

@@ -20,7 +20,7 @@ class Box(Domain):
             coordinates has no part "boundary".
 
     Raises:
-        UsageError: a bound is not finite, or low < high is not true.
+        UsageError: bounds are not finite or not low < high, or `periodic` names no coordinate.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Box(Domain):
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """prod_i 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2 over the walled coordinates i.
 
-        It is zero on the part "boundary" and 1 at the box's centre. Other parts have none.
+        It is zero on the part "boundary" and 1 at the box's centre. For other parts there is none.
         """
         if part != "boundary" or part not in self.parts:
             return super().distance(x_ND, part)
@@ -95,8 +95,8 @@ class Box(Domain):
 class SpaceTime(Box):
     """The box [low, high] of space at the times [start, end]; the last coordinate is named t.
 
-    Its parts are "interior", "boundary" (the walls of space at all times) and "initial" (t =
-    start).
+    Its parts are "interior", "boundary" (the walls of space at all times) and "initial", at which
+    t = start.
 
     Args:
         low: lower bounds of the space coordinates.
@@ -122,7 +122,7 @@ class SpaceTime(Box):
         return (*space_coordinates(self.dim - 1), "t")
 
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
-        """(t - start) / (end - start) for "initial"; the walls' product, as Box, for "boundary"."""
+        """(t - start) / (end - start) for "initial"; for "boundary" the product as in Box."""
         if part != "initial":
             return super().distance(x_ND, part)
         start, end = float(self.low[-1]), float(self.high[-1])
@@ -149,7 +149,7 @@ class Walls:
             dim=self.dim,
             measure=float(self.areas.sum()),
             place=self.place,
-            # Of several walls the first coordinate of the unit cube chooses one.
+            # If there are several walls, the first coordinate of the unit cube chooses one.
             unit_dim=self.dim + (len(self.sides) > 1),
             outward=self.normal,
             cells=self.cells,
@@ -161,7 +161,7 @@ class Walls:
             return self._on_wall(np.zeros(len(unit_NK), int), unit_NK)
         shares = np.cumsum(self.areas) / self.areas.sum()
         wall_N = np.searchsorted(shares, unit_NK[:, 0], side="right")
-        # The last share may lie below 1 by rounding.
+        # By rounding the last share may lie below 1.
         return self._on_wall(np.minimum(wall_N, len(shares) - 1), unit_NK[:, 1:])
 
     def cells(self, count, start, stop):
@@ -175,7 +175,7 @@ class Walls:
         return self._on_wall(index_N // per_wall, unit_NK)
 
     def normal(self, x_ND):
-        """+-e_axis of the wall that is nearest to each point, in units of the box's edges."""
+        """Normal +-e_axis of the wall nearest to each point, in units of the box's edges."""
         gap_NW = np.stack(
             [np.abs(x_ND[:, i] - self.bounds[side][i]) / self.size_D[i] for i, side in self.sides],
             1,
@@ -186,7 +186,7 @@ class Walls:
         return normal_WD[gap_NW.argmin(1)]
 
     def _on_wall(self, wall_N, unit_NK):
-        """Points on the walls of the given numbers, for points of the walls' own unit cube."""
+        """Points on the walls wall_N, for points unit_NK of the unit cube of a wall."""
         x_ND = np.empty((len(wall_N), len(self.low_D)))
         for wall, (axis, side) in enumerate(self.sides):
             here_N, free = wall_N == wall, np.arange(len(self.low_D)) != axis

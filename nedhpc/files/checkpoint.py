@@ -1,6 +1,6 @@
-"""Checkpoints: one sealed HDF5 file each, opened without running code.
+"""Checkpoints. Each is one sealed HDF5 file, which is read without running code from it.
 
-docs/file_format.md describes the layout. Local: the caller chooses the rank that writes.
+The file docs/file_format.md describes the layout. Local: the caller chooses the rank that writes.
 """
 
 import re
@@ -17,12 +17,12 @@ from nedhpc.files.sealed import open_sealed, read_table, sealed_file, value, wri
 FORMAT, SCHEMA_VERSION = "nedhpc-checkpoint", 1
 NAME = re.compile(r"checkpoint-(\d{10})\.h5")
 LEFT_OVER = re.compile(r"\.(checkpoint-\d{10}\.h5|series\.h5|config\.toml)\.\d+")
-"""What sealed.replace leaves if it is killed."""
+"""Names of the files that sealed.replace leaves if it is killed."""
 
 
 @dataclass(slots=True)
 class State:
-    """All that a run continues from."""
+    """Everything from which a run continues."""
 
     theta_P: np.ndarray
     """Network parameters, float64."""
@@ -35,14 +35,22 @@ class State:
     draw: int = 0
     """Number of the sample's draw."""
     wall_time: float = 0.0
-    """Seconds, resumes included."""
+    """Seconds of wall time, summed over the start and all resumes."""
     selection: dict = field(default_factory=dict)
-    """What rule `residual` chose last: its `draw`, and the points' `index` in the pool and
-    `weight`."""
+    """Last choice of rule `residual`: `draw`, and the points' `index` in the pool and `weight`."""
 
 
 def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Path:
-    """Write RUN_DIR/checkpoint-<step>.h5 atomically, then delete all but the last `keep`.
+    """Write RUN_DIR/checkpoint-<step>.h5 atomically, then delete all but the newest `keep`.
+
+    Args:
+        run_dir: run folder.
+        state: the state.
+        record: what the file holds beside the state.
+        keep: number of checkpoints that stay.
+
+    Returns:
+        The file.
 
     Raises:
         OSError: the disk does not store the file; the earlier checkpoints are untouched.
@@ -74,7 +82,7 @@ def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Pa
 
 
 def paths(run_dir: str | Path) -> list[Path]:
-    """Checkpoints of a run folder, oldest first."""
+    """Files of a run folder's checkpoints, oldest first."""
     found = (path for path in Path(run_dir).glob("checkpoint-*.h5"))
     return sorted(path for path in found if NAME.fullmatch(path.name))
 
@@ -85,9 +93,9 @@ def step_of(path: Path) -> int:
 
 
 def any_in(run_dir: str | Path) -> bool:
-    """True if the folder holds a run to continue, even if it is damaged.
+    """True if the folder holds a run to continue, even a damaged one.
 
-    A run that was killed before its first checkpoint left none.
+    A run that was killed before its first checkpoint does not count.
     """
     return any(Path(run_dir).glob("checkpoint-*.h5*"))
 
@@ -115,7 +123,7 @@ def read(path: str | Path) -> tuple[State, RunRecord]:
 
 
 def _read_state(file: h5py.File) -> State:
-    """The state in an open checkpoint; ValueError if its numbers make no state."""
+    """The state in an open checkpoint. Raises ValueError if its numbers are not possible."""
     clock, sampling = read_table(file["state/clock"]), file["sampling"]
     state = State(
         value(file["state"], "theta"),
@@ -141,7 +149,10 @@ def _read_state(file: h5py.File) -> State:
 
 
 def newest(run_dir: str | Path) -> tuple[Path, State, RunRecord, dict[Path, str]]:
-    """The newest checkpoint that opens, and {path: error} of newer ones that do not.
+    """The newest checkpoint that opens.
+
+    Returns:
+        (file, state, record, {file: error} of newer checkpoints that do not open).
 
     Raises:
         NotAStateError: no checkpoint opens.
@@ -160,7 +171,7 @@ def newest(run_dir: str | Path) -> tuple[Path, State, RunRecord, dict[Path, str]
 
 
 def layout(network) -> list[str]:
-    """A network's parameters by name, shape and offset in theta, as RunRecord keeps them."""
+    """Name, shape and offset of each array of a network's parameters, as RunRecord keeps them."""
     return [
         f"{block.name} {'x'.join(map(str, block.shape))} {block.offset}" for block in network.layout
     ]
@@ -169,8 +180,8 @@ def layout(network) -> list[str]:
 def tidy(run_dir: str | Path, step: int) -> None:
     """Prepare the folder of a run that continues after `step`.
 
-    Files that a killed run left half-written are deleted; newer checkpoints, which do not open,
-    are renamed to *.aside.
+    Files that a killed run left half-written are deleted. Newer checkpoints, which do not open, are
+    renamed to *.aside.
     """
     for path in Path(run_dir).iterdir():
         if LEFT_OVER.fullmatch(path.name) and path.is_file():

@@ -17,9 +17,9 @@ from nedhpc.parallel.comm import agree
 log = logging.getLogger("nedhpc")
 
 HELD = (errno.EAGAIN, errno.EACCES)
-"""What the system answers if another process holds the lock."""
+"""The system's errors if another process holds the lock."""
 WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, 524)
-"""What a file system without locks answers; 524 is ENOTSUPP of NFS."""
+"""The errors of a file system without locks; 524 is ENOTSUPP of NFS."""
 
 
 class Lock:
@@ -34,10 +34,10 @@ class Lock:
         self.path, self.file = path, file
 
     def lost(self) -> StorageError | None:
-        """The error if the folder or its lock was moved, deleted or replaced. Local.
+        """The error if the folder or its lock was moved, deleted or replaced; else None. Local.
 
-        Files are written by path, and would then land in another job's folder. Ranks other than 0
-        find nothing; the caller passes the result to parallel.comm.agree.
+        Files are written by path, so they would then be written into another job's folder. Only
+        rank 0 can find it; the caller passes the result to parallel.comm.agree.
         """
         if self.file is None:
             return None
@@ -56,8 +56,8 @@ class Lock:
 def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
     """Make the folder and hold RUN_DIR/.lock on rank 0. Collective on comm.
 
-    fcntl.lockf: the system releases the lock when the process ends, in whatever way; NFS shows it
-    to other hosts too.
+    It uses fcntl.lockf, because the system releases this lock when the process ends in any way, and
+    because NFS shows it to other hosts too.
 
     Raises:
         UsageError: another job holds the lock, or the folder is not writable.
@@ -78,12 +78,12 @@ def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
         yield Lock(path, file)
     finally:
         if file is not None:
-            with contextlib.suppress(OSError):  # a full disk: the text was not written
+            with contextlib.suppress(OSError):  # if the disk is full, the text was not written
                 file.close()
 
 
 def _acquire(file, run_dir):
-    """Lock the open file and write who holds it; the UsageError if another job does. Local."""
+    """Lock the file and write its holder into it; returns an error if another job has it. Local."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as caught:

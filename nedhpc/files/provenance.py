@@ -1,4 +1,4 @@
-"""Who, what, where: the versions, hosts and job that made a file."""
+"""The origin of a file: the versions, hosts and job that made it."""
 
 import datetime
 import hashlib
@@ -14,16 +14,16 @@ from nedhpc.errors import UsageError
 
 PACKAGES = ("torch", "petsc4py", "mpi4py", "h5py", "numpy", "scipy")
 SHOWN = 10
-"""Most differences between ranks that an error lists."""
+"""Largest number of differences between ranks that an error lists."""
 
 
 def utc() -> str:
-    """The time, as ISO 8601."""
+    """The time now, UTC, as ISO 8601. Local."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def collect(comm, device) -> dict[str, str | int]:
-    """The facts of a start, a flat dict. Collective on comm.
+    """Versions, hosts, devices and job of a start, as a flat dict. Collective on comm.
 
     Args:
         comm: communicator of the run.
@@ -53,7 +53,7 @@ def collect(comm, device) -> dict[str, str | int]:
 def inputs(comm, config: Config, user_files: dict[str, str]) -> None:
     """Check that all ranks read the same config, files and code. Collective on comm.
 
-    After that, every rank finds the same fault in an input.
+    If an input has a fault, every rank then finds the same one.
 
     Args:
         comm: communicator of the run.

@@ -1,4 +1,4 @@
-"""What a run is beside its state: config, history, files, origin, results."""
+"""What a checkpoint holds beside the state: config, history, files, origin, results."""
 
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -15,27 +15,30 @@ TABLES = ("user_files", "sampling", "provenance", "stats")
 
 @dataclass(slots=True)
 class RunRecord:
-    """All that a checkpoint holds beside its State."""
+    """Everything that a checkpoint holds beside its State."""
 
     config: str
-    """The resolved config, TOML."""
+    """The resolved config, as TOML."""
     history: list[str] = field(default_factory=list)
-    """The configs that the run had, TOML: the first, and one for each resume that changed it."""
+    """The configs of the run, as TOML: the first, and one for each resume that changed it."""
     changes: list[str] = field(default_factory=list)
-    """What changed, in words, for each entry of `history`."""
+    """The change in words, for each entry of `history`."""
     layout: list[str] = field(default_factory=list)
     """"name shape offset" of each array in theta."""
     user_files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the files that the config names, by config key."""
     sampling: dict[str, str | int] = field(default_factory=dict)
-    """`rule`, `seed` and `data_sha256`: how points are drawn."""
+    """How points are drawn: `rule`, `seed` and `data_sha256`."""
     provenance: dict[str, str | int] = field(default_factory=dict)
     """Versions, hosts and job of the last start."""
     stats: dict[str, str | int | float] = field(default_factory=dict)
-    """What `nedhpc info` reports."""
+    """The facts that `nedhpc info` reports."""
     threads: int | None = None
-    """CPU threads of a rank; None in files of the first edition. A resumed run keeps the number,
-    because another one gives other rounding. Stored as /provenance/threads."""
+    """CPU threads of a rank; None in files of the first edition.
+
+    A resumed run keeps the number, because another one gives different rounding errors. The file
+    stores it as /provenance/threads.
+    """
 
     @classmethod
     def start(cls, config: Config) -> Self:
@@ -50,7 +53,7 @@ class RunRecord:
         )
 
     def parsed(self) -> Config:
-        """The Config of the record's TOML; ConfigError if it does not validate."""
+        """The Config of the record's TOML. Raises ConfigError if it is not valid."""
         return configs.validate(configs.tomllib.loads(self.config))
 
     def write(self, file: h5py.File) -> None:
@@ -66,7 +69,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, file: h5py.File) -> Self:
-        """The record in a checkpoint; h5py's errors, or ValueError, if it is malformed."""
+        """The record in a checkpoint. If it is malformed, raises h5py's errors or ValueError."""
         config = text(file, "config")
         configs.tomllib.loads(config)
         tables = {name: read_table(file[name]) for name in TABLES if name != "sampling"}

@@ -1,6 +1,6 @@
 """How a run continues: its folder, its newest checkpoint, and which settings may change.
 
-A resumed run may change everything except what its parameters, points and data belong to.
+A resumed run may change every setting except those that its parameters, points and data depend on.
 """
 
 import logging
@@ -43,7 +43,7 @@ REMEDY = "start another run, with run.initial = a checkpoint to begin from its t
 
 
 def prepare(run_dir: str | Path, config: Config, step: int | None) -> None:
-    """Write config.toml, and clear the run folder of what a killed run left. Local.
+    """Delete from the run folder what a killed run left, and write config.toml. Local.
 
     Args:
         run_dir: the folder; it is made if it does not exist.
@@ -51,7 +51,7 @@ def prepare(run_dir: str | Path, config: Config, step: int | None) -> None:
         step: the step after which the run continues; None for a new run.
 
     Raises:
-        UsageError: a new run would write into an old one's folder, or it is not writable.
+        UsageError: a new run would write into an old one's folder, or the folder is not writable.
     """
     try:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def load_resume(comm, run_dir: str | Path) -> tuple[State, RunRecord]:
 
 
 def changes(old: Config, new: Config) -> dict[str, tuple]:
-    """{key: (old value, new value)} of the settings that differ."""
+    """{key: (old value, new value)} of the settings that differ. Local."""
     before, after = _flat(old.model_dump()), _flat(new.model_dump())
     return {
         key: (before.get(key), after.get(key))
@@ -98,7 +98,7 @@ def _flat(table, prefix=""):
 
 
 def _under(key, names):
-    """The one of `names` that is the key or its table."""
+    """The entry of `names` that is the key or one of its tables; None if there is none."""
     return next((name for name in names if key == name or key.startswith(name + ".")), None)
 
 
@@ -108,16 +108,16 @@ def adapt(
     """The state and the record with which a run continues under `config`. Local.
 
     Args:
-        state: of the checkpoint; it is changed in place.
-        record: of the checkpoint.
+        state: that of the checkpoint; it is changed in place.
+        record: that of the checkpoint.
         config: the config of this start.
         user_files: SHA-256 of the files that `config` names.
 
     Returns:
-        State, record, and what changed in words, for the log.
+        (state, record, lines of text that say what changed).
 
     Raises:
-        ConfigError: every change that is refused.
+        ConfigError: the changes that are refused.
     """
     changed = changes(record.parsed(), config)
     notes = [f"{key} = {new!r} (was {old!r})" for key, (old, new) in changed.items()]
@@ -149,7 +149,7 @@ def adapt(
 
 
 def _moved(key, old, new):
-    """True if only the place of a file differs; its content is compared elsewhere."""
+    """True if only the path of a file differs. Its content is compared elsewhere."""
     return (
         key in FILES
         and bool(old)
@@ -172,9 +172,9 @@ def check(
     """Check that a state belongs to a run's network, coefficients and data. Local.
 
     Args:
-        state: of the checkpoint; its coefficients are put in the problem's order.
-        record: of the checkpoint.
-        layout: of the network, as checkpoint.layout returns it.
+        state: that of the checkpoint; its coefficients are put in the problem's order.
+        record: that of the checkpoint.
+        layout: that of the network, as checkpoint.layout returns it.
         coefficients: names of the problem's coefficients.
         data_sha256: digest of the data set's split; "" without data.
         user_files: SHA-256 of the files that the config names.

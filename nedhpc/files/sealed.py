@@ -22,9 +22,9 @@ SEAL = b"nedhpc sha256 "
 SEAL_BYTES = 512
 """Length of the first block."""
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""What the system answers if a path names no regular file; other errors may pass."""
+"""The system's errors if a path names no regular file. Other errors may be temporary."""
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
-"""What a file system answers that cannot flush a folder, e.g. CIFS and FUSE."""
+"""The errors of file systems that cannot flush a folder, e.g. CIFS and FUSE."""
 MALFORMED = (
     OSError,
     LookupError,
@@ -35,11 +35,11 @@ MALFORMED = (
     ArithmeticError,
     MemoryError,
 )
-"""What h5py and the reader of a group raise for content that is not as expected."""
+"""The errors that h5py and the readers of groups raise if the content is not as expected."""
 
 
 def seal(digest) -> bytes:
-    """The first block of a file whose other bytes have this hashlib SHA-256."""
+    """The first block of a file, for a hashlib SHA-256 object of its other bytes."""
     return (SEAL + digest.hexdigest().encode() + b"\n").ljust(SEAL_BYTES, b"\0")
 
 
@@ -49,7 +49,7 @@ def temporary_name(path: Path) -> str:
 
 
 def replace(path: str | Path, *parts: bytes) -> None:
-    """Write bytes under `path`, complete and flushed to disk, or leave what is there.
+    """Write a file completely and flush it to disk; if that fails, leave the old file.
 
     Args:
         path: file to write; its folder must exist.
@@ -88,10 +88,13 @@ def _sync_folder(path):
 
 @contextlib.contextmanager
 def sealed_file(path: str | Path) -> Iterator[h5py.File]:
-    """An h5py.File to fill, which appears under `path` sealed and complete, or not at all.
+    """Context manager for an h5py.File that is written to `path`, sealed and complete, at the end.
 
-    The file is made in memory, so that the SHA-256 covers the bytes that were meant, and so that a
-    full disk is one OSError.
+    The file is made in memory, so that the SHA-256 covers exactly the intended bytes, and so that a
+    full disk raises a single OSError.
+
+    Raises:
+        OSError: the disk does not store the file; an old file stays.
     """
     with h5py.File("image", "w", driver="core", backing_store=False) as file:
         yield file
@@ -102,9 +105,9 @@ def sealed_file(path: str | Path) -> Iterator[h5py.File]:
 
 @contextlib.contextmanager
 def open_sealed(path: str | Path) -> Iterator[h5py.File]:
-    """The h5py.File of a sealed file.
+    """Context manager for the h5py.File of a sealed file.
 
-    HDF5 sees the file only after its SHA-256 was found right, so that a damaged file cannot
+    HDF5 opens the file only after its SHA-256 was found right, so that a damaged file cannot
     mislead it. HDF5's own file lock is not needed, because the files never change in place.
 
     Raises:
@@ -159,7 +162,7 @@ def write_table(group: h5py.Group, table: dict) -> None:
 
 
 def clean(string: str) -> str:
-    """The string with undecodable bytes (of file names, say) written out, so that it is UTF-8."""
+    """The string as UTF-8; undecodable bytes, e.g. of file names, become escape sequences."""
     return string.encode("utf-8", "backslashreplace").decode()
 
 
@@ -186,8 +189,8 @@ def text(group: h5py.Group, name: str) -> str:
 def _dataset(group, name):
     """The dataset of this file under a name.
 
-    It is refused before memory is used if it claims more bytes than its file has, and if it is a
-    link to another file, whose bytes the seal does not cover.
+    Before memory is used, two kinds are refused: a dataset that claims more bytes than its file
+    has, and one that lies in another file, whose bytes the seal does not cover.
     """
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is not part of the file")

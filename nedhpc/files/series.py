@@ -1,4 +1,4 @@
-"""The time series of a run: kept in memory, rewritten atomically, always readable.
+"""The time series of a run. It is kept in memory and its file is rewritten atomically.
 
 Local: one rank writes.
 """
@@ -36,7 +36,7 @@ LONG_NAMES |= {
 
 
 class Series:
-    """Columns by dataset name, all of the same length; an entry that a column lacks is NaN.
+    """Columns by dataset name, all of the same length. A missing number is NaN.
 
     Args:
         path: the file.
@@ -74,10 +74,10 @@ class Series:
         return int(self.columns.get("step", [-1])[-1])
 
     def append(self, entry: dict[str, float]) -> None:
-        """Append an entry; it must have a `step`."""
+        """Append an entry, which must have a `step`."""
         count = len(self.columns.get("step", []))
         for name in entry.keys() | self.columns.keys():
-            # A resumed run may have other terms or metrics than the run before.
+            # A resumed run may have other terms or metrics than before the resume.
             column = self.columns.setdefault(name, [np.nan] * count)
             column.append(entry.get(name, np.nan))
 

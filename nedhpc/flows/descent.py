@@ -1,5 +1,7 @@
-"""The descent flow: energy and metric give the parameter ODE M(theta) theta_dot = -g(theta) on a
-sample that is fixed within a step."""
+"""The descent flow M(theta) theta_dot = -g(theta), which energy and metric define.
+
+The sample is fixed within a step.
+"""
 
 import numpy as np
 import torch
@@ -14,8 +16,7 @@ from nedhpc.solvers.base import SolveInfo
 
 
 class Flow:
-    """The descent flow M theta_dot = -g of an energy E, with g = dE/dtheta and the metric M = B^T B
-    + eps I.
+    """The flow M theta_dot = -g of an energy E with g = dE/dtheta and the metric M = B^T B + eps I.
 
     Set `sample` before the first use, and change it between steps only. All methods are collective
     on comm.
@@ -27,10 +28,9 @@ class Flow:
         comm: the communicator of the ranks that share the sample.
         energy: the energy on this rank's share.
         metric: the metric M.
-        solver: init(A, b_N) -> state, and solve_rows, solve_params, solve_pulled on that state;
-            None if no system is ever solved.
-        factored: the energy's rows are kept as factors and never formed; only for solver dual in
-            metric euclidean.
+        solver: a solvers.LeastSquares; None if no system is ever solved.
+        factored: True if the energy's rows are kept as factors and never formed. Only the solver
+            dual in the metric euclidean can do so.
     """
 
     def __init__(self, comm, energy: Energy, metric: Metric, solver, factored: bool = False):
@@ -51,7 +51,7 @@ class Flow:
         Args:
             theta_P: parameters, (P,).
             t: ignored.
-            base: where a cross-entropy's rows are linearised, (P,); theta if None.
+            base: parameters at which a cross-entropy's rows are linearised, (P,); None: theta_P.
 
         Returns:
             E_K: energy by term, (K,), the same on every rank.
@@ -62,8 +62,10 @@ class Flow:
             return total(self.comm, E_K.cpu().numpy()), r_N
 
     def gradient(self, theta_P: torch.Tensor, t: float) -> tuple[torch.Tensor, np.ndarray]:
-        """(g_P, E_K): gradient of the energy and energy by term, the same on every rank. Cost O(N
-        P)."""
+        """(g_P, E_K): gradient of the energy and energy by term. Cost O(N P).
+
+        Both are the same on every rank.
+        """
         with self.phases("rows"):
             g_P, E_K = self.energy.gradient(theta_P, self.sample)
             # One reduction for both, as its latency costs more than its length.
@@ -71,15 +73,19 @@ class Flow:
         return as_tensor(both[: len(g_P)], theta_P), both[len(g_P) :]
 
     def velocity(self, theta_P: torch.Tensor, t: float) -> tuple[torch.Tensor, SolveInfo | None]:
-        """theta_dot = -M^+ g, (P,), and the solver's info (None in metric euclidean).
+        """theta_dot = -M^+ g, (P,), and the solver's info, which is None in metric euclidean.
+
+        Args:
+            theta_P: parameters, (P,).
+            t: ignored.
 
         Raises:
             NonFiniteError: the energy, its gradient or theta_dot is not finite.
         """
         if self.metric.rows_are_the_energys and self.energy.has_row_residual:
-            # B = A and g = A^T r: theta_dot = argmin |A theta_dot + r|^2 + eps |theta_dot|^2. A
-            # least-squares solver keeps full accuracy here; with g as right-hand side it would see
-            # the squared condition number.
+            # Since B = A and g = A^T r, theta_dot = argmin |A theta_dot + r|^2 + eps |theta_dot|^2.
+            # A least-squares solver keeps full accuracy here. With g as right-hand side it would
+            # see the squared condition number.
             rows = self._rows(theta_P)
             with self.phases("solve"):
                 state = self.solver.init(rows.A, -rows.r_N)
@@ -98,6 +104,11 @@ class Flow:
         """F = M(theta) theta_dot + g(theta), (P,), the same on every rank. Cost O(N P).
 
         It is not finite if the energy is not; an implicit time stepper rejects the step then.
+
+        Args:
+            theta_P: parameters, (P,).
+            theta_dot_P: their time derivative, (P,).
+            t: ignored.
         """
         with self.phases("rows"):
             g_P, _ = self.energy.gradient(theta_P, self.sample)
@@ -105,21 +116,22 @@ class Flow:
         if B is None:
             return theta_dot_P + summed(self.comm, g_P)
         with self.phases("rows"):
-            # M is never formed: B theta_dot is local, and B^T of it is summed in one reduction with
-            # g.
+            # M is never formed: B theta_dot is local, and B^T B theta_dot is summed together with g
+            # in one reduction.
             local = g_P + B.rmatvec(B.matvec(theta_dot_P))
             return self.metric.eps * theta_dot_P + summed(self.comm, local)
 
     def linearise(
         self, theta_P: torch.Tensor, t: float, start: torch.Tensor | None = None
     ) -> System:
-        """The factorised system of an implicit step at theta. Cost: that of the solver's
-        factorisation, e.g. O(N P^2).
+        """The factorised system of an implicit step at theta.
+
+        Its cost is that of the solver's factorisation, e.g. O(N P^2).
 
         Args:
             theta_P: parameters, (P,).
             t: ignored.
-            start: a direction (P,) that the step departs from, e.g. a momentum; zero if None.
+            start: a direction (P,) to which the step is a correction, e.g. a momentum; None: zero.
 
         Raises:
             NonFiniteError: the energy at theta is not finite.
@@ -127,14 +139,14 @@ class Flow:
         rows = self._rows(theta_P)
         E_K = total(self.comm, rows.E_K.cpu().numpy())
         _require_finite(E_K, "the energy")
-        # In the variables y = R_M theta the metric is the identity, see system.py.
+        # In the variables y = R_M theta the metric is the identity (see system.py).
         A, R_M = rows.A, None
         B = self._metric_rows(theta_P, rows.A)
         if B is not None:
             with self.phases("solve"):
                 R_M = metric_triangle(self.comm, B, self.metric.eps)
                 A = A.in_metric(R_M)
-        # The right-hand side is the residual after `start`, of which the step is the departure.
+        # The step corrects `start`, so the right-hand side is minus the residual after `start`.
         A_start = None if start is None else rows.A.matvec(start)
         b_N = None if rows.r_N is None else -rows.r_N
         if b_N is not None and start is not None:

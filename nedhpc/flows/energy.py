@@ -1,10 +1,11 @@
-"""The energy E(theta) = sum_k weight_k sum_q w_q l_k(x_q, j_q(theta), c) on one rank's share of a
-sample.
+"""The energy of one rank's share of a sample. Local: nothing here communicates.
 
-Parameters are the vector (theta, c): those of the ansatz, then the trainable coefficients. A term
-with a row residual r gives scaled rows A_NP = sqrt(weight w) dr/dtheta with g = A^T r (and E =
-|r|^2 / 2 if it is a Residual). A density gives rows A = sqrt(weight w) L Jj, where L^T L = l''(j)
-without its negative curvature, and the gradient g by itself. Local: nothing here communicates.
+It is E(theta) = sum_k weight_k sum_q w_q l_k(x_q, j_q(theta), c). The parameters are the vector
+(theta, c): those of the ansatz, then the trainable coefficients.
+
+A term with a row residual r gives scaled rows A_NP = sqrt(weight w) dr/dtheta, so that g = A^T r.
+If it is a Residual, E = |r|^2 / 2 too. A density gives rows A = sqrt(weight w) L Jj, where L^T L is
+l''(j) without its negative curvature, and the gradient g by itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from nedhpc.rows.gather import gather
 from nedhpc.sampling.points import Points
 
 JET_BYTES = 2**26
-"""Jets of a chunk in all layers, of which a sweep holds about seven such sets."""
+"""Largest size of a chunk's jets in all layers, in bytes. A sweep holds several such sets."""
 
 
 @dataclass(slots=True)
@@ -33,34 +34,33 @@ class Linear:
     r_N: Tensor | None
     """Scaled residual with g = A^T r; None if a term has none."""
     g_P: Tensor | None
-    """Gradient, formed only if r_N is None."""
+    """Gradient; None if there is r_N, which gives it."""
     E_K: Tensor
     """Energy by term, float64."""
 
 
 @dataclass(slots=True)
 class Piece:
-    """A chunk of a term's points:
-
-    term number, points, targets, normals, weights times the term's.
-    """
+    """A chunk of a term's points with their targets and normals."""
 
     k: int
+    """Number of the term."""
     term: BoundTerm
     x_ND: Tensor
     y_NM: Tensor | None
     n_ND: Tensor | None
     w_N: Tensor
+    """Quadrature weights times the term's weight."""
 
 
 class Energy:
     """The terms of a problem on the jets of an ansatz.
 
     Args:
-        problem: its outputs, coordinates and coefficients.
+        problem: the problem, of which outputs, coordinates and coefficients are used.
         terms: its bound terms, at least one.
         ansatz: u(x; theta), with `jets` and `linearise`.
-        chunk: most points that are in flight at once; JET_BYTES may make it smaller.
+        chunk: largest number of points that are processed at once. JET_BYTES may make it smaller.
     """
 
     def __init__(self, problem: Problem, terms: Sequence[BoundTerm], ansatz, chunk: int):
@@ -72,22 +72,24 @@ class Energy:
         self.num_parameters = self.num_network + self.num_coefficients
         self.all_columns = slice(0, self.num_parameters)
         self.has_row_residual = all(term.has_residual for term in terms)
-        """g = A^T r, for all terms together."""
+        """True if g = A^T r for all terms together."""
         self.is_least_squares = all(term.kind.is_least_squares for term in terms)
-        """E = |r|^2 / 2 too."""
+        """True if E = |r|^2 / 2 too."""
         self.is_misfit = not self.num_coefficients and all(
             term.is_misfit and term.weight == 1 and term.on in ("interior", "data")
             for term in terms
         )
-        """r = u - target on the metric's own points: the L2 descent direction is known by point."""
+        """True if r = u - target on the metric's own points. Then A is also the L2 metric's B."""
 
     def num_rows(self, counts: dict[str, int]) -> list[int]:
-        """Rows of A by term, for the global numbers of points of each part."""
+        """Number of rows of A on all ranks by term; counts is {part: number of points}."""
         return [counts[term.on] * term.rows_per_point for term in self.terms]
 
     def factors_pay(self, counts: dict[str, int]) -> bool:
-        """Whether A A^T costs less from factors by layer, a sum over pairs of channels, than from
-        rows.
+        """True if A A^T costs less from factors, by a sum over pairs of channels, than from rows.
+
+        Args:
+            counts: {part: global number of points}.
         """
         rows = self.num_rows(counts)
         pairs = zip(rows, self.terms, strict=True)
@@ -102,10 +104,11 @@ class Energy:
         Args:
             theta_P: parameters (P,).
             points: this rank's share of each part.
-            base_P: state at which terms whose rows depend on the state are frozen; default theta.
+            base_P: parameters at which state-dependent rows are frozen, (P,); None: theta_P.
 
         Returns:
-            (E_K float64, r_N), r_N None if a term has no row residual. Cost O(N P).
+            (E_K, r_N): float64 energies, and the residual; None if a term has no row residual.
+            Cost O(N P).
         """
         E_K = [torch.zeros((), dtype=torch.float64, device=theta_P.device)] * len(self.terms)
         r_N = []
@@ -132,8 +135,8 @@ class Energy:
         Args:
             theta_P: parameters (P,).
             points: this rank's share of each part.
-            columns: those of the rows; default all.
-            factored: leave the rows unformed, as outer products by layer; all columns only.
+            columns: slice of the rows' columns; default all.
+            factored: keep the rows as outer products by layer. It needs all columns.
 
         Returns:
             Rows, residual or gradient, energies. Cost O(N P) for each row of a point.
@@ -177,7 +180,14 @@ class Energy:
         return g_P, E_K
 
     def residual_size(self, theta_P: Tensor, on: str, x_ND: Tensor, n_ND=None) -> Tensor:
-        """sqrt(sum_k weight_k |r_k|^2) (N,) over the residual terms on a part, at its points x."""
+        """sqrt(sum_k weight_k |r_k|^2), (N,), over the residual terms on a part.
+
+        Args:
+            theta_P: parameters (P,).
+            on: name of the part.
+            x_ND: points of the part.
+            n_ND: outward normals at these points, if a term needs them.
+        """
         sizes = []
         for start in range(0, max(1, len(x_ND)), self.chunk):
             part = slice(start, start + self.chunk)
@@ -190,7 +200,13 @@ class Energy:
     def metric_rows(
         self, theta_P: Tensor, points: dict[str, Points], layouts: dict[str, JetLayout]
     ) -> RowOperator:
-        """Rows sqrt(w) dj/dtheta of each jet channel in `layouts`, {part: JetLayout}."""
+        """Rows sqrt(w) dj/dtheta of a metric's jets.
+
+        Args:
+            theta_P: parameters (P,).
+            points: this rank's share of each part.
+            layouts: {part: layout of the jets on it}.
+        """
 
         def chunks():
             for on, layout in layouts.items():
@@ -205,7 +221,7 @@ class Energy:
         return gather(chunks, self.all_columns, num_points)[0]
 
     def _channel_seeds(self, j_NCM: Tensor, root_w_N: Tensor) -> Iterator[Seed]:
-        """sqrt(w) on one channel of one output each."""
+        """A seed for each channel of each output, with sqrt(w) there and 0 elsewhere."""
         c_seed = j_NCM.new_zeros(len(j_NCM), self.num_coefficients)
         for channel in range(j_NCM.shape[1]):
             for output in range(j_NCM.shape[2]):

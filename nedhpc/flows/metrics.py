@@ -1,4 +1,4 @@
-"""Metrics of the parameters, M = B^T B + eps I: one class each, found by its name.
+"""Metrics of the parameters, M = B^T B + eps I. Each is a class that is found by its name.
 
 A flow descends in the geometry of its metric: M theta_dot = -g. The rows B are distributed over the
 ranks as the sample's points are; this file is local and communicates nothing.
@@ -15,28 +15,36 @@ from nedhpc.names import subclasses_by_name, unknown
 
 
 class Metric:
-    """M = B^T B + eps I of one energy. A new metric is a subclass with a `name` and `rows`, and is
-    found by that name."""
+    """A metric M = B^T B + eps I for one energy.
+
+    A new metric is a subclass with a `name`, by which a config finds it, and `rows`.
+
+    Args:
+        energy: the energy.
+        eps: Tikhonov parameter.
+    """
 
     name: ClassVar[str]
     is_dense: ClassVar[bool] = True
-    """Implicit steps need the upper triangle R_M with R_M^T R_M = M: memory 8 P^2 bytes, work
-    O(P^3)."""
+    """True if implicit steps need the upper triangle R_M with R_M^T R_M = M.
+
+    It takes 8 P^2 bytes and O(P^3) work.
+    """
 
     def __init__(self, energy: Energy, eps: float):
         self.energy, self.eps = energy, eps
         self.rows_are_the_energys = False
-        """B equals the rows A of the energy, so that the descent direction is a least-squares
-        solution on those rows."""
+        """True if B is the energy's A. The descent direction then solves least squares on A."""
 
     def rows(self, theta_P: torch.Tensor, sample, A=None):
-        """This rank's rows B at theta, as an operator; None if M is the identity. Local. Cost O(N
-        P).
+        """This rank's rows B at theta, as an operator; None if M is the identity. Local.
+
+        Cost O(N P).
 
         Args:
             theta_P: parameters, (P,).
-            sample: {point set: Points} of this rank.
-            A: the energy's rows at theta, if they are already there.
+            sample: {part: Points} of this rank.
+            A: the energy's rows at theta, if they are already known.
         """
         raise NotImplementedError
 
@@ -52,10 +60,10 @@ class Euclidean(Metric):
 
 
 class JetMetric(Metric):
-    """B = sqrt(w) times the parameter Jacobian of some jets of u, on the sample in the domain's
-    interior or on the data.
+    """B = sqrt(w) times the parameter Jacobian of some jets of u.
 
-    M is then the quadrature of the integral of (d jet / d theta)^T (d jet / d theta).
+    The points are the sample in the interior and the data, as far as terms use them. M is then the
+    quadrature of the integral of (d jet / d theta)^T (d jet / d theta).
     """
 
     def __init__(self, energy, eps):
@@ -74,8 +82,10 @@ class JetMetric(Metric):
 
 
 class L2(JetMetric):
-    """The L2 norm of du/dt: B = sqrt(w) du/dtheta (Bruna, Peherstorfer and Vanden-Eijnden;
-    arXiv:2302.10424)."""
+    """The L2 norm of du/dt: B = sqrt(w) du/dtheta.
+
+    Reference: Bruna, Peherstorfer and Vanden-Eijnden, arXiv:2203.01360.
+    """
 
     name = "l2"
 

@@ -1,10 +1,9 @@
-"""The linear system of an implicit step: (A^T A + damping M) delta = -g at one theta, factorised
-once for any damping.
+"""The linear system (A^T A + damping M) delta = -g of an implicit step at one theta.
 
-A are the energy's scaled rows, M = R_M^T R_M is the metric. In the variables y = R_M theta the
-metric is the identity and the rows are A R_M^-1, so every solver only has to know a multiple of the
-identity: (R_M^-T A^T A R_M^-1 + damping) y = -R_M^-T g. In the metric euclidean R_M is None and y =
-theta.
+It is factorised once for any damping. A are the energy's scaled rows, M = R_M^T R_M is the metric.
+In the variables y = R_M theta the metric is the identity and the rows are A R_M^-1. So a solver
+only needs to add a multiple of the identity: (R_M^-T A^T A R_M^-1 + damping) y = -R_M^-T g. In the
+metric euclidean R_M is None, and y = theta.
 """
 
 from dataclasses import dataclass, field
@@ -19,21 +18,20 @@ from nedhpc.solvers.tsqr import local_triangle, merge
 
 @dataclass(slots=True)
 class System:
-    """The system of `flow` at theta. All methods are collective on the flow's comm, except
-    `norm`."""
+    """The system of `flow` at theta. All methods but `norm` are collective on the flow's comm."""
 
     flow: object = field(repr=False)
-    """Gives comm, phases, solver, and gradient(theta, t)."""
+    """The flow, of which comm, phases, solver and gradient(theta, t) are used."""
     theta_P: torch.Tensor
     t: float
     rows: object
     """The energy's rows A and residual r_N (None if a term is a density) at theta."""
     state: object
-    """What the flow's solver made of the rows A R_M^-1 and their right-hand side."""
+    """The flow's solver state for the rows A R_M^-1 and their right-hand side."""
     R_M: torch.Tensor | None
     E_K: np.ndarray = field(repr=False)
     A_start: torch.Tensor | None = None
-    """A start, (N,), if the step is a departure from a direction `start` and not from zero."""
+    """The product of A and `start`, (N,), if the step corrects a direction `start`; else None."""
 
     @property
     def energy(self) -> float:
@@ -81,11 +79,12 @@ class System:
     def correction(
         self, theta_P: torch.Tensor, r_N: torch.Tensor | None, predicted, damping: float
     ) -> tuple[torch.Tensor, float]:
-        """c = -(A^T A + damping M)^+ A^T (r(theta) - predicted), the simplified Newton step towards
-        the predicted residual.
+        """The simplified Newton step c towards the predicted residual.
+
+        c = -(A^T A + damping M)^+ A^T (r(theta) - predicted).
 
         Args:
-            theta_P: where the step ended so far, (P,).
+            theta_P: parameters after the step so far, (P,).
             r_N: this rank's residual there; None for a density, whose gradient is then computed.
             predicted: what `predicted_residual` returned.
             damping: that of the step.
@@ -104,10 +103,10 @@ class System:
             return self._to_theta(y), float(y.norm())
 
     def apply(self, shift: float, x_P: torch.Tensor) -> torch.Tensor:
-        """(shift M + A^T A) x, (P,): the Gauss-Newton Jacobian of the flow's residual F = M
-        theta_dot + g.
+        """(shift M + A^T A) x, (P,).
 
-        The exact Jacobian has two more parts, d(M theta_dot)/dtheta and r d2r/dtheta2.
+        The matrix is the Gauss-Newton Jacobian of the flow's residual F = M theta_dot + g. The
+        exact Jacobian has two more parts, d(M theta_dot)/dtheta and r d2r/dtheta2.
         """
         A = self.rows.A
         with self.flow.phases("solve"):
@@ -137,8 +136,10 @@ class System:
 
 
 def summed(comm, x_P: torch.Tensor) -> torch.Tensor:
-    """Sum of x over the ranks, in float64 and a fixed order, with x's dtype and on its device.
-    Collective on comm."""
+    """Sum of x over the ranks, with the dtype and device of x. Collective on comm.
+
+    It is computed in float64 and in a fixed order.
+    """
     return as_tensor(total(comm, x_P.double().cpu().numpy()), x_P)
 
 
@@ -148,11 +149,15 @@ def as_tensor(array: np.ndarray, template: torch.Tensor) -> torch.Tensor:
 
 
 def metric_triangle(comm, B, eps: float) -> torch.Tensor:
-    """The upper triangle R_M (P, P), on every rank, with R_M^T R_M = B^T B + eps I. Collective on
-    comm. Cost O(N P^2 + P^3).
+    """The upper triangle R_M (P, P) with R_M^T R_M = B^T B + eps I. Collective on comm.
 
     It is the R of a QR factorisation of [B; sqrt(eps) I], which does not square B's condition
-    number as B^T B would.
+    number as B^T B would. It is the same on every rank. Cost O(N P^2 + P^3).
+
+    Args:
+        comm: communicator of the ranks that hold rows.
+        B: this rank's rows, a RowOperator.
+        eps: Tikhonov parameter.
     """
     P = B.num_columns
     # Each rank reduces its own rows to a triangle; rank 0 gets the triangle of all.

@@ -1,1 +1,1 @@
-"""Communicator helpers, placement, timing."""
+"""Communicator helpers, placement of ranks, the parameter vector, PETSc and timing."""

@@ -13,18 +13,20 @@ import numpy as np
 from nedhpc.errors import NedError
 
 MESSAGE_BYTES = 2**30
-"""Longest message; MPI counts in 32 bits."""
+"""Longest message. It is limited because MPI counts in 32 bits."""
 ARRIVAL_SECONDS = 5.0
-"""A rank that fails waits this long for the others to fail in the same way;
-
-then it ends the job.
-"""
+"""Seconds for which a failing rank waits for the others to fail too, before it ends the job."""
 
 
 def block(num_global: int, rank: int, size: int) -> tuple[int, int]:
-    """[start, stop) of this rank's contiguous share of num_global indices. Local.
+    """A rank's contiguous share [start, stop) of num_global indices. Local.
 
-    Shares differ by at most one; a share may be empty.
+    The sizes of the shares differ by at most one. A share may be empty.
+
+    Args:
+        num_global: number of all indices.
+        rank: the rank.
+        size: number of ranks.
     """
     return num_global * rank // size, num_global * (rank + 1) // size
 
@@ -84,8 +86,9 @@ def total(comm, x) -> np.ndarray:
 
 
 def broadcast(comm, x: np.ndarray) -> np.ndarray:
-    """Rank 0's float64 array on every rank; the others pass one of the same shape, which is
-    overwritten. Collective on comm.
+    """Rank 0's float64 array on every rank. Collective on comm.
+
+    The other ranks pass an array of the same shape, which is overwritten and returned.
     """
     for piece in _pieces(x):
         comm.Bcast(piece, 0)
@@ -94,9 +97,8 @@ def broadcast(comm, x: np.ndarray) -> np.ndarray:
 
 def maximum(comm, x) -> np.ndarray:
     """Largest of float64 arrays over ranks, element by element. Collective on comm."""
-    from mpi4py import (
-        MPI,  # importing it initialises MPI, which commands that only read do not need
-    )
+    # Import it here: it initialises MPI, which commands that only read do not need.
+    from mpi4py import MPI
 
     x = np.array(x, dtype=np.float64)
     comm.Allreduce(MPI.IN_PLACE, x, MPI.MAX)
@@ -104,9 +106,13 @@ def maximum(comm, x) -> np.ndarray:
 
 
 def agree(comm, error: NedError | None) -> None:
-    """Raise the lowest failing rank's error on every rank; return if no rank has one.
+    """If a rank has an error, raise that of the lowest such rank on every rank.
 
     Collective on comm.
+
+    Args:
+        comm: communicator.
+        error: this rank's error, or None.
     """
     if comm.size > 1:
         found = comm.allgather(None if error is None else (type(error).__name__, str(error)))
@@ -120,7 +126,10 @@ def agree(comm, error: NedError | None) -> None:
 
 
 def on_rank_0(comm, function: Callable, *args) -> Any:
-    """function(*args) of rank 0 on every rank; its NedError too. Collective on comm."""
+    """Call function(*args) on rank 0; return or raise the same on every rank. Collective on comm.
+
+    Only a NedError is raised on every rank.
+    """
     result = error = None
     if comm.rank == 0:
         try:
@@ -132,11 +141,11 @@ def on_rank_0(comm, function: Callable, *args) -> Any:
 
 
 def all_come(comm) -> bool:
-    """True if all ranks arrive within 5 s. Uses its own communicator, since other ranks may be
-    inside a collective on `comm`.
+    """True if all ranks arrive within ARRIVAL_SECONDS. Collective on comm.
 
     Args:
-        comm: a duplicate of the run's communicator that is used for nothing else.
+        comm: a duplicate of the run's communicator that is used for nothing else, since other
+            ranks may be inside a collective on the run's communicator.
     """
     barrier, deadline = comm.Ibarrier(), time.monotonic() + ARRIVAL_SECONDS
     while not barrier.Test():

@@ -1,7 +1,7 @@
-"""Where the parameters live: all P entries of a PETSc Vec on rank 0, a full tensor on every rank.
+"""The parameters: a PETSc Vec with all P entries on rank 0, and a full tensor on every rank.
 
-With all entries on rank 0, a norm is the same arithmetic for any number of ranks, and all ranks see
-one accept / reject decision of PETSc.
+Since all entries are on rank 0, PETSc computes a norm in the same order for any number of ranks,
+and all ranks accept or reject the same steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ class Parameters:
         comm: communicator of the run.
         num_network: number of the network's parameters.
         coefficients: names of the coefficients, in the problem's order.
-        dtype: of the tensors.
-        device: of this rank's tensors.
+        dtype: dtype of the tensors.
+        device: device of this rank's tensors.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Parameters:
 
     @property
     def num_parameters(self) -> int:
-        """P, the coefficients included."""
+        """P, including the coefficients."""
         return self.num_network + len(self.coefficients)
 
     def join(self, theta_P: np.ndarray, coefficients: Mapping[str, float]) -> torch.Tensor:
@@ -54,7 +54,7 @@ class Parameters:
     def create_vec(self):
         """A PETSc Vec for P parameters, all on rank 0. Collective on comm.
 
-        The caller destroys it, on all ranks at once.
+        The caller destroys it, which is collective too.
         """
         from nedhpc.parallel.petsc import PETSc
 
@@ -69,7 +69,7 @@ class Parameters:
         return self._tensor(broadcast(self.comm, values))
 
     def store(self, vec, parameters: torch.Tensor) -> None:
-        """Put rank 0's tensor (P,) in a Vec. Collective on comm."""
+        """Copy rank 0's tensor (P,) into a Vec. Collective on comm."""
         array = vec.getArray()
         if self.comm.rank == 0:
             array[:] = parameters.double().cpu().numpy()

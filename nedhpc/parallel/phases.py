@@ -1,12 +1,18 @@
-"""Where a run's time goes: seconds by phase on this rank. Local."""
+"""The time of a run on this rank: seconds by phase. Local."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 PHASES = ("sample", "rows", "solve", "energy", "output")
-"""Points drawn; tangent rows and gradients; factorisations and solves; energies of trial steps;
-errors measured and files written."""
+"""Names of the phases of a run.
+
+    sample  drawing points
+    rows    rows of the Jacobian, and gradients
+    solve   factorisations and solves
+    energy  energies of trial steps
+    output  measuring errors and writing files
+"""
 
 
 class Phases:

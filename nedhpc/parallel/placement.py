@@ -1,7 +1,7 @@
-"""Where the ranks run: cores and threads, GPUs.
+"""The place of each rank: its cores, threads and GPU.
 
-torch is imported inside functions, because its thread pool reads the environment, which
-`quiet_threads` sets first.
+Functions here import torch only when they are called: its thread pool reads the environment, which
+`quiet_threads` must set first.
 """
 
 import logging
@@ -21,39 +21,39 @@ from nedhpc.parallel.comm import agree, maximum
 log = logging.getLogger("nedhpc")
 
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
-"""Environment in which idle threads of GNU's and Intel's OpenMP sleep."""
+"""Environment that lets idle threads of GNU's and Intel's OpenMP sleep."""
 MIN_SPEEDUP = 1.3
-"""More threads than one are used only if a step is this many times as fast with them."""
+"""Several threads are used only if a step is at least this many times as fast with them."""
 MIN_FLOPS = 2e10
-"""Work of a step, on a rank, below which more than one thread is not tried: some seconds a core."""
+"""Several threads are tried only if a step has at least this work on a rank."""
 MEASURE_SECONDS = 0.5
-"""Seconds for the repeats of one thread count; a piece of work that is longer runs once."""
+"""Seconds for the repeats with one thread count. A longer piece of work runs once."""
 REPEATS = 5
 HOPELESS = 3.0
-"""If the first try with more threads is this many times as slow, there is no second."""
+"""If the first run with more threads takes this many times as long, it is not repeated."""
 MAX_THREADS_PER_CORE = 4
 CGROUP, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(slots=True)
 class Place:
-    """Where one rank runs."""
+    """The place of one rank."""
 
     host: str
     local_rank: int
-    """Rank among those of this host, of which there are `local_size`."""
+    """Number of the rank among the ranks of this host."""
     local_size: int
+    """Number of ranks of this host."""
     cores: list[int]
     """Cores that the rank may run on."""
     threads: int
     device: str
     gpu: str = ""
-    """What tells the GPU from every other of the host, even if a rank sees only one; "" on the
-    CPU."""
+    """Unique name of the GPU on its host, even if a rank sees only one; "" on the CPU."""
 
 
 def neighbours(comm, x):
-    """(Rank among those of this node, x of each of them). Collective on comm."""
+    """(number of this rank on its node, x of each rank of the node). Collective on comm."""
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     found = node.rank, node.allgather(x)
     node.Free()
@@ -61,12 +61,12 @@ def neighbours(comm, x):
 
 
 def quiet_threads(environ: MutableMapping[str, str]) -> None:
-    """Let idle threads sleep; call it before torch and numpy are imported. Local.
+    """Let idle threads sleep. Call it before torch and numpy are imported. Local.
 
-    By default an idle OpenMP thread spins: on a busy machine it holds a core that the thread which
-    it waits for needs, and a step takes a hundred times as long. numpy's linear algebra has its
-    own threads, which would use all cores of the node on every rank; it gets one. Variables that
-    the user has set stay as they are.
+    By default an idle OpenMP thread spins. On a busy machine it then holds the core of the thread
+    that it waits for, and a step takes a hundred times as long. numpy's linear algebra has its own
+    threads, which would use all cores of the node on every rank, so it gets one thread. Variables
+    that the user has set stay as they are.
     """
     for name, value in QUIET.items():
         environ.setdefault(name, value)
@@ -86,10 +86,10 @@ def given_threads(
     """The thread count that needs no measurement, or None. Local.
 
     Args:
-        configured: device.threads; 0 for automatic.
+        configured: device.threads, which comes first; 0 for automatic.
         environ: the environment, whose OMP_NUM_THREADS comes second.
-        stored: what the run used before (RunRecord.threads). A resumed run keeps it, because
-            another number of threads gives other rounding.
+        stored: number of threads before a resume (RunRecord.threads). A resumed run keeps it,
+            because another number of threads gives different rounding errors.
     """
     return configured or user_threads(environ) or stored
 
@@ -97,9 +97,9 @@ def given_threads(
 def threads_per_rank(comm) -> int:
     """The rank's share of its cores, at least 1. Collective on comm.
 
-    A core that k ranks may use counts 1/k. That is right whether the launcher binds each rank to
-    its own cores or lets all ranks run on all cores. If SLURM gives fewer cores than it binds to,
-    or if a cgroup (a container) has a CPU quota, the ranks share these.
+    A core that k ranks may use counts as 1/k. So the result is right both if the launcher binds
+    each rank to its own cores and if all ranks may run on all cores. If SLURM grants fewer cores
+    than it binds to, or if a cgroup (a container) has a CPU quota, the ranks share that number.
     """
     own = os.sched_getaffinity(0)
     _, affinities = neighbours(comm, own)
@@ -113,7 +113,7 @@ def threads_per_rank(comm) -> int:
 
 
 def cgroup_cpus(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> float:
-    """Cores that the cgroup's CPU quota is worth; infinity without a quota. Local.
+    """The cgroup's CPU quota as a number of cores; infinity without a quota. Local.
 
     Reads cpu.max (cgroup v2) or cpu.cfs_quota_us (v1) of this process's cgroup and its parents.
     """
@@ -152,9 +152,12 @@ def _lines(path):
 def threads_worth_trying(flops: float) -> bool:
     """True if a step's work on a rank is large enough to measure thread counts. Local.
 
-    A run must be repeatable to the bit, and another number of threads gives other rounding. So a
-    small problem, whose steps would gain little, always has one thread. For a large one the
-    measurement decides; set device.threads to fix the number.
+    A run must be repeatable to the bit, but another number of threads gives different rounding
+    errors. So a small problem, whose steps would gain little, always has one thread. For a large
+    one the measurement decides, unless device.threads fixes the number.
+
+    Args:
+        flops: floating-point operations of a step on a rank.
     """
     return flops >= MIN_FLOPS
 
@@ -164,9 +167,9 @@ def choose_threads(comm, share: int, time_step: Callable[[int], float]) -> int:
 
     Args:
         comm: communicator of the run.
-        share: cores of this rank, of threads_per_rank.
-        time_step: threads -> seconds of a representative piece of work, in which all ranks take
-            part. It sets no thread count itself.
+        share: cores of this rank, as threads_per_rank returns them.
+        time_step: function of the thread count that does a representative piece of work on all
+            ranks and returns its seconds. It does not set the thread count.
 
     Returns:
         This rank's thread count: `share` on all ranks if the slowest rank's median time with it is
@@ -203,8 +206,8 @@ def choose_threads(comm, share: int, time_step: Callable[[int], float]) -> int:
 def choose_device(comm, kind: str, threads: int):
     """The rank's torch device. Collective on comm.
 
-    Sets torch's thread count and logs every rank's place. CUDA devices go round by local rank,
-    which is right whether a rank sees one GPU or all of the node's.
+    It also sets torch's thread count and logs every rank's place. CUDA devices are assigned in turn
+    by local rank, which is right both if a rank sees one GPU and if it sees all of the node's.
 
     Args:
         comm: communicator of the run.
@@ -213,7 +216,7 @@ def choose_device(comm, kind: str, threads: int):
             `choose_threads` finds that more are faster.
 
     Raises:
-        UsageError: no CUDA device is there, or far more threads are asked for than cores exist.
+        UsageError: there is no CUDA device, or `threads` is far above the number of cores.
     """
     import torch
 
@@ -260,7 +263,7 @@ def _device_error(kind, threads, has_cuda):
 
 
 def describe(places: list[Place]) -> list[str]:
-    """A line for each rank's place."""
+    """A line of text for each rank's place. Local."""
     return [
         f"rank {rank} on {p.host}, local rank {p.local_rank} of {p.local_size}, "
         f"{p.threads} thread{'s' * (p.threads > 1)} on "
@@ -270,7 +273,7 @@ def describe(places: list[Place]) -> list[str]:
 
 
 def ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] as "0-2,5"."""
+    """Sorted numbers as text, e.g. [0, 1, 2, 5] as "0-2,5". Local."""
     parts = []
     for n in numbers:
         if parts and n == parts[-1][1] + 1:
@@ -281,7 +284,7 @@ def ranges(numbers: list[int]) -> str:
 
 
 def shared_gpus(places: list[Place]) -> list[str]:
-    """A warning for each GPU that several ranks use."""
+    """A warning for each GPU that several ranks use. Local."""
     ranks = {}
     for rank, place in enumerate(places):
         if place.gpu:

@@ -1,4 +1,4 @@
-"""torch's default dtype for the time of a block."""
+"""torch's default dtype inside a block of code."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import torch
 def float64_default() -> Iterator[None]:
     """Make float64 torch's default dtype inside the block, and restore the old one after it.
 
-    The user's code makes tensors without naming a dtype, e.g. `torch.zeros(3)`; with torch's own
-    default they would be float32 and spoil an error below 1e-7. Local.
+    The user's code may make tensors without a dtype, e.g. `torch.zeros(3)`. With torch's own
+    default they would be float32, so that errors below 1e-7 could not be reached. Local.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

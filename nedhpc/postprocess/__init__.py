@@ -1,1 +1,1 @@
-"""HDF5 in, figure, table or field out. Local; needs no MPI."""
+"""Figures, tables and fields from the HDF5 files of a run. Local, without MPI."""

@@ -1,8 +1,8 @@
-"""Panels of a solution's fields: curves in one coordinate, images in two, slices of time in 2D.
-Local.
+"""Panels of a solution's fields. Local.
 
-Each output has a panel of its values and, if the problem knows the solution, one of the exact
-values (images only) and one of the error.
+They are curves in one coordinate and images in two. If space has two dimensions and there is time,
+they are images at some times. Each output has a panel of its values. If the problem knows the
+solution, it also has one of the error and, for images, one of the exact values.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import numpy as np
 from nedhpc.postprocess.solution import Solution
 
 NUM_CURVE, NUM_IMAGE = 1001, 129
-"""Points along a coordinate."""
+"""Number of points along a coordinate."""
 SLICES = (0.0, 0.5, 1.0)
 """Times at which a field in two space dimensions is shown, in units of the time interval."""
 LEAST = 1e-16
-"""Errors below it are rounding."""
+"""Errors below this are rounding errors."""
 Panel = Callable[[Any, Any], None]
 
 
@@ -96,7 +96,7 @@ def _images(solution: Solution, t: float | None) -> list[Panel]:
 
 
 def _image(axes, values, title: str, names, is_signed: bool = False) -> Panel:
-    """A map that colour-blind readers can read: viridis, or red and blue around zero."""
+    """An image in colours for colour-blind readers: viridis, or red and blue around zero."""
     limit = np.abs(values).max() if is_signed else None
     limits = {"vmin": -limit, "vmax": limit} if limit is not None else {}
     same_unit = "t" not in names  # space and time need not have one scale

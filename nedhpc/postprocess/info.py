@@ -1,4 +1,4 @@
-"""What a run or a checkpoint is, as one flat table."""
+"""The facts of a run or a checkpoint, as one table."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from nedhpc.files import checkpoint
 from nedhpc.files.record import RunRecord
 
 NUMBERS = ("energy", "held_out_energy", "relative_l2", "projection_error")
-"""Figures that are None if they were not measured."""
+"""Numbers that are None if they were not measured."""
 FACTS = (
     "seconds_per_step",
     "num_parameters",
@@ -81,12 +81,12 @@ def _with_prefix(stats, prefix):
 
 
 def status(path: Path, saved: str | None, record: RunRecord) -> str | None:
-    """The status; `interrupted` for a run whose process on this host is gone. Local.
+    """The status. It is `interrupted` if the run's process on this host has ended. Local.
 
     Args:
-        path: the run folder or the checkpoint. A checkpoint keeps the status that it has.
+        path: the run folder or a checkpoint file. A file keeps the status that it has.
         saved: the status in the newest checkpoint.
-        record: of the same checkpoint.
+        record: the record of the same checkpoint.
     """
     hosts = str(record.provenance.get("hosts", "")).split()
     if saved != "running" or not path.is_dir() or hosts[:1] != [platform.node()]:

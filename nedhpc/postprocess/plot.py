@@ -1,4 +1,7 @@
-"""Figures of runs: convergence of all, timings and fields of one. Local; needs matplotlib."""
+"""Figures of runs: convergence, and timings and fields of a single run. Local.
+
+They need matplotlib.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +14,11 @@ from nedhpc.postprocess import fields
 from nedhpc.postprocess.solution import Solution
 
 COLUMNS = 3
-"""Panels in a row: more would be too small to read on a page."""
+"""Number of panels in a row. More would be too small to read on a page."""
 PANEL_SIZE = (4.4, 3.7)
-"""Inches."""
+"""Width and height of a panel, in inches."""
 Panel = Callable[[Any, Any], None]
-"""Draws in a matplotlib figure's axis: panel(figure, axis)."""
+"""A function (figure, axis) that draws in an axis of a matplotlib figure."""
 
 
 def plot(paths: Sequence[str | Path], output: str | Path) -> None:
@@ -40,7 +43,7 @@ def plot(paths: Sequence[str | Path], output: str | Path) -> None:
         panels += fields.panels(runs[0])
     num_columns = min(COLUMNS, len(panels))
     num_rows = -(-len(panels) // num_columns)
-    # A Figure of its own needs no display and leaves the caller's matplotlib settings alone.
+    # A Figure without pyplot needs no display and does not change the caller's settings.
     size = (PANEL_SIZE[0] * num_columns, PANEL_SIZE[1] * num_rows)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
@@ -52,7 +55,11 @@ def plot(paths: Sequence[str | Path], output: str | Path) -> None:
 
 
 def convergence(axis: Any, runs: Sequence[Solution], paths: Sequence[str | Path]) -> None:
-    """Energy and relative L2 error of each run against wall time."""
+    """Draw energy and relative L2 error of each run against wall time.
+
+    Raises:
+        UsageError: a run has no series.
+    """
     for k, (solution, path) in enumerate(zip(runs, paths, strict=True)):
         columns = solution.series
         if not columns:
@@ -70,7 +77,7 @@ def convergence(axis: Any, runs: Sequence[Solution], paths: Sequence[str | Path]
 
 
 def timings(axis: Any, columns: dict[str, np.ndarray]) -> None:
-    """Rank 0's seconds by phase."""
+    """Draw rank 0's seconds by phase."""
     prefix = "seconds/"
     phases = [name for name in columns if name.startswith(prefix)]
     axis.barh([name.removeprefix(prefix) for name in phases], [columns[p].sum() for p in phases])

@@ -1,4 +1,4 @@
-"""The trained network of a run as a callable u(x). Local; without MPI and PETSc."""
+"""The trained network of a run as a callable u(x). Local, without MPI and PETSc."""
 
 from pathlib import Path
 
@@ -15,19 +15,20 @@ from nedhpc.problems import Problem
 from nedhpc.user_code import check_unchanged
 
 CHUNK = 16384
-"""Points evaluated at once."""
+"""Number of points that are evaluated at once."""
 
 
 class Solution:
-    """u(x) and its derivatives, of a run folder or a checkpoint. Local.
+    """u(x) and its derivatives for a run folder or a checkpoint. Local.
 
-    Points x are anything that numpy makes an array of, or a torch tensor: (N, D), or (D,) for one
-    point; in one dimension also (N,) or a number. All results are float64 numpy arrays.
+    Points x are a torch tensor or anything that numpy can convert to an array. The shape is (N, D),
+    or (D,) for one point; in one dimension also (N,) or a number. All results are float64 numpy
+    arrays.
 
     Args:
         path: a run folder, whose newest checkpoint is read, or a checkpoint.
-        problem: the problem, or its class, instead of the file that the run was started with. That
-            file is then not run: needed if it was edited, or if the problem came from a notebook.
+        problem: the problem or its class, which replaces the run's problem file. It is needed if
+            that file was edited, or if the problem came from a notebook.
 
     Raises:
         NotAStateError: the path holds no usable checkpoint.
@@ -67,11 +68,11 @@ class Solution:
         self.series = series.read(file) if file.exists() else {}
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
-        """Network values, (N, M)."""
+        """The values u(x), (N, M)."""
         return np.stack([self._jets(self.outputs, x)[name] for name in self.outputs], 1)
 
     def jet(self, name: str, x: ArrayLike) -> np.ndarray:
-        """A derivative by its name, e.g. "u_xx" or "lap_u": (N,); "grad_u": (N, D).
+        """A derivative by its name: (N,) for e.g. "u_xx" or "lap_u", (N, D) for "grad_u".
 
         Raises:
             UsageError: no output or derivative has that name.
@@ -79,7 +80,7 @@ class Solution:
         return self._jets((name,), x)[name]
 
     def gradient(self, x: ArrayLike) -> np.ndarray:
-        """First derivatives du_m/dx_d, (N, M, D), the time included."""
+        """First derivatives du_m/dx_d, (N, M, D), including that in time."""
         names = [[f"{u}_{x}" for x in self.problem.coordinates] for u in self.outputs]
         found = self._jets(tuple(name for row in names for name in row), x)
         return np.stack([np.stack([found[name] for name in row], 1) for row in names], 1)
@@ -94,7 +95,11 @@ class Solution:
         return u.reshape(len(x_ND), len(self.outputs))
 
     def points(self, x: ArrayLike) -> torch.Tensor:
-        """Points as a float64 tensor (N, D); UsageError if they have another width."""
+        """Points as a float64 tensor (N, D).
+
+        Raises:
+            UsageError: x has another width, or is not an array of real numbers.
+        """
         dim = self.problem.domain.dim
         coordinates = ", ".join(self.problem.coordinates)
         needed = f"needed are points (N, {dim}) with the coordinates {coordinates}"

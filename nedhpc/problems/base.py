@@ -4,16 +4,17 @@
         domain = nedhpc.Box([0, 0], [1, 1])
 
         @nedhpc.residual("interior")
-        def pde(self, x, j): return -j.lap_u - self.f(x)
+        def pde(self, x, j):
+            return -j.lap_u - x.sum(1)
 
         @nedhpc.residual("boundary", weight=10.0)
-        def wall(self, j): return j.u
+        def wall(self, j):
+            return j.u
 
 A term's method gets what its signature names: the points x (N, D), the jets j by name, each (N,),
 the coefficients c by name, the targets y (N, M) on "data", the outward normals n (N, D) on a
-boundary, and the times t (N,). It returns (N,) or (N, K). Each point's value depends on that point
-only, because the points are split over ranks and chunks. Energy and network code never sees a
-communicator.
+boundary, and the times t (N,). It returns (N,) or (N, K). A point's value must depend on that point
+only, because the points are split over ranks and chunks. Everything here is local.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,19 +40,27 @@ def _decorator(kind: type[Term], on: str, options: dict[str, Any]) -> Callable[[
 def residual(on: str = "interior", *, weight: float = 1.0, jets: Sequence[str] | None = None):
     """Decorator: the method returns a residual r, and its term is weight * sum w |r|^2 / 2.
 
-    Args: on: part of the domain, or "data". weight: factor of the term. jets: jets that the method
-        uses for some points or states only; the others are found by a dry run.
+    Args:
+        on: part of the domain, or "data".
+        weight: factor of the term.
+        jets: jets that the method uses for some points or states only. A dry run finds the others.
     """
     return _decorator(Residual, on, {"weight": weight, "jets": jets})
 
 
 def density(on: str = "interior", *, weight: float = 1.0, jets: Sequence[str] | None = None):
-    """Decorator: the method returns an energy density l, and its term is weight * sum w l."""
+    """Decorator: the method returns an energy density l, and its term is weight * sum w l.
+
+    The arguments are those of `residual`.
+    """
     return _decorator(Density, on, {"weight": weight, "jets": jets})
 
 
 def cross_entropy(on: str = "data", *, weight: float = 1.0, jets: Sequence[str] | None = None):
-    """Decorator: the method returns logits, and its term is their softmax cross-entropy with y."""
+    """Decorator: the method returns logits, and its term is their softmax cross-entropy with y.
+
+    The arguments are those of `residual`.
+    """
     return _decorator(CrossEntropy, on, {"weight": weight, "jets": jets})
 
 
@@ -60,6 +69,7 @@ class Problem:
 
     domain: Domain
     outputs: Sequence[str] = ("u",)
+    """Names of the M components of u."""
     coefficients: Mapping[str, float] = {}
     """Trainable scalars beside theta, by name, with their initial values."""
     terms: Sequence[Term] = ()
@@ -67,8 +77,11 @@ class Problem:
     data: DataSet | None = None
     """Points with targets for terms on "data"."""
     hard: Mapping[str, Mapping[str, float | Callable[[Tensor], Tensor]]] | Any = {}
-    """{part: {output: value}}: conditions that the ansatz satisfies exactly; a value is a number or
-    a function of x (N, D) that returns (N,). Or a layer of one's own, applied last."""
+    """Conditions that the ansatz satisfies exactly, as {part: {output: value}}.
+
+    A value is a number, or a function of x (N, D) that returns (N,). Instead of this table, `hard`
+    may be an nedhpc.Layer, which is applied last.
+    """
 
     @property
     def coordinates(self) -> tuple[str, ...]:
@@ -82,27 +95,26 @@ class Problem:
     def metrics(self, x: Tensor, u: Tensor, y: Tensor) -> dict[str, Tensor]:
         """{name: values (N,)} at points x (N, D), with u (N, M) and the reference y (N, M).
 
-        Their means over the evaluation set are reported as `name` beside the relative L2 error,
-        over the training data as `train_name`.
+        Their means over the evaluation set are reported as `name` beside the relative L2 error, and
+        those over the training data as `train_name`.
         """
         return {}
 
     @property
     def has_exact(self) -> bool:
-        """The solution is known."""
+        """True if the solution is known."""
         return type(self).exact is not Problem.exact
 
     @property
     def has_metrics(self) -> bool:
-        """There are metrics of the problem's own."""
+        """True if the problem defines metrics."""
         return type(self).metrics is not Problem.metrics
 
 
 def declared_terms(problem: Problem) -> list[Term]:
-    """The terms of `problem.terms`, then those of decorated methods in the order of their
-    definition.
+    """All terms: those of `problem.terms`, then the decorated methods in their order.
 
-    A subclass that overrides a decorated method without a decorator keeps its term.
+    If a subclass overrides a decorated method without a decorator, the term stays.
     """
     marked: dict[str, Term] = {}
     for cls in reversed(type(problem).__mro__):

@@ -1,7 +1,4 @@
-"""A term bound to its problem:
-
-the method with its arguments by name, its jets and its final weight.
-"""
+"""A term bound to its problem: its method with the arguments by name, its jets, its weight."""
 
 import inspect
 from collections.abc import Callable
@@ -15,13 +12,17 @@ from nedhpc.errors import UsageError
 from nedhpc.problems.terms import Term
 
 ARGUMENTS = ("x", "j", "c", "y", "n", "t")
-"""Points, jets, coefficients, targets, outward normals, times: what a term's method may ask for."""
+"""Arguments that a term's method may have: points, jets, coefficients, targets, normals, times."""
 BY_POSITION = ARGUMENTS[:4]
-"""What an argument with another name stands for, by its position."""
+"""Meaning of an argument with another name, by its position."""
 
 
 def argument_roles(method: Callable, where: str) -> tuple[str, ...]:
-    """The member of ARGUMENTS that each argument of a term's method stands for.
+    """The member of ARGUMENTS that each argument of a term's method stands for. Local.
+
+    Args:
+        method: the bound method.
+        where: the term, for messages.
 
     Raises:
         UsageError: an argument cannot be recognised, or two of them mean the same.
@@ -57,7 +58,7 @@ class BoundTerm:
     num_components: int
     """K: columns of the method's value."""
     is_misfit: bool
-    """The residual is u minus a target: dr/dj is the identity, so r is known in function space."""
+    """True if the residual is u minus a target, so that dr/dj is the identity."""
 
     @property
     def name(self) -> str:
@@ -77,7 +78,18 @@ class BoundTerm:
         return self.kind.rows_per_point(self.num_components, num_jets)
 
     def value(self, x_ND: Tensor, j_NCM: Tensor, c_NQ: Tensor, y_NM, n_ND) -> Tensor:
-        """What the method returns for these points, as (N, K)."""
+        """The method's value at points, (N, K).
+
+        Args:
+            x_ND: points.
+            j_NCM: jets.
+            c_NQ: the coefficients, repeated for each point.
+            y_NM: targets, or None.
+            n_ND: outward normals, or None.
+
+        Raises:
+            UsageError: the shape is not that of the dry run.
+        """
         c = SimpleNamespace(**{name: c_NQ[:, i] for i, name in enumerate(self.coefficients)})
         given = {"x": x_ND, "j": self.layout.view(j_NCM), "c": c, "y": y_NM, "n": n_ND}
         given["t"] = x_ND[:, -1]

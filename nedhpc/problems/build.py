@@ -1,4 +1,4 @@
-"""How a problem that a config names is built, and all that is checked before it may run. Local."""
+"""Builds the problem that a config names, and checks it before it runs. Local."""
 
 import inspect
 import math
@@ -29,10 +29,13 @@ CATALOGUE: dict[str, type[Problem]] = {
 
 
 def build(table: Mapping[str, Any]) -> Problem:
-    """The problem of a config's [problem] table: `name`, and the arguments of its constructor.
+    """The problem of a config's table [problem].
+
+    Args:
+        table: `name`, and the arguments of the problem's constructor.
 
     Raises:
-        ConfigError: with every bad option and everything that the class lacks.
+        ConfigError: every bad option, or everything that the class lacks.
     """
     options = dict(table)
     name = options.pop("name")
@@ -43,7 +46,17 @@ def build(table: Mapping[str, Any]) -> Problem:
 
 
 def construct(cls: type, options: dict[str, Any], section: str, name: str) -> Any:
-    """cls(**options), each option checked against the constructor's signature and annotations."""
+    """cls(**options), after a check of the options against the constructor's annotations.
+
+    Args:
+        cls: the class.
+        options: arguments of its constructor; they are converted in place.
+        section: config section that holds the options, for messages.
+        name: name of the class, for messages.
+
+    Raises:
+        ConfigError: every option that is unknown, wrong or missing, or the constructor's error.
+    """
     parameters = inspect.signature(cls).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     errors = []
@@ -78,7 +91,15 @@ def construct(cls: type, options: dict[str, Any], section: str, name: str) -> An
 
 
 def check(problem: Problem, name: str) -> None:
-    """ConfigError with all that a class of the user's own lacks."""
+    """Check that a problem has all that a run needs.
+
+    Args:
+        problem: the problem.
+        name: its name, for messages.
+
+    Raises:
+        ConfigError: everything that the class lacks.
+    """
     domain = getattr(problem, "domain", None)
     if not isinstance(domain, Domain):
         raise ConfigError([f"{name}: set `domain`, e.g. `domain = nedhpc.Box([0, 0], [1, 1])`"])
@@ -136,10 +157,14 @@ def _bad_term(problem: Problem, term: Term) -> list[str]:
 
 
 def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTerm, ...]:
-    """The dry run of all terms, with the config's [weights] by name of a term or of a part.
+    """Bind all terms to the problem by a dry run of each.
+
+    Args:
+        problem: a checked problem.
+        weights: the config's [weights], factors by name of a term or of a part.
 
     Raises:
-        ConfigError: with what each term's dry run found, and with weights that name nothing.
+        ConfigError: what each term's dry run found, and the weights that name nothing.
     """
     terms, errors, bound = declared_terms(problem), [], []
     known = dict.fromkeys(name for term in terms for name in (term.name, term.on))

@@ -1,7 +1,4 @@
-"""Hard conditions of a problem as the last layer of its ansatz:
-
-u = lift(x) + distance(x) v. Local.
-"""
+"""Hard conditions as the last layer of the ansatz, u = lift(x) + distance(x) v. Local."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,12 +16,12 @@ Value = float | Callable[[Tensor], Tensor]
 def hard_layer(problem: Problem) -> Layer | None:
     """The layer that satisfies `problem.hard` exactly; None if there are no hard conditions.
 
-    Each output's distance is the product of the distances of its parts, and its lift is the value
-    that it has on all of them.
+    The distance of an output is the product of the distances of the parts on which it has a
+    condition. Its lift is the value that it has on all of them.
 
-    Raises: ConfigError: an unknown part or output, a part without a distance, or different values
-        of one
-            output on different parts.
+    Raises:
+        ConfigError: a part or output is unknown, a part has no distance, or one output has
+            different values on different parts.
     """
     hard = problem.hard
     if isinstance(hard, Layer):
@@ -67,7 +64,7 @@ def _value(value: Value, x_ND: Tensor) -> Tensor:
 
 
 def _wrong(problem: Problem, part: str, conditions: object) -> list[str]:
-    """What is wrong with the conditions on one part."""
+    """Messages about all that is wrong with the conditions on one part."""
     domain, outputs = problem.domain, tuple(problem.outputs)
     if part not in domain.parts:
         return [f"hard: the domain has no part {part!r}; its parts are {', '.join(domain.parts)}"]

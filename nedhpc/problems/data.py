@@ -1,4 +1,4 @@
-"""Data sets of the user's own: files of inputs and targets, and their split. Local."""
+"""The user's data sets: files of inputs and targets, and their split. Local."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -31,9 +31,9 @@ class DataSet:
 def read(path: Path, targets: int) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets of a CSV, NPZ or HDF5 file.
 
-    Args: path: a CSV file whose last columns are the targets, or a file with arrays x (N, D), y (N,
-        M).
-            NPZ files are read without pickle.
+    Args:
+        path: a CSV file whose last columns are the targets, or an NPZ or HDF5 file with arrays
+            x (N, D) and y (N, M). NPZ files are read without pickle.
         targets: number of target columns of a CSV file.
 
     Returns:
@@ -79,7 +79,14 @@ def _arrays(path: Path, targets: int, where: str):
 
 
 def split(x: np.ndarray, y: np.ndarray, held_out: float, seed: int, source: str) -> DataSet:
-    """The rows split at random: a share `held_out` for the error, the others to train on.
+    """Split the rows at random into those that are trained on and those held out for the error.
+
+    Args:
+        x: inputs, (N, D).
+        y: targets, (N, M).
+        held_out: share of the rows that is held out.
+        seed: seed of the split.
+        source: file of the rows, for messages.
 
     Raises:
         UsageError: the share is not in [0, 1), or no rows are left.

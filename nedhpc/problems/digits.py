@@ -12,8 +12,8 @@ from nedhpc.problems.data import split
 class Digits(Problem):
     """Classify 8 x 8 images of handwritten digits by softmax cross-entropy.
 
-    1797 images (Alpaydin and Kaynak 1998), whose pixels are scaled to [-1, 1]. `held_out` is the
-    share of the images that are kept for the accuracy, chosen by `split_seed`.
+    There are 1797 images (Alpaydin and Kaynak 1998). Their pixels are scaled to [-1, 1]. A share
+    `held_out` of the images, chosen by `split_seed`, is not trained on and measures the accuracy.
     """
 
     outputs = tuple(f"z{digit}" for digit in range(10))

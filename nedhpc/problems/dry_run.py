@@ -23,14 +23,17 @@ from nedhpc.problems.bound import BoundTerm, argument_roles
 from nedhpc.problems.terms import Term
 
 NUM_POINTS, SOME_POINTS = 7, [6, 4, 3, 1, 0]
-"""Points of the trial, and some of them in another order. A number of components that changes with
-the number of points is a broadcast by mistake."""
+"""Number of points of the trial, and some of them in another order.
+
+If the number of components changes with the number of points, the method broadcasts by mistake.
+"""
 MAX_DRAWS = 100
+"""Number of attempts to find points of a part."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """Inputs of one call: points, jets made on demand, and what goes with the points."""
+    """Inputs of one call: points, jets made on demand, coefficients, targets and normals."""
 
     x: Tensor
     j: "RandomJets"
@@ -69,7 +72,7 @@ class RandomJets:
 
 
 def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
-    """Bind a term to its problem.
+    """Bind a term to its problem by a trial call of its method.
 
     Args:
         problem: its domain, outputs, coefficients and data are known to be valid.
@@ -77,7 +80,7 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
         weight: factor from the config, beside the term's own weight.
 
     Raises:
-        UsageError: saying which term, what is wrong and how to mend it.
+        UsageError: which term is wrong, what is wrong with it and how to mend it.
     """
     where = f"term {term.name!r}"
     method = getattr(problem, term.name, None)
@@ -111,7 +114,11 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
 
 
 def make_trial(problem: Problem, term: Term, roles: tuple[str, ...], where: str) -> Trial:
-    """Points of the term's part, with their targets and normals; the same in every call."""
+    """Points of the term's part with targets and normals, the same in every call. Local.
+
+    Raises:
+        UsageError: the method asks for targets, normals or times that do not exist here.
+    """
     rng = np.random.default_rng(0)
     y = n = None
     if term.on == "data":
@@ -146,7 +153,7 @@ def make_trial(problem: Problem, term: Term, roles: tuple[str, ...], where: str)
 
 
 def probe_points(part: Part, rng: np.random.Generator, count: int = NUM_POINTS) -> np.ndarray:
-    """A few points of a part (count, D). UsageError if hardly any candidate lies in it."""
+    """A few points of a part, (count, D). Raises UsageError if hardly any candidate lies in it."""
     found = np.empty((0, 0))
     for _ in range(MAX_DRAWS):
         x, accepted = part.points(rng.random((4 * count, part.unit_dim)))
@@ -157,7 +164,7 @@ def probe_points(part: Part, rng: np.random.Generator, count: int = NUM_POINTS) 
 
 
 def checked_value(method: Callable, arguments: list[Any], num_points: int, where: str) -> Tensor:
-    """What the method returns as (N, K), if it is a real tensor with a row for each point."""
+    """The method's value as (N, K). Raises UsageError if it has no real row for each point."""
     try:
         value = method(*arguments)
     except NedError as error:
@@ -186,7 +193,7 @@ def described(error: Exception, method: Callable) -> str:
 def check_value(
     value: Tensor, some: Tensor, again: Tensor, trial: Trial, before: Tensor, where: str
 ) -> None:
-    """UsageError unless each value is a function of its point, and of u or a coefficient."""
+    """Raise UsageError unless each value depends on its point only, and on u or a coefficient."""
     if not torch.equal(trial.x, before):
         raise UsageError(f"{where}: its method changes the points x in place; work on x.clone()")
     if value.shape[1] != some.shape[1]:
@@ -208,7 +215,7 @@ def check_value(
             f"{where}: its value has no gradient with respect to u; a detached, integer or boolean "
             "value, or one that uses neither u nor a coefficient, cannot be made smaller"
         )
-    # The value at a point may depend on that point only: its gradient vanishes at all others.
+    # The value at a point may depend on that point only, so its gradient must vanish at all others.
     mixed = {}
     for row in (0, -1):
         grads = torch.autograd.grad(value[row].sum(), tensors, retain_graph=True, allow_unused=True)
@@ -225,7 +232,7 @@ def check_value(
 
 
 def is_misfit(term: Term, problem: Problem, layout, value: Tensor, trial: Trial) -> bool:
-    """The term is the residual u - target of all outputs: dr_i / du_k is the identity, weight 1."""
+    """True if the term is the residual u - target of all outputs: dr_i / du_k is the identity."""
     outputs = tuple(problem.outputs)
     if not term.is_least_squares or layout.num_channels != 1 or value.shape[1] != len(outputs):
         return False

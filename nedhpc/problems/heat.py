@@ -1,6 +1,4 @@
-"""The heat equation over space-time, with boundary and initial values by penalty and a known
-solution.
-"""
+"""The heat equation over space-time. Its solution is known; all conditions are penalty terms."""
 
 from math import pi
 
@@ -14,8 +12,8 @@ from nedhpc.problems.terms import Residual
 class Heat(Problem):
     """u_t = nu lap u in (0, 1)^dim x (0, end), u = 0 on the walls, u = prod sin(pi x_i) at t = 0.
 
-    u* = exp(-nu dim pi^2 t) prod sin(pi x_i). nu = 1/4 is the case of the literature (Dangel et
-    al., arXiv:2405.15603); DeepXDE's example has nu = 0.4.
+    The solution is u* = exp(-nu dim pi^2 t) prod sin(pi x_i). The literature has nu = 1/4 (Dangel
+    et al., arXiv:2405.15603); DeepXDE's example has nu = 0.4.
     """
 
     def __init__(

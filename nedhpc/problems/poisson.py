@@ -1,4 +1,4 @@
-"""Poisson's equation on the unit cube, with Dirichlet values by penalty and a known solution."""
+"""Poisson's equation on the unit cube. Its solution is known; Dirichlet values are a penalty."""
 
 from math import pi
 from typing import Literal
@@ -16,10 +16,15 @@ Solution = Literal["auto", "sin_product", "cos_sum", "bilinear", "square", "peak
 class Poisson(Problem):
     """-lap u = f in (0, 1)^dim, u = u* on the boundary.
 
-    solution: `sin_product` u* = prod sin(frequency pi x_i), `cos_sum` u* = sum cos(frequency pi
-    x_i), `bilinear` u* = sum x_{2i-1} x_{2i} (harmonic), `square` u* = |x|^2, `peak` u* = exp(-|x -
-    c|^2 / (2 width^2)) with c the centre of the cube, `layer` u* = tanh(sum (x_i - 1/2) / width).
-    `auto` is `sin_product` in up to three dimensions, else `cos_sum`.
+    The option `solution` chooses u*:
+
+        sin_product  prod sin(frequency pi x_i)
+        cos_sum      sum cos(frequency pi x_i)
+        bilinear     sum x_{2i-1} x_{2i}, which is harmonic
+        square       |x|^2
+        peak         exp(-|x - c|^2 / (2 width^2)), where c is the centre of the cube
+        layer        tanh(sum (x_i - 1/2) / width)
+        auto         sin_product in up to three dimensions, else cos_sum
     """
 
     def __init__(

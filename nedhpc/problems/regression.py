@@ -1,4 +1,4 @@
-"""Regression: fit u(x) to a named function or to the user's own file of inputs and targets."""
+"""Regression: fit u(x) to a named function or to the user's file of inputs and targets."""
 
 from math import pi
 from pathlib import Path
@@ -25,8 +25,14 @@ BOREHOLE = (
 
 
 def borehole(x):
-    """Flow through a borehole in 100 m^3 a year, inputs scaled to [-1, 1] (Harper and Gupta 1983;
-    Surjanovic and Bingham's virtual library of simulation experiments)."""
+    """Flow through a borehole, (N,), in 100 m^3 a year. Local.
+
+    Reference: Harper and Gupta 1983; Surjanovic and Bingham's virtual library of simulation
+    experiments.
+
+    Args:
+        x: the inputs of BOREHOLE, (N, 8), each scaled to [-1, 1].
+    """
     r_w, r, T_u, H_u, T_l, H_l, L, K_w = (
         low + (high - low) * (x[:, i] + 1) / 2 for i, (_, low, high) in enumerate(BOREHOLE)
     )
@@ -49,10 +55,10 @@ FUNCTIONS = {
 class Regression(Problem):
     """min sum |u(x_q) - y_q|^2 / (2 N) on the point set "data".
 
-    Either `function` (a name of FUNCTIONS) at `num_points` Sobol points of [-1, 1]^dim, or `file`:
-    a CSV (the last `targets` columns are targets), or an NPZ or HDF5 file with arrays x (N, D) and
-    y (N, M). `held_out` is the share of a file's rows that are kept for the error, chosen by
-    `split_seed`.
+    The targets are either the values of `function`, a name of FUNCTIONS, at `num_points` Sobol
+    points of [-1, 1]^dim, or those of `file`. That is a CSV file, whose last `targets` columns are
+    the targets, or an NPZ or HDF5 file with arrays x (N, D) and y (N, M). A share `held_out` of its
+    rows, chosen by `split_seed`, is not trained on and measures the error.
     """
 
     def __init__(

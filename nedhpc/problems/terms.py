@@ -1,11 +1,11 @@
-"""The kinds of energy terms: what a term's density, rows and residual are, given what its method
-returned.
+"""The kinds of energy terms: their densities, rows and residuals as functions of a method's value.
 
 A term is weight * sum_q w_q l(x_q, j_q, c), where w_q are the quadrature weights of the part that
 it is on. Its method returns the value v (N, K): residual components, a density or logits. A new
-kind of term is one subclass of Term; energy, rows and solvers only call the methods below. Shapes:
-N points, K components of v, C channels and M outputs of the jets j (N, C, M), Q coefficients c (N,
-Q), targets y (N, M). Everything here is local.
+kind of term is one subclass of Term; energy, rows and solvers only call the methods below.
+
+Shapes: N points, K components of v, C channels and M outputs of the jets j (N, C, M), Q
+coefficients c (N, Q), targets y (N, M). Everything here is local.
 """
 
 from collections.abc import Sequence
@@ -24,21 +24,21 @@ class LinearTerm:
     """A term at one state: the rows A and, if the term has one, the residual r with A^T r = l'."""
 
     seeds: list[Seed]
-    """One cotangent a row of a point: row k is seeds[k] contracted with the Jacobian of (j, c)."""
+    """Row k of each point is the cotangent seeds[k] contracted with the Jacobian of (j, c)."""
     r_NK: Tensor | None
-    """Row residual, one column a seed; None for a term that has none."""
+    """Row residual with one column for each seed; None if the term has none."""
     slope: Seed | None = None
-    """l' with respect to (j, c), if it was found on the way."""
+    """The derivative l' with respect to (j, c), if `linearise` needed it anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What a user declares: the problem's method `name` is evaluated `on` a part of the domain.
+    """A term as the user declares it: the method `name` is evaluated `on` a part of the domain.
 
-    Args: name: of the problem's method, and of the term in files and tables. on: a part of the
-        domain ("interior", "boundary", "initial", ...) or "data". jets: jets that the method uses.
-        They are found by a dry run; list only those which the method
-            uses for some points or states only.
+    Args:
+        name: name of the problem's method, and of the term in files and tables.
+        on: a part of the domain ("interior", "boundary", "initial", ...) or "data".
+        jets: jets that the method uses for some points or states only. A dry run finds the others.
         weight: factor of the whole term; [weights] in the config multiplies it.
     """
 
@@ -48,39 +48,52 @@ class Term:
     weight: float = 1.0
 
     has_residual: ClassVar[bool] = True
-    """There is an r with g = A^T r, so that least-squares solvers work at full accuracy."""
+    """True if there is an r with g = A^T r, so that least-squares solvers keep full accuracy."""
     is_least_squares: ClassVar[bool] = False
-    """The density is |r|^2 / 2 for that r."""
+    """True if the density is |r|^2 / 2 for that r."""
     needs_targets: ClassVar[bool] = False
-    """The term exists only on "data"."""
+    """True if the term can only be on "data"."""
 
     def rows_per_point(self, num_components: int, num_jets: int) -> int:
-        """Rows of A that a point has, given K and the number of jets and coefficients (C M + Q)."""
+        """Number of rows of A for each point.
+
+        Args:
+            num_components: K.
+            num_jets: C M + Q, the number of jets and coefficients.
+        """
         return num_components
 
     def density(self, value_NK: Tensor, y_NM: Tensor | None) -> Tensor:
-        """l (N,), float64."""
+        """The energy density l at each point, (N,), float64."""
         raise NotImplementedError
 
     def linearise(self, value_NK: Tensor, j: Tensor, c: Tensor, y_NM: Tensor | None) -> LinearTerm:
-        """Rows and residual at the jets j and coefficients c, of which value_NK is a function."""
+        """Rows and residual at one state.
+
+        Args:
+            value_NK: the method's value, a differentiable function of j and c.
+            j: jets (N, C, M), leaves of autograd's graph.
+            c: coefficients (N, Q), leaves of autograd's graph.
+            y_NM: targets, or None.
+        """
         raise NotImplementedError
 
     def residual(
         self, value_NK: Tensor, y_NM: Tensor | None, base_NK: Tensor | None = None
     ) -> Tensor:
-        """r (N, K) at a state, differentiable, on the line through the state with value base_NK.
+        """The row residual r (N, K) at a state, differentiable.
 
-        That line matters to terms whose rows depend on the state: their rows are frozen at the
-        base.
+        Args:
+            value_NK: the method's value at the state.
+            y_NM: targets, or None.
+            base_NK: the method's value at the state at which the rows are frozen, if they depend
+                on the state; None: value_NK.
         """
         raise NotImplementedError
 
 
 class Residual(Term):
-    """A term weight * sum_q w_q |r(x_q, j_q, c)|^2 / 2, where r is the problem's method of this
-    name.
-    """
+    """A term weight * sum_q w_q |r(x_q, j_q, c)|^2 / 2, where r is the method's value."""
 
     __slots__ = ()
     is_least_squares = True
@@ -97,9 +110,10 @@ class Residual(Term):
 
 
 class Density(Term):
-    """A term weight * sum_q w_q l(x_q, j_q, c), where l is the method (Ritz energy, likelihood).
+    """A term weight * sum_q w_q l(x_q, j_q, c), where l is the method's value.
 
-    Its rows are L with L^T L = the positive part of l''; it has no row residual.
+    Examples are a Ritz energy and a likelihood. The rows are L, where L^T L is the positive part of
+    l''. There is no row residual.
     """
 
     __slots__ = ()
@@ -119,7 +133,7 @@ class Density(Term):
         hessian = torch.stack(
             [torch.cat([d_j.reshape(len(j), -1), d_c], 1) for d_j, d_c in columns], 1
         )
-        # L = sqrt(lambda) V^T per eigenvalue. Negative curvature would make the step an ascent.
+        # L = sqrt(lambda) V^T. Negative eigenvalues are left out: they could make a step an ascent.
         values, vectors = torch.linalg.eigh(hessian)
         L = values.clamp(min=0).sqrt().unsqueeze(2) * vectors.transpose(1, 2)
         split = flat.shape[1] - c.shape[1]
@@ -131,8 +145,8 @@ class Density(Term):
 class CrossEntropy(Term):
     """A term -weight * sum_q w_q y_q . log softmax(z_q) on "data".
 
-    z (N, K) are the logits that the method returns, y (N, K) the targets: one-hot or probabilities.
-    Its rows are those of L z with L^T L = diag(p) - p p^T, p = softmax(z).
+    The method returns the logits z (N, K). The targets y (N, K) are one-hot or probabilities. The
+    rows are those of L z, where L^T L = diag(p) - p p^T and p = softmax(z).
     """
 
     on: str = "data"
@@ -149,8 +163,7 @@ class CrossEntropy(Term):
         return LinearTerm(_gradients(logits, j, c), r_NK)
 
     def residual(self, value_NK, y_NM, base_NK=None):
-        # r + L (z - z_base) with L and r frozen at the base, so that its second derivative is L
-        # z''.
+        # r + L (z - z_base), with L and r frozen at the base. Its second derivative is L z''.
         with torch.no_grad():
             base_NK = value_NK.detach() if base_NK is None else base_NK
             L, r_NK = softmax_rows(base_NK, y_NM)
@@ -158,15 +171,18 @@ class CrossEntropy(Term):
 
 
 def softmax_rows(z_NK: Tensor, y_NK: Tensor) -> tuple[Tensor, Tensor]:
-    """(L (N, K, K), r (N, K)) of a cross-entropy at logits z: L^T L = diag(p) - p p^T, L^T r = p -
-    y.
+    """Rows and residual of a cross-entropy at logits z.
 
-    L = diag(s) (I - 1 p^T), r = (p - y) / s with s = sqrt(p). s is kept above the square root of
-    rounding: L^T r does not depend on s, and L^T L changes by rounding only.
+    With p = softmax(z) and s = sqrt(p), they are L = diag(s) (I - 1 p^T) and r = (p - y) / s. A
+    lower limit keeps s above the square root of rounding error: L^T r does not depend on s, and
+    L^T L changes by rounding error only.
+
+    Returns:
+        L (N, K, K) with L^T L = diag(p) - p p^T, and r (N, K) with L^T r = p - y.
     """
     log_p = torch.log_softmax(z_NK, 1)
     p, s = log_p.exp(), (0.5 * log_p).exp().clamp(min=torch.finfo(z_NK.dtype).eps ** 0.5)
-    # 1 - p is summed, not subtracted, because its relative accuracy matters where p is near 1.
+    # 1 - p is summed, not subtracted, because its relative accuracy matters if p is near 1.
     q = p @ (1 - torch.eye(z_NK.shape[1], dtype=z_NK.dtype, device=z_NK.device))
     rows = -p.unsqueeze(1).repeat(1, z_NK.shape[1], 1)
     rows.diagonal(dim1=1, dim2=2).copy_(q)
@@ -174,7 +190,14 @@ def softmax_rows(z_NK: Tensor, y_NK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gradient(value_N: Tensor, j: Tensor, c: Tensor, create_graph: bool = False) -> Seed:
-    """d value / d (j, c) by point; zero if the value does not depend on one of them."""
+    """d value / d (j, c) at each point; zero if the value does not depend on j or c.
+
+    Args:
+        value_N: a function of j and c at each point, (N,).
+        j: jets (N, C, M).
+        c: coefficients (N, Q).
+        create_graph: True if the result is differentiated again.
+    """
     if not value_N.requires_grad:
         return torch.zeros_like(j), torch.zeros_like(c)
     with torch.enable_grad():

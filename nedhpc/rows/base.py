@@ -1,6 +1,4 @@
-"""What all rows provide: products, blocks of rows, blocks of columns, a change of variables; and
-the chunk they are computed from.
-"""
+"""The operator that all rows are, and the linearised chunk that they are computed from. Local."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,8 +13,9 @@ Factors = list[tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(slots=True)
 class Chunk:
-    """One term on one chunk of points, linearised: row n of component k is seeds[k][n]
-    contracted with the jets' Jacobian.
+    """One term on one chunk of points, linearised.
+
+    Row n of component k is seeds[k][n] contracted with the jets' Jacobian.
     """
 
     term: int
@@ -24,9 +23,7 @@ class Chunk:
     lin: Any
     """The network's linearisation at the chunk's points."""
     seeds: list[tuple[torch.Tensor, torch.Tensor]]
-    """(j_NCM, c_NK) for each component, scaled by sqrt(weight w): cotangents of the jets and of
-    the coefficients.
-    """
+    """Cotangents (j_NCM, c_NQ) of jets and coefficients by component, times sqrt(weight w)."""
     r: list[torch.Tensor] | None = None
     """Scaled residual (N,) for each component; None for a density."""
     E: torch.Tensor | float = 0.0
@@ -39,9 +36,9 @@ class Chunk:
         return len(self.lin.x_ND) * len(self.seeds)
 
     def component_rows(self, k: int, columns: slice) -> torch.Tensor:
-        """Rows of component k, (N, columns), of a slice of the columns (theta, c).
+        """Rows of component k for a slice of the columns (theta, c), as (N, number of columns).
 
-        Cost of one reverse sweep.
+        It costs one reverse sweep.
         """
         j_seed, c_seed = self.seeds[k]
         P = self.lin.theta_P.numel()
@@ -107,17 +104,17 @@ class RowOperator(ABC):
 
     @abstractmethod
     def rmatvec(self, w_N: torch.Tensor) -> torch.Tensor:
-        """A^T w, (P,), this rank's part of the sum over all rows."""
+        """A^T w for this rank's rows, (P,); a sum over the ranks gives the product of all rows."""
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(slice of rows, A of those rows (n, P)) until all rows are done."""
+        """Yields (slice of rows, these rows of A (n, P)) until all rows are done."""
 
     @abstractmethod
     def column_blocks(self, width: int) -> Iterator[torch.Tensor]:
-        """A[:, part] for the parts of `column_parts`.
+        """Yields A[:, part] for the parts of `column_parts`.
 
-        Rows that are not held cost one reverse sweep a block.
+        If the rows are not held, each block costs one reverse sweep.
         """
 
     def factors(self) -> list[Factors] | None:
@@ -129,14 +126,13 @@ class RowOperator(ABC):
 
     @abstractmethod
     def in_metric(self, R_M: torch.Tensor) -> "RowOperator":
-        """A R_M^-1: the rows in the variables y = R_M theta, in which the metric M = R_M^T R_M
-        is the identity.
+        """The rows A R_M^-1 in the variables y = R_M theta.
+
+        In these variables the metric M = R_M^T R_M is the identity.
         """
 
     def column_parts(self, width: int) -> Iterator[slice]:
-        """Slices of about `width` columns; the same on every rank, whatever storage mode each
-        rank has.
-        """
+        """Slices of about `width` columns, the same on every rank for any storage modes."""
         return aligned(self.columns, self.layout, width)
 
 
@@ -144,6 +140,11 @@ def aligned(columns: slice, layout: Any, width: int) -> Iterator[slice]:
     """Split columns into slices of at most `width` columns, or of one output unit if that is wider.
 
     A weight block is split only between output units, because a reverse sweep yields whole units.
+
+    Args:
+        columns: slice of the parameters (theta, c).
+        layout: the network's parameter blocks; None: columns may be split anywhere.
+        width: largest number of columns.
     """
     if layout is None:
         ends = range(columns.start + 1, columns.stop + 1)

@@ -7,13 +7,13 @@ from nedhpc.rows.streamed import StreamedRows
 
 
 class FactoredRows(StreamedRows):
-    """Streamed rows which `factors` also gives unformed, as sums over channels of outer products.
+    """Streamed rows that `factors` also gives as sums of outer products, without forming them.
 
     `chunks` may yield chunks that are held.
     """
 
     def factors(self) -> list[Factors]:
-        """Cost of one reverse sweep."""
+        """`Chunk.factors` of all rows for each term. It costs one reverse sweep."""
         by_term = {}
         for chunk in self.chunks():
             by_term.setdefault(chunk.term, []).append(chunk.factors())

@@ -1,5 +1,6 @@
-"""One sweep over the chunks of this rank: energy, gradient, residual, and rows in the storage
-mode that fits in memory. Local.
+"""One sweep over the chunks of this rank gives energy, gradient, residual and rows. Local.
+
+The rows get the storage mode that fits in memory.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ HOLD_BYTES = 2**29
 
 
 class Sweep(NamedTuple):
-    """What one sweep finds."""
+    """The results of one sweep."""
 
     A: RowOperator
     r_N: torch.Tensor | None
@@ -37,6 +38,8 @@ def gather(
 ) -> Sweep:
     """Rows, residual, energy and gradient of all chunks.
 
+    Cost O(N P) for each residual component. Memory: a chunk, and at most about HOLD_BYTES.
+
     Args:
         chunks: function that returns an iterable over the chunks, at least one; streamed rows call
             it again.
@@ -44,8 +47,6 @@ def gather(
         num_points: number of points of all chunks; there are as many rows, or a multiple.
         num_terms: number of terms.
         factored: keep the rows as outer products; needs all columns.
-
-    Cost O(N P) for each residual component. Memory at most about HOLD_BYTES beside a chunk.
     """
     store, sums = _Store(columns, num_points, factored), None
     for chunk in chunks():
@@ -60,8 +61,8 @@ def gather(
 class _Sums:
     """Energies, gradient and residual, accumulated chunk by chunk.
 
-    r_N is allocated once at the start: small tensors kept alive between the chunks' large ones
-    would fragment the heap, and the holes would grow with N.
+    The residual r_N is allocated once at the start, because small tensors kept alive between the
+    chunks' large ones would fragment the heap, and the holes would grow with N.
     """
 
     def __init__(self, chunk, num_points, num_terms):

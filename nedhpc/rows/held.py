@@ -34,7 +34,7 @@ class HeldRows(RowOperator):
 
 
 def dense(A_NP: torch.Tensor) -> HeldRows:
-    """Rows from a matrix (N, P) of any origin."""
+    """Rows from any matrix (N, P)."""
     return HeldRows(A_NP, slice(0, A_NP.shape[1]), None)
 
 

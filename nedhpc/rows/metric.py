@@ -9,9 +9,7 @@ from nedhpc.rows.held import right_solve
 
 
 class MetricRows(RowOperator):
-    """A R_M^-1 for rows A that are not held; nothing is formed until a product or a block asks
-    for it.
-    """
+    """A R_M^-1 for rows A that are not held. Only products and blocks form anything."""
 
     def __init__(self, rows: RowOperator, R_M: torch.Tensor):
         self.rows, self.R_M = rows, R_M
@@ -29,9 +27,10 @@ class MetricRows(RowOperator):
             yield part, right_solve(A, self.R_M)
 
     def column_blocks(self, width: int) -> Iterator[torch.Tensor]:
-        """A (R_M^-1)[:, part].
+        """Yields A (R_M^-1)[:, part].
 
-        Cost of all rows of A for each block: each column of A R_M^-1 needs all columns to its left.
+        Each block costs all rows of A, because a column of A R_M^-1 needs all columns of A to its
+        left.
         """
         first = self.columns.start
         for part in self.column_parts(width):

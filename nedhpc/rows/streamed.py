@@ -10,9 +10,9 @@ from nedhpc.rows.metric import MetricRows
 
 
 class StreamedRows(RowOperator):
-    """Rows of the chunks which `chunks()` yields, computed again in each product.
+    """Rows of the chunks that `chunks()` yields. They need the memory of one chunk only.
 
-    Memory of one chunk.
+    Each product computes them again.
 
     Args:
         chunks: function that returns an iterable over all chunks of this rank; it is called for
@@ -32,8 +32,9 @@ class StreamedRows(RowOperator):
         self.example, self.num_rows = example, num_rows
 
     def matvec(self, v_P: torch.Tensor) -> torch.Tensor:
-        """A v by one forward sweep: the jets' derivative along v, contracted with each
-        component's seed.
+        """A v by one forward sweep.
+
+        The jets' derivative along v is contracted with the seed of each component.
         """
         Av_N, start = v_P.new_empty(self.num_rows), 0
         for chunk in self.chunks():
@@ -45,7 +46,7 @@ class StreamedRows(RowOperator):
         return Av_N
 
     def rmatvec(self, w_N: torch.Tensor) -> torch.Tensor:
-        """A^T w by one reverse sweep, of the components' seeds summed with weights w."""
+        """A^T w by one reverse sweep, after the components' seeds are summed with weights w."""
         g_P, start = 0, 0
         for chunk in self.chunks():
             j_bar = c_bar = 0

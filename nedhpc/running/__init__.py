@@ -1,1 +1,1 @@
-"""The run from its start to its end. (The name `run` is that of the function nedhpc.run.)"""
+"""The run from its start to its end. The name `run` is already that of the function nedhpc.run."""

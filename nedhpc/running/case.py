@@ -30,10 +30,11 @@ class Case:
     Args:
         comm: all ranks.
         plan: the same on every rank.
-        threads: CPU threads that the run had before, if it continues.
+        threads: CPU threads of a rank before a resume; None for a new run.
 
     Raises:
-        UsageError: the device is missing, or `exact` does not fit; on every rank.
+        UsageError: the device is missing, or the problem's `exact` does not fit. The error is the
+            same on every rank.
     """
 
     def __init__(self, comm, plan: Plan, threads: int | None = None):
@@ -72,9 +73,13 @@ class Case:
         return step // every if every else 0
 
     def draw(self, step: int, theta_P: Tensor | None = None) -> bool:
-        """Hold the step's draw in the sample and in the flow; True if it is new.
+        """Put the step's draw into the sample and the flow; True if it is new.
 
         Collective on comm with rule `residual`, else local.
+
+        Args:
+            step: number of steps made.
+            theta_P: parameters whose residual rule `residual` chooses by.
         """
         with self.flow.phases("sample"):
             is_new = self.sample.at(self.draw_number(step), theta_P)
@@ -82,20 +87,28 @@ class Case:
         return is_new
 
     def take_up(self, state: State) -> Tensor:
-        """The state's parameters on the device, with its sample in the flow. Collective."""
+        """The state's parameters on the device; its sample is put into the flow. Collective."""
         theta_P = self.parameters.join(state.theta_P, state.coefficients)
         self.sample.load(state.selection)
         self.draw(state.step, theta_P)
         return theta_P
 
     def state(self, parameters: Tensor, step: int, time: float, dt: float, stepper: dict) -> State:
-        """The State after a step, without its wall time. Local."""
+        """The State after a step, without its wall time. Local.
+
+        Args:
+            parameters: theta and the coefficients, (P,).
+            step: number of steps made.
+            time: time of the flow.
+            dt: time step for the next step.
+            stepper: the stepper's own state.
+        """
         theta_P, coefficients = self.parameters.split(parameters)
         draw, selection = self.draw_number(step), self.sample.state()
         return State(theta_P, coefficients, step, time, dt, stepper, draw=draw, selection=selection)
 
     def time_stepper(self) -> TimeStepper:
-        """A TimeStepper of the config, to be used as a context manager. Collective."""
+        """A TimeStepper for the config, to be used as a context manager. Collective."""
         template_P = torch.empty(
             self.plan.energy.num_parameters, dtype=self.dtype, device=self.device
         )
@@ -112,8 +125,8 @@ class Case:
     def set_threads(self, theta_P: Tensor) -> int:
         """Set and return this rank's CPU threads: the given number, or a measured one. Collective.
 
-        A step of little work has one thread without a measurement, so that a run is repeatable to
-        the bit.
+        If a step has little work, one thread is used without a measurement, so that a run is
+        repeatable to the bit.
         """
         given = given_threads(self.config.device.threads, os.environ, self._stored_threads)
         threads = given or 1

@@ -1,6 +1,4 @@
-"""Errors of a state against the reference, on points that depend on neither sampling, seed nor
-ranks.
-"""
+"""Errors of a state against the reference, on points independent of sampling, seed and ranks."""
 
 from collections.abc import Iterator
 
@@ -24,11 +22,13 @@ class Evaluation:
 
     Args:
         comm: all ranks; each has a share of the points.
-        plan: problem, ansatz and terms.
-        device, dtype: where this rank computes.
+        plan: the plan, of which problem, ansatz and terms are used.
+        device: device on which this rank computes.
+        dtype: dtype of the points and values.
 
     Raises:
-        UsageError: the problem's `exact` has a wrong shape or is not finite; on every rank.
+        UsageError: the problem's `exact` has a wrong shape or is not finite. The error is the same
+            on every rank.
     """
 
     def __init__(self, comm, plan: Plan, device: torch.device, dtype: torch.dtype):
@@ -40,7 +40,7 @@ class Evaluation:
         self._points = self._reference(problem)
         data = problem.data
         self._training = None if data is None else self._share(data.x_ND, data.y_NM)
-        # Logits have no reference to be compared with; their metrics have.
+        # Logits have no reference to compare them with, but metrics of them have.
         self._has_error = not any(term.kind.needs_targets for term in plan.terms)
 
     def u(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
@@ -64,11 +64,14 @@ class Evaluation:
         return float(np.sqrt(error / norm)) if norm > 0 else float(np.sqrt(error))
 
     def metrics(self, theta_P: Tensor) -> dict[str, float]:
-        """{name: mean} over the evaluation set, and of `train_name` over the training data.
-        Collective.
+        """Means of the problem's metrics. Collective on comm.
+
+        Returns:
+            {name: mean over the evaluation set, train_name: mean over the training data}.
 
         Raises:
-            UsageError: a metric is not one number a point; on every rank.
+            UsageError: a metric is not one number for each point. The error is the same on every
+                rank.
         """
         found = {}
         for prefix, points in (("", self._points), ("train_", self._training)):
@@ -107,9 +110,10 @@ class Evaluation:
 
 
 def checked_exact(problem: Problem, x: Tensor) -> Tensor:
-    """problem.exact(x) as (N, M).
+    """problem.exact(x) as (N, M). Local.
 
-    UsageError if it is not one finite number a point and output. Local.
+    Raises:
+        UsageError: it is not one finite number for each point and output.
     """
     u, outputs = problem.exact(x), len(problem.outputs)
     shape = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
@@ -130,7 +134,7 @@ def checked_exact(problem: Problem, x: Tensor) -> Tensor:
 
 
 def wrong_metrics(values, num_points: int) -> Iterator[UsageError]:
-    """What is wrong with the values of `Problem.metrics`."""
+    """Yields an error for everything that is wrong with the values of `Problem.metrics`. Local."""
     if not isinstance(values, dict):
         yield UsageError(
             f"`metrics` returns {type(values).__name__}; needed is {{name: values (N,)}}"

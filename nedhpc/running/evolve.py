@@ -135,7 +135,7 @@ class Run:
 
         Args:
             state: the state.
-            info: of the step that led to it.
+            info: info of the step that led to it.
 
         Raises:
             NonFiniteError: its energy is not finite.

@@ -1,6 +1,6 @@
 """When a run ends: the target, the limits of the config, signals and the scheduler's time limit.
 
-Decisions are made from rank 0's clock and from reduced numbers, so that all ranks make the same.
+All ranks decide the same, because they use rank 0's clock and numbers that are reduced over ranks.
 """
 
 import time
@@ -15,14 +15,15 @@ from nedhpc.running.signals import LIMIT, MARGIN_SECONDS, StopSignals, describe,
 
 
 def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | None:
-    """Why a run ends at this moment, or None. The one place that decides it, also for a resumed
-    run.
+    """The reason why a run ends at this moment, or None. Local.
+
+    Only this function decides it, for new and for resumed runs.
 
     Args:
-        config: its limits.
+        config: the config, of which the limits are used.
         moment: the state, and its error if that was measured.
-        clock: as it was at its last look.
-        run_dir: for the message.
+        clock: the clock after its last look.
+        run_dir: run folder, for the message.
     """
     limits, state, info = config.run, moment.state, moment.info
     error = None if moment.known is None else moment.known.relative_l2
@@ -47,7 +48,14 @@ def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | No
 
 
 class Clock:
-    """Wall time and reasons to stop, the same on every rank. Collective on comm."""
+    """Wall time and reasons to stop, the same on every rank. Collective on comm.
+
+    Args:
+        comm: all ranks of the run.
+        wall_before: seconds of wall time before this start or resume.
+        started: time.monotonic() at this start or resume.
+        signals: signals that may stop the run; default: none.
+    """
 
     def __init__(
         self, comm, wall_before: float, started: float, signals: StopSignals | None = None
@@ -65,7 +73,7 @@ class Clock:
         return self.wall_time - self.wall_before
 
     def look(self) -> None:
-        """Set wall_time (resumes included) and reason (a signal, LIMIT or 0). Collective."""
+        """Set wall_time, including resumes, and reason: a signal, LIMIT or 0. Collective."""
         now, reason = time.monotonic(), self.signals.signal
         self.longest_step = max(self.longest_step, now - (self._last_look or now))
         self._last_look = now
@@ -78,7 +86,7 @@ class Clock:
 
 
 class Limits(Observer):
-    """Ends the run by `ending`, after the state was measured: its error may reach the target."""
+    """Ends the run if `ending` says so. The last state is measured first, for its error counts."""
 
     def start(self, run, moment):
         return self.step(run, moment)

@@ -1,4 +1,4 @@
-"""A state of the run together with what was measured of it, so that the two are never mixed up."""
+"""A state of the run together with its measurement, so that the two always belong together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,11 +25,10 @@ class Measured:
 
 @dataclass(slots=True)
 class Moment:
-    """The state after a step, the step's info, and its measurement, which is made when it is asked
-    for.
+    """The state after a step, the step's info, and a measurement that is made on demand.
 
-    `measure` is collective, and so is the first call of `measured()`: every rank asks at the same
-    moments, because cadences and decisions are the same on all of them.
+    `measure` is collective, and so is the first call of `measured()`. Every rank calls it at the
+    same moments, because output intervals and decisions are the same on all ranks.
     """
 
     state: State
@@ -49,11 +48,11 @@ class Moment:
 
     @property
     def known(self) -> Measured | None:
-        """The measurement, if there was one. Local."""
+        """The measurement, or None if none was made. Local."""
         return self._measured
 
     @property
     def is_finite(self) -> bool:
-        """The energy is known to be finite: measured, or found by the step itself. Local."""
+        """True if the energy is known, by the measurement or the step, and finite. Local."""
         E_K = self.info.E_K
         return self._measured is not None or (E_K is not None and bool(np.isfinite(E_K).all()))

@@ -1,4 +1,4 @@
-"""Observers of a run: what happens between steps. A new one is one class.
+"""Observers act between the steps of a run. A new one is one class.
 
     class Trace(nedhpc.Observer):
         def step(self, run, moment):
@@ -19,24 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The run ends here."""
+    """An observer returns it to end the run."""
 
     status: str
-    """As `nedhpc info` reports it:
-
-    converged, stalled, max_steps, max_time, wall_time or stopped.
-    """
+    """One of converged, stalled, max_steps, max_time, wall_time, stopped; as in `nedhpc info`."""
     message: str = ""
+    """The reason in words, for the user."""
 
 
 class Observer:
     """Base class, whose methods do nothing. Collective on run.comm."""
 
     def start(self, run: Run, moment: Moment) -> Stop | None:
-        """Before the first step, with the state that the run starts or continues from."""
+        """Called before the first step, with the state that the run starts or continues from."""
 
     def step(self, run: Run, moment: Moment) -> Stop | None:
-        """After each accepted step. A Stop ends the run; it must be the same on every rank."""
+        """Called after each accepted step. To end the run, return the same Stop on every rank."""
 
     def end(self, run: Run, stop: Stop) -> None:
-        """After the last step, before the final checkpoint; also if the run failed."""
+        """Called after the last step, before the final checkpoint. Not called if the run fails."""

@@ -1,7 +1,4 @@
-"""Observers that write:
-
-entries of the series and checkpoints, and the progress that the user sees.
-"""
+"""Observers that write the series and checkpoints, and that show the user the progress."""
 
 import dataclasses
 import logging
@@ -22,13 +19,11 @@ from nedhpc.running.observers import Observer
 log = logging.getLogger("nedhpc")
 
 PROGRESS_SECONDS = 60.0
-"""Between two lines of progress, if stderr is not a terminal."""
+"""Seconds between two lines of progress, if stderr is not a terminal."""
 
 
 class Recorder(Observer):
-    """Measures the state every output.every_steps steps and at the end, and appends it to the
-    series.
-    """
+    """Appends measurements to the series every output.every_steps steps and at the end."""
 
     def __init__(self, series: Series):
         self.series = series
@@ -36,7 +31,7 @@ class Recorder(Observer):
 
     def start(self, run, moment):
         moment.measured()
-        if run.is_resumed:  # rank 0 has read the entries of the run before
+        if run.is_resumed:  # rank 0 has read the entries from before the resume
             self._recorded = run.comm.bcast(self.series.last_step)
         else:
             self._record(run, moment)
@@ -93,10 +88,10 @@ class Checkpoints(Observer):
             self.save(run, moment)
 
     def save(self, run, moment) -> None:
-        """Write the moment's state with its own energy and errors, if it has any. Collective.
+        """Write the moment's state, and its measurement if there is one. Collective.
 
         Raises:
-            StorageError: the run folder cannot be written; on every rank.
+            StorageError: the run folder cannot be written. The error is the same on every rank.
         """
         started = time.monotonic()
         self._saved_at = moment.state.wall_time
@@ -114,7 +109,7 @@ class Checkpoints(Observer):
 
 
 class Progress(Observer):
-    """A bar on a terminal; else a line of log each minute. Acts on rank 0 only."""
+    """Shows a bar on a terminal, else logs a line each minute. Only rank 0 shows it."""
 
     def __init__(self):
         self.bar = None
@@ -152,7 +147,7 @@ class Progress(Observer):
 
 
 def describe(moment, seconds: float) -> str:
-    """The figures of a line of progress."""
+    """The numbers of a line of progress, as text. Local."""
     measured, state = moment.known, moment.state
     error = "" if measured.relative_l2 is None else f"relL2={measured.relative_l2:.1e}  "
     error += "".join(f"{name}={value:.4f}  " for name, value in measured.metrics.items())
@@ -163,7 +158,7 @@ def describe(moment, seconds: float) -> str:
 
 
 def on_disk(run, write: Callable[[], None]) -> None:
-    """write() on rank 0; if that fails, the same StorageError on every rank. Collective."""
+    """Call write() on rank 0; if it fails, raise a StorageError on every rank. Collective."""
     error = None
     if run.comm.rank == 0:
         try:

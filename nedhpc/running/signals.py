@@ -1,6 +1,6 @@
-"""Why a run should stop before its end:
+"""Reasons to stop a run before its end: a signal, or the scheduler's time limit. Local.
 
-a signal, or the scheduler's time limit. Local; imports neither torch nor MPI.
+This module imports neither torch nor MPI.
 """
 
 import os
@@ -11,9 +11,9 @@ import time
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 LIMIT = 1000
-"""The scheduler's time limit, as a reason among the signals' numbers; 0 is no reason."""
+"""Stands for the scheduler's time limit among the numbers of signals; 0 is no reason to stop."""
 MARGIN_SECONDS = 10.0
-"""Left before the scheduler's limit, beside twice the longest step and checkpoint of the run."""
+"""The run stops this many seconds, plus twice its longest step and checkpoint, before the limit."""
 TIME_LEFT = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")
 
 
@@ -24,7 +24,7 @@ class StopSignals:
         self.signal = 0
 
     def install(self):
-        """Take the signals; again after PETSc was imported, which takes SIGTERM under some MPIs."""
+        """Install the handlers. Call it again after PETSc is imported: some MPIs take SIGTERM."""
         for number in SIGNALS:
             if self.signal != number:
                 signal.signal(number, self._note)
@@ -32,12 +32,12 @@ class StopSignals:
     def _note(self, number, frame):
         self.signal = number
         if number == signal.SIGINT:
-            signal.signal(
-                signal.SIGINT, signal.SIG_DFL
-            )  # the second Ctrl-C ends the process at once, even inside C code
+            # A second Ctrl-C then ends the process at once, even inside C code.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def describe(reason):
+    """The reason in words, e.g. "on SIGTERM"."""
     return (
         "ahead of the scheduler's time limit"
         if reason == LIMIT
@@ -46,7 +46,7 @@ def describe(reason):
 
 
 def slurm_end():
-    """Unix time at which SLURM ends this job; None outside a job and where there is no limit."""
+    """Unix time at which SLURM ends this job; None outside a job or without a limit."""
     job, end = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_END_TIME", "")
     if not job:
         return None

@@ -1,5 +1,6 @@
-"""Where a run begins: random parameters, a checkpoint's, or the last layer solved first. Collective
-on comm.
+"""The first state of a run: random parameters, a checkpoint's, or a fitted last layer.
+
+Functions are collective on the case's comm.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ log = logging.getLogger("nedhpc")
 SCALES = np.geomspace(0.1, 300, 9)
 """Scales of the first layer that are tried, in units of 1 / (mean width of the domain)."""
 REFINEMENTS = 4
-"""Times that the distance to the best scale's neighbours is halved (its logarithm)."""
+"""Number of times that the logarithmic distance to the best scale's neighbours is halved."""
 RTOL = 1e-15
 """Singular values below this share of the largest are cut off."""
 MAX_ITERATIONS = 10
@@ -38,8 +39,12 @@ Resumed = tuple[State, RunRecord]
 def open_folder(
     case: Case, run_dir: Path, resumed: Resumed | None
 ) -> tuple[State, RunRecord, Series]:
-    """The run folder prepared, and the state, record and series that the run begins with.
-    Collective.
+    """Prepare the run folder; return the state, record and series of the start. Collective.
+
+    Args:
+        case: the case of the run.
+        run_dir: run folder.
+        resumed: state and record of the checkpoint to continue from; None for a new run.
 
     Raises:
         UsageError: the folder holds another run, or the checkpoint does not belong to this one.
@@ -60,7 +65,7 @@ def open_folder(
         )
         for note in notes if comm.rank == 0 else []:
             log.info("after step %d: %s", state.step, note)
-    with case.time_stepper():  # PETSc accepts its options, before anything is written
+    with case.time_stepper():  # check the PETSc options before anything is written
         pass
     on_rank_0(comm, prepare, run_dir, config, None if state is None else state.step)
     if state is None:
@@ -85,7 +90,7 @@ def open_folder(
 
 
 def first_state(case: Case) -> State:
-    """The state at step 0, as run.initial and run.start ask. Collective.
+    """The state at step 0, according to run.initial and run.start. Collective.
 
     Raises:
         UsageError: run.initial belongs to another network.
@@ -112,13 +117,13 @@ def first_state(case: Case) -> State:
 
 
 def last_layer(case: Case) -> Tensor:
-    """Random features of the best scale found, with the last layer at its steady state.
+    """Parameters (P,) of random features, with the last layer at its steady state. Collective.
 
-    The flow restricted to the columns in which u is linear reaches its steady state in one
-    least-squares solve if the terms are linear in u, else in a few Gauss-Newton steps (random
-    features, Huang et al. 2006). The scale is chosen by generalised cross-validation of the energy
-    (Golub, Heath and Wahba 1979), then refined around the best one. Cost: one N x P_last
-    factorisation a trial.
+    The last layer holds the columns in which u is linear. The flow restricted to them reaches its
+    steady state in one least-squares solve if the terms are linear in u, else in a few Gauss-Newton
+    steps (random features, Huang et al. 2006). The scale of the features is chosen by generalised
+    cross-validation of the energy (Golub, Heath and Wahba 1979), then refined around the best one.
+    Cost: one N x P_last factorisation for each trial.
 
     Raises:
         UsageError: the network's linear columns are not known, or a term has no row residual.

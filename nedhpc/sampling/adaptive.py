@@ -1,11 +1,13 @@
-"""Points where the residual is large: weighted sampling without replacement from a pool.
+"""Points at which the residual is large: weighted sampling without replacement from a pool.
 
-Pool point i has p_i = |r_i|^power / mean |r|^power + floor (RAD; Wu et al., arXiv:2207.10289, eq.
-2). The points with the `count` largest keys log p_i + G_i, G_i independent standard Gumbel numbers,
-are a sample without replacement with these weights (Efraimidis and Spirakis 2006; Kool et al.,
-arXiv:1903.06059): the ranks only need to agree on a threshold, so the sample does not depend on
-their number. A key exceeds t, the largest one not chosen, with probability pi_i = 1 - exp(-p_i
-e^-t); the quadrature weights |part| / (M pi_i), M the pool's size, leave the energy unbiased
+Pool point i has p_i = |r_i|^power / mean |r|^power + floor (RAD; Wu et al., arXiv:2207.10289,
+eq. 2). Let G_i be independent standard Gumbel numbers. The points with the `count` largest keys
+log p_i + G_i are a sample without replacement with these weights (Efraimidis and Spirakis 2006;
+Kool et al., arXiv:1903.06059). The ranks only need to agree on a threshold, so the sample does not
+depend on their number.
+
+Let t be the largest key that is not chosen, and M the pool's size. A key exceeds t with probability
+pi_i = 1 - exp(-p_i e^-t). With the quadrature weights |part| / (M pi_i) the energy stays unbiased
 (Duffield et al. 2007), so that the flow still descends the same energy.
 """
 
@@ -35,10 +37,10 @@ def choose(
     number: int,
     settings: ResidualTable,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the points of one draw from a pool of `settings.pool` times as many. Collective on
-    comm.
+    """Choose the points of one draw from a larger pool. Collective on comm.
 
-    Cost: the pool's residuals, and a gather of at most 2 (count + 1) numbers a rank.
+    The pool has `settings.pool` times as many points. Cost: the pool's residuals, and a gather of
+    at most 2 (count + 1) numbers from each rank.
 
     Args:
         comm: communicator.
@@ -89,15 +91,16 @@ def largest(comm: MPI.Comm, key_N: np.ndarray, count: int) -> tuple[np.ndarray, 
         count: number of keys to choose.
 
     Returns:
-        (mask of this rank's chosen keys, the largest key of all ranks that was not chosen, -inf if
-        all were). Of equal keys those of the lower rank, then of the lower index, are chosen.
+        (mask of this rank's chosen keys, largest key of all ranks that was not chosen). The second
+        is -inf if all were chosen. If keys are equal, those of the lower rank are chosen first, and
+        on a rank those of the lower index.
     """
     shares = comm.allgather(np.sort(key_N)[::-1][: count + 1])
     ranked = np.sort(np.concatenate(shares))[::-1]
     last = ranked[count - 1] if count else np.inf
     next_key = ranked[count] if len(ranked) > count else -np.inf
-    # All keys above `last` are chosen, and of those equal to it as many as there is room for, lower
-    # ranks first. The shares hold all of these: a share that was shortened fills `count` by itself.
+    # All keys above `last` are chosen, and as many of those equal to it as there is room for, lower
+    # ranks first. The shares contain all of them, because a share that was cut has count + 1 keys.
     num_above = sum(np.count_nonzero(share > last) for share in shares)
     num_equal_before = sum(np.count_nonzero(share == last) for share in shares[: comm.rank])
     room = count - num_above - num_equal_before

@@ -22,8 +22,7 @@ def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> d
         {part or "data": number of points}, in the order of the terms.
 
     Raises:
-        ConfigError: all that is wrong with the numbers, with unknown keys of the table, or with the
-            rule.
+        ConfigError: everything that is wrong with the numbers and the rule, and unknown keys.
     """
     counts, errors = {}, _unknown_keys(sampling, domain)
     for on in dict.fromkeys(term.on for term in terms):

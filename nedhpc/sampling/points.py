@@ -23,9 +23,9 @@ STREAMS = {"interior": 0, "boundary": 1, "data": 2, "initial": 3}
 ADAPTED = "interior"
 """The part on which rule `residual` chooses points; the others keep Sobol points."""
 FIRST_SHARE = 0.25
-"""Share of its points in the first draw of a growing sample."""
+"""Share of the points that the first draw of a growing sample has."""
 CHUNK = 8192
-"""Candidates of a part by rejection that are tried at once; the same on every rank."""
+"""Number of candidates that are tried at once if a part rejects some; the same on every rank."""
 LEAST_ACCEPTED = 1e-3
 """A part that accepts a smaller share of its candidates is refused."""
 
@@ -97,7 +97,14 @@ class Sampler:
         return {on: self._points(on, number, (chosen or {}).get(on)) for on in self.counts}
 
     def pool(self, on: str, number: int, start: int, stop: int) -> torch.Tensor:
-        """Points start..stop (stop - start, D) of the pool that rule `residual` chooses from."""
+        """Points of the pool that rule `residual` chooses from, (stop - start, D). Local.
+
+        Args:
+            on: name of the part.
+            number: number of the draw.
+            start: index of the first point in the pool.
+            stop: one more than the index of the last point.
+        """
         return self._tensor(self._pool(on, number, start, stop))
 
     def _points(self, on, number, chosen):
@@ -195,7 +202,14 @@ def stream_number(on: str) -> int:
 
 
 def generator(seed: int, on: str, number: int, *stream: int) -> np.random.Generator:
-    """A Philox generator for one part and draw; `stream` sets other uses apart from the points."""
+    """A Philox generator for one part and draw. Local.
+
+    Args:
+        seed: seed of all draws.
+        on: name of the part, or "data".
+        number: number of the draw.
+        stream: numbers that separate other uses from the points.
+    """
     key = np.random.SeedSequence([seed, stream_number(on), number, *stream])
     return np.random.Generator(np.random.Philox(key))
 
@@ -203,7 +217,7 @@ def generator(seed: int, on: str, number: int, *stream: int) -> np.random.Genera
 def unit_stream(
     dim: int, rule: str, fresh: np.random.Generator, start: int
 ) -> Callable[[int], np.ndarray]:
-    """A function n -> the next n points (n, dim) of the unit cube, from point `start` on.
+    """A function that maps n to the next n points (n, dim) of the unit cube, from `start` on.
 
     Args:
         dim: dimension of the cube.
@@ -231,16 +245,19 @@ def unit_stream(
 
 
 def gumbel(seed: int, on: str, number: int, start: int, stop: int) -> np.ndarray:
-    """Standard Gumbel numbers start..stop of a stream of their own: -log(-log u), u uniform."""
+    """Standard Gumbel numbers start..stop of a separate stream, (stop - start,) float64. Local.
+
+    They are -log(-log u) for uniform u. Arguments as for `generator` and `unit_stream`.
+    """
     u_N = unit_stream(1, "uniform", generator(seed, on, number, 1), start)(stop - start)[:, 0]
     return -np.log(-np.log(np.maximum(u_N, np.finfo(float).tiny)))
 
 
 def evaluation_points(domain: Domain, count: int = 100_000) -> np.ndarray:
-    """Fixed points to measure errors on, (N, D): they depend on neither sampling, seed nor ranks.
+    """Fixed points to measure errors on, (N, D), independent of sampling, seed and ranks. Local.
 
-    They are an offset grid of about 10^4 points in one and two dimensions, and `count` Sobol points
-    in more; of an interior by rejection, 10^4 or `count` Sobol points.
+    In one and two dimensions they are an offset grid of about 10^4 points, in more `count` Sobol
+    points. If the interior rejects candidates, they are 10^4 or `count` accepted Sobol points.
     """
     interior = domain.parts["interior"]
     dim = interior.unit_dim
@@ -256,7 +273,7 @@ def evaluation_points(domain: Domain, count: int = 100_000) -> np.ndarray:
 
 
 def _sobol(dim, **options):
-    # Importing scipy.stats takes half a second, which commands that draw no points need not spend.
+    # Import it here: it takes half a second, which commands that draw no points need not spend.
     from scipy.stats import qmc
 
     return qmc.Sobol(dim, **options)

@@ -67,10 +67,7 @@ class Sample:
         return self._selection
 
     def load(self, selection: dict[str, int | np.ndarray]) -> None:
-        """Hold again the points that a checkpoint's `state()` describes;
-
-        {} changes nothing. Local.
-        """
+        """Restore the points that a checkpoint's `state()` describes; {} changes nothing. Local."""
         if selection:
             self._hold(int(selection["draw"]), selection)
 

@@ -1,10 +1,12 @@
 """Regularised least squares over distributed rows, one file for each solver.
 
+With this rank's rows A, a rows.base.RowOperator, a solve is
+
     solver = SOLVERS[name](comm, rtol, settings)
-    state = solver.init(A, b_N)                  A: rows.base.RowOperator of this rank
+    state = solver.init(A, b_N)
     x_P, info = solver.solve_rows(state, damping)
 
-Importing this package imports neither PETSc nor anything that talks to other ranks.
+Importing this package imports neither PETSc nor MPI.
 """
 
 from nedhpc.solvers.base import LeastSquares, SolveInfo

@@ -1,4 +1,4 @@
-"""What every solver of regularised least squares over distributed rows provides.
+"""The base class of all solvers of regularised least squares over distributed rows.
 
 A is the matrix of all ranks' rows, b_N a right-hand side on them. Numbers here are dimensionless.
 """
@@ -26,21 +26,20 @@ class SolveInfo:
 
     solver: str
     effective_rank: int
-    """Number of singular values above the cutoff and above sqrt(damping); with Cholesky all of
-    them.
-    """
+    """Number of singular values above the cutoff and sqrt(damping); with Cholesky all of them."""
     sigma_max: float
+    """Largest singular value."""
     sigma_min: float
     """Least singular value above the cutoff."""
     residual: float
     """|A x - b| (row right-hand side) or |(A^T A + damping) x - b| (parameter right-hand side)."""
     projection_error: float
-    """|A x - b| / |b| for a row right-hand side, which the tangent space cannot represent.
+    """|A x - b| / |b|, the share of b that the tangent space cannot represent.
 
     NaN for a parameter right-hand side.
     """
     note: str = ""
-    """What the solver did instead of what the user asked for."""
+    """What the solver did, if it was not what the user asked for."""
 
 
 class LeastSquares(ABC):
@@ -48,8 +47,8 @@ class LeastSquares(ABC):
 
     `init` factorises the rows as far as that does not depend on the damping; the `solve_*` methods
     take the state that it returns and any damping >= 0. A solver object itself holds only its
-    arguments. All methods but `cost` are collective on comm, and return the same (x_P, SolveInfo)
-    on every rank; x_P has the dtype and device of the rows.
+    arguments. All methods but `cost` are collective on comm. The `solve_*` methods return the same
+    (x_P, SolveInfo) on every rank; x_P has the dtype and device of the rows.
 
     Args:
         comm: communicator of the ranks that hold rows.
@@ -59,7 +58,7 @@ class LeastSquares(ABC):
 
     name: ClassVar[str]
     fallback_note: ClassVar[str] = ""
-    """The note of a solve whose facts say that it fell back."""
+    """Note of a solve that fell back to another method."""
 
     def __init__(self, comm: MPI.Comm, rtol: float, settings: Any = None):
         self.comm, self.rtol, self.settings = comm, rtol, settings
@@ -67,17 +66,20 @@ class LeastSquares(ABC):
     @classmethod
     @abstractmethod
     def cost(cls, size: Size) -> Cost:
-        """Bytes and flops of one init and a few solves on rank 0. Local."""
+        """Bytes and flops on rank 0 of one init and a few solves. Local."""
 
     @abstractmethod
     def init(self, A: RowOperator, b_N: torch.Tensor | None) -> Any:
-        """State of the solves with rows A; b_N (N,) is this rank's right-hand side, None if
-        there is only `solve_params`.
+        """State of the solves with rows A.
+
+        Args:
+            A: this rank's rows.
+            b_N: this rank's right-hand side, (N,); None if only `solve_params` follows.
         """
 
     @abstractmethod
     def solve_rows(self, state: Any, damping: float = 0.0) -> tuple[torch.Tensor, SolveInfo]:
-        """x = argmin |A x - b_N|^2 + damping |x|^2; of least norm if damping is 0."""
+        """x = argmin |A x - b_N|^2 + damping |x|^2, the one of least norm if damping is 0."""
 
     @abstractmethod
     def solve_params(
@@ -98,9 +100,9 @@ class LeastSquares(ABC):
     def share(
         self, x: torch.Tensor | None, facts: Facts | None, num_entries: int
     ) -> tuple[np.ndarray, SolveInfo]:
-        """Rank 0's x and facts on every rank by one broadcast.
+        """Rank 0's x and facts on every rank, by one broadcast. Collective on comm.
 
-        NaN if rank 0 passes None. Collective on comm.
+        What rank 0 passes as None becomes NaN.
         """
         packed = np.full(num_entries + NUM_FACTS, np.nan)
         if x is not None:
@@ -115,12 +117,13 @@ class LeastSquares(ABC):
 
 
 Facts = list[float]
-"""effective_rank, sigma_max, sigma_min, residual, projection_error, and 1 if the solver fell
-back to another method.
+"""[effective_rank, sigma_max, sigma_min, residual, projection_error, fell_back].
+
+The last is 1 if the solver fell back to another method, else 0.
 """
 NUM_FACTS = 6
 
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
-    """float64 on the host."""
+    """The tensor as a float64 array on the host. Local."""
     return x.double().cpu().numpy()

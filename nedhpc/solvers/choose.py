@@ -11,14 +11,14 @@ from nedhpc.solvers.tsqr import Tsqr
 SOLVERS: dict[str, type[LeastSquares]] = {cls.name: cls for cls in (Tsqr, Gram, Dual, Krylov)}
 
 TSQR_MAX_PARAMETERS = 4000
-"""With more parameters an SVD of P x P takes longer than what it gains."""
+"""With more parameters the SVD of a P x P matrix costs more than its accuracy gains."""
 
 
 def choose(kind: str, size: Size, available_bytes: int) -> str:
     """The name of the solver: kind itself, or for `auto` the most accurate one that is affordable.
 
-    `auto` is tsqr up to P = TSQR_MAX_PARAMETERS; beyond it dual if N < P, else gram; krylov if that
-    solver does not fit in memory.
+    `auto` is tsqr up to P = TSQR_MAX_PARAMETERS. For larger P it is dual if N < P, else gram. If
+    that solver does not fit in memory, it is krylov.
 
     Args:
         kind: a name of SOLVERS, or "auto".

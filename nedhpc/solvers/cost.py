@@ -1,4 +1,4 @@
-"""What a solver needs: bytes and flops as functions of the sizes of the problem. Local."""
+"""The cost of a solver: bytes and flops as functions of the sizes of the problem. Local."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,21 @@ from nedhpc.config import KrylovTable
 from nedhpc.rows.gather import HOLD_BYTES
 
 SWEEP_COPIES = 10
-"""Sets of a chunk's jets that a sweep holds at once, about."""
+"""About as many sets of a chunk's jets are held at once in a sweep."""
 FORWARD_COPIES = 7
-"""Further sets in a product A v with rows that are not held: it pushes jets again."""
+"""Further sets in a product A v if rows are not held, because it pushes the jets again."""
 METRIC_SQUARES = 3
 """P x P matrices of a dense metric: R_M, a copy in transit, a factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one linearisation and its solves need on rank 0."""
+    """The needs of one linearisation and its solves on rank 0."""
 
     bytes: int
-    """Peak of rows, solver's matrices, metric's matrices and one chunk's jets; points, theta and
-    the process come on top.
+    """Peak bytes of rows, matrices of the solver and the metric, and one chunk's jets.
+
+    Points, theta and the process are not included.
     """
     flops: int
     """Floating-point operations of the rows' factorisation."""
@@ -33,9 +34,9 @@ class Size:
     num_parameters: int
     num_ranks: int = 1
     dense_metric: bool = False
-    """The metric is a P x P matrix: any but euclidean."""
+    """True if the metric is a P x P matrix, as any but euclidean is."""
     chunk: int = 8192
-    """Points of a rank that are in flight at once."""
+    """Largest number of points whose jets and rows a rank holds at once."""
     point_bytes: int = 0
     """Bytes of a point's jets in all layers."""
     rank: int = KrylovTable().rank
@@ -45,7 +46,7 @@ class Size:
 
     @property
     def local_rows(self) -> int:
-        """Most rows of a rank."""
+        """Largest number of rows of a rank."""
         return -(-self.num_rows // self.num_ranks)
 
     @property
@@ -56,9 +57,7 @@ class Size:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of the rows that are formed at once: all of them if they are held, else a
-        chunk's.
-        """
+        """Bytes of the rows that are formed at once: all if they are held, else a chunk's."""
         return self.held_bytes or 8 * min(self.chunk, self.local_rows) * self.num_parameters
 
     @property
@@ -68,6 +67,6 @@ class Size:
 
     @property
     def other_bytes(self) -> int:
-        """Bytes beside the rows and the solver: jets of a chunk, matrices of the metric."""
+        """Bytes that neither rows nor solver need: jets of a chunk, matrices of the metric."""
         metric = 8 * METRIC_SQUARES * self.num_parameters**2 if self.dense_metric else 0
         return SWEEP_COPIES * self.jet_bytes + metric

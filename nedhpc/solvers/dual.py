@@ -3,10 +3,10 @@
 K = A A^T is summed over blocks of columns on rank 0, so that rank 0 holds N^2 numbers and one block
 of all ranks' rows.
 
-Factored rows are sums over layers and channels c of outer products zbar_nc h_nc^T and need not be
+Factored rows are sums over layers and channels c of outer products zbar_nc h_nc^T. They need not be
 formed: K_nm is the sum over layers and pairs of channels of (zbar_nc . zbar_mc')(h_nc . h_mc'),
-which costs the layers' widths instead of P (Novak et al., arXiv:2206.08720, for values; with
-derivatives it pays if most rows are values, as on a boundary, and layers are wide).
+which costs the layers' widths instead of P (Novak et al., arXiv:2206.08720, for values). With
+derivatives this pays if most rows are values, as on a boundary, and if the layers are wide.
 """
 
 import itertools
@@ -22,15 +22,15 @@ from nedhpc.solvers.cost import Cost, Size
 from nedhpc.solvers.definite import SemidefiniteMatrix
 
 COLUMN_BYTES = 2**28
-"""A block of columns of all ranks' rows, on rank 0."""
+"""Bytes of a block of columns of all ranks' rows, on rank 0."""
 STRIP = 128
-"""Columns of A A^T that are formed at once; what lies above them is their mirror image."""
+"""Number of columns of the lower triangle of A A^T that are formed at once."""
 MAX_REFINEMENTS = 3
 
 
 @dataclass(slots=True)
 class DualState:
-    """Rows; K and b on rank 0 (None elsewhere)."""
+    """Rows on every rank; K and b on rank 0, None elsewhere."""
 
     A: RowOperator
     counts: list[int]
@@ -46,10 +46,10 @@ class DualState:
 class Dual(LeastSquares):
     """K = A A^T on rank 0.
 
-    Cholesky of K + damping for each damping; if that is not positive definite to rounding, and
-    always without damping, the eigenvectors of K with a cutoff. Cost O(N^2 P), with factored rows
-    O((N C)^2 sum of widths), and N^3 / 3 for each damping; memory 3 N^2, what the rows hold, and a
-    block of columns.
+    Each damping needs a Cholesky factorisation of K + damping. If that is not positive definite to
+    rounding, and always without damping, the eigenvectors of K with a cutoff are used. Cost
+    O(N^2 P), or O((N C)^2 sum of widths) with factored rows, and N^3 / 3 for each damping; memory
+    3 N^2, the rows, and a block of columns.
     """
 
     name = "dual"
@@ -77,7 +77,7 @@ class Dual(LeastSquares):
         return DualState(A, counts, K, None if b_N is None else self._gather(b_N.unsqueeze(1)))
 
     def _from_columns(self, A, num_rows):
-        """K on rank 0 from all ranks' rows, a block of columns at a time; None elsewhere."""
+        """K on rank 0 from all ranks' rows, by blocks of columns; None elsewhere."""
         K = None
         if self.comm.rank == 0:
             K = torch.zeros(num_rows, num_rows, dtype=torch.float64, device=A.example.device)
@@ -90,8 +90,10 @@ class Dual(LeastSquares):
         return K
 
     def _from_factors(self, terms):
-        """K on rank 0 in blocks of a pair of terms, then reordered from the terms' order of rows
-        to the ranks'; None elsewhere.
+        """K on rank 0 from the factors of all ranks' rows; None elsewhere.
+
+        It has a block for each pair of terms. At the end its rows are reordered from the order of
+        terms to that of ranks.
         """
         counts = np.array(self.comm.allgather([len(layers[0][0]) for layers in terms]))
         terms = [
@@ -131,7 +133,7 @@ class Dual(LeastSquares):
         return self._solve(state, self._gather(b_N.unsqueeze(1)), damping)
 
     def _solve(self, state, b_N1, damping):
-        """x = A^T y with (K + damping) y = b; b on rank 0."""
+        """x = A^T y, where (K + damping) y = b and b is on rank 0."""
         y = facts = None
         if self.comm.rank == 0 and state.K.finite:
             y = state.K.solve(b_N1, damping, refine=True)
@@ -141,8 +143,9 @@ class Dual(LeastSquares):
         return self._primal(state, y, facts)
 
     def solve_params(self, state, b_P, damping=0.0):
-        """By Woodbury's identity x = (b - A^T (K + damping)^-1 A b) / damping if K + damping has
-        a Cholesky factor.
+        """x = (b - A^T (K + damping)^-1 A b) / damping, by Woodbury's identity.
+
+        If K + damping has no Cholesky factor, the eigenvectors of K are used instead.
         """
         b_P = state.A.tensor(b_P)
         by_cholesky = np.zeros(1)
@@ -150,8 +153,8 @@ class Dual(LeastSquares):
             by_cholesky[0] = state.K.cholesky(damping) is not None
         if not broadcast(self.comm, by_cholesky)[0]:
             return self._solve_params_by_eigenvectors(state, b_P, damping)
-        # The difference cancels digits if damping is small beside K: refine while that lowers the
-        # residual.
+        # If damping is small beside K, the difference loses digits by cancellation. Refine as long
+        # as that lowers the residual.
         x, residual, norm = 0, b_P, np.inf
         for _ in range(1 + MAX_REFINEMENTS):
             pulled, info = self.solve_pulled(state, state.A.matvec(residual), damping)
@@ -164,8 +167,9 @@ class Dual(LeastSquares):
         return x, replace(info, residual=norm, projection_error=float("nan"))
 
     def _solve_params_by_eigenvectors(self, state, b_P, damping):
-        """x = A^T (K + damping)^+ K^+ A b, plus the part of b outside the rows' span divided by
-        damping.
+        """x = A^T (K + damping)^+ K^+ A b + b_0 / damping.
+
+        Here b_0 is the part of b outside the rows' span. Without damping it is left out.
         """
         Ab_N1 = self._gather(state.A.matvec(b_P).unsqueeze(1))
         y = inside = facts = None
@@ -179,7 +183,7 @@ class Dual(LeastSquares):
         return x, info
 
     def _primal(self, state, y_N1, facts):
-        """A^T y of rank 0's y, NaN if it is None, and the info."""
+        """(A^T y, info) for rank 0's y; NaN if y is None."""
         y, info = self.share(None if y_N1 is None else y_N1.squeeze(1), facts, state.num_rows)
         start = sum(state.counts[: self.comm.rank])
         own = state.A.tensor(y[start : start + state.A.num_rows])
@@ -193,8 +197,9 @@ def _add_rows(K, A):
 
 
 def _add_factors(K: torch.Tensor, layers: Factors, other_layers: Factors, lower: bool):
-    """Add sum_cc' (z_nc . z'_mc') (h_nc . h'_mc') over layers to K_nm, for two sets of rows; to
-    the lower triangle if they are one set.
+    """Add sum_cc' (z_nc . z'_mc') (h_nc . h'_mc') over layers to K_nm, for two sets of rows.
+
+    If `lower`, the two sets are the same, and only the lower triangle is computed.
     """
     for one, other in zip(layers, other_layers, strict=True):
         for start in range(0, K.shape[1], STRIP):

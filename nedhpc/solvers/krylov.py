@@ -1,9 +1,9 @@
-"""Matrix-free: LSQR on the rows, and conjugate gradients for a parameter right-hand side, by
-PETSc's KSP.
+"""Matrix-free solves by PETSc's KSP: LSQR on the rows, or conjugate gradients.
 
-Both are preconditioned by a randomised low-rank approximation of A^T A, the Nystroem one in A
-Omega. It is formed from an orthonormal basis Q of A Omega as (Q^T A)^T (Q^T A): the same matrix,
-without squaring A first (Frangella, Tropp, Udell, arXiv:2110.02820, section 2; Halko, Martinsson,
+LSQR solves for a row right-hand side, conjugate gradients for a parameter right-hand side. Both are
+preconditioned by a randomised low-rank approximation of A^T A, the Nystroem one in A Omega. It is
+formed from an orthonormal basis Q of A Omega as (Q^T A)^T (Q^T A). This is the same matrix, but A
+is not squared first (Frangella, Tropp, Udell, arXiv:2110.02820, section 2; Halko, Martinsson,
 Tropp, arXiv:0909.4061, algorithm 5.1).
 """
 
@@ -37,10 +37,7 @@ class ParametersOnRankZero:
         return self.A.tensor(broadcast(self.comm, x))
 
     def reduce(self, g_P):
-        """The sum over ranks of a tensor on rank 0, an empty array elsewhere.
-
-        Collective on comm.
-        """
+        """The sum of g_P over ranks on rank 0, an empty array elsewhere. Collective on comm."""
         g = tree_reduce(self.comm, to_numpy(g_P), np.add)
         return np.zeros(0) if g is None else g
 
@@ -53,10 +50,10 @@ class LowRank:
     V: np.ndarray | None
 
     def inverse_root(self, damping):
-        """The function v -> C^-1/2 v on rank 0, with C close to A^T A + damping: s^2 + damping
-        along V, s_min^2 + damping elsewhere (arXiv:2110.02820, equation 1.3).
+        """The function v -> C^-1/2 v on rank 0, where C is close to A^T A + damping.
 
-        A C^-1/2 has norm one, as PETSc's test |A^T r| < rtol |b| for LSQR asks; with C^-1 the
+        C is s^2 + damping along V and s_min^2 + damping elsewhere (arXiv:2110.02820, eq. 1.3).
+        A C^-1/2 has norm one, which PETSc's test |A^T r| < rtol |b| for LSQR needs. With C^-1 the
         condition number would be squared.
         """
         s, V = self.s, self.V
@@ -77,11 +74,11 @@ class KrylovState:
 
 
 class Krylov(LeastSquares):
-    """Rows A are used only in products.
+    """Solves that use the rows A only in products.
 
-    Cost: `rank` products A v and A^T w in init, and one of each in an iteration of a solve; memory
-        of `rank` columns, P and N_local long. If the iterations do not suffice, the solution is the
-        last iterate and the info says so.
+    Cost: `rank` products A v and A^T w in init, and one of each in every iteration of a solve;
+    memory: `rank` vectors of length P and of length N_local. If the iterations do not suffice, the
+    solution is the last iterate and the info says so.
     """
 
     name = "krylov"
@@ -111,7 +108,7 @@ class Krylov(LeastSquares):
         return KrylovState(A, b_N, bad == 0, low_rank, parameters)
 
     def _image(self, A):
-        """A Omega, (N, rank), of a random Omega."""
+        """A Omega, (N, rank), for a random matrix Omega."""
         P = A.num_columns
         rng = np.random.Generator(np.random.Philox(key=SEED))
         columns = [
@@ -121,10 +118,8 @@ class Krylov(LeastSquares):
         return torch.stack(columns, 1)
 
     def _low_rank(self, A, Y, parameters):
-        """Leading singular values and right singular vectors of A, approximately: those of Q^T
-        A.
-        """
-        for _ in range(2):  # the second time for orthogonality: A Omega may be singular to rounding
+        """Approximate leading singular values and right singular vectors of A: those of Q^T A."""
+        for _ in range(2):  # once is not enough if A Omega is singular to rounding
             Y = self._orthonormal(Y)
         B = [parameters.reduce(A.rmatvec(A.tensor(q))) for q in Y.unbind(1)]
         s, V = np.zeros(Y.shape[1]), None
@@ -134,7 +129,7 @@ class Krylov(LeastSquares):
         return LowRank(s, V)
 
     def _orthonormal(self, Y):
-        """Y R^+ with R^T R = Y^T Y, without the directions that are rounding."""
+        """Y R^+ with R^T R = Y^T Y, without the directions that are rounding error."""
         R, size = merge(self.comm, local_triangle(dense(Y))), Y.shape[1]
         W = np.zeros((size, size + 1))
         if self.comm.rank == 0:
@@ -146,7 +141,7 @@ class Krylov(LeastSquares):
         return Y @ torch.as_tensor(W[:, : int(W[0, -1])], device=Y.device)
 
     def solve_rows(self, state, damping=0.0):
-        """By LSQR on the rows [A; sqrt(damping) I] C^-1/2: the condition number is not squared."""
+        """LSQR on the rows [A; sqrt(damping) I] C^-1/2 does not square the condition number."""
         A, parameters, half = state.A, state.parameters, state.low_rank.inverse_root(damping)
         b, N, root = to_numpy(state.b_N), A.num_rows, np.sqrt(damping)
         own = parameters.num_local
@@ -165,7 +160,7 @@ class Krylov(LeastSquares):
         return x, self._info(state, damping, square[0] ** 0.5, relative, note)
 
     def solve_params(self, state, b_P, damping=0.0):
-        """By conjugate gradients on C^-1/2 (A^T A + damping) C^-1/2."""
+        """Conjugate gradients on C^-1/2 (A^T A + damping) C^-1/2."""
         A, parameters, half = state.A, state.parameters, state.low_rank.inverse_root(damping)
         b, own = to_numpy(A.tensor(b_P)), parameters.num_local
 

@@ -1,13 +1,13 @@
-"""Tall-skinny QR: each rank's rows to a triangle, the triangles merged along a binary tree, one SVD
-on rank 0.
+"""Tall-skinny QR of all ranks' rows along a binary tree, then one SVD on rank 0.
 
-With A = Q R = Q U S V^T, min |A x - b|^2 + damping |x|^2 has the solution x = V S / (S^2 + damping)
-U^T Q^T b. b is factorised as an extra column of the rows, which gives Q^T b without Q; so the
-condition number is never squared, and x is accurate up to cond(A) = 1 / rtol (Demmel et al.,
-arXiv:0808.2664, section 2).
+Each rank reduces its rows to a triangle, and the triangles are merged. If A = Q R = Q U S V^T, then
+min |A x - b|^2 + damping |x|^2 has the solution x = V S / (S^2 + damping) U^T Q^T b. The vector b
+is an extra column of the rows, which gives Q^T b without Q. So the condition number is never
+squared, and x is accurate up to cond(A) = 1 / rtol (Demmel et al., arXiv:0808.2664, section 2).
 
-The SVD serves every damping. A QR of [R; sqrt(damping) I] for each of the first three dampings,
-with an SVD only after those, is slower: a ptc step tries about three dampings.
+The SVD serves every damping. The alternative is a QR of [R; sqrt(damping) I] for each of the first
+three dampings, and an SVD only after those. It is slower, because a ptc step tries about three
+dampings.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def local_triangle(A: RowOperator, b_N: torch.Tensor | None = None) -> torch.Ten
 
 
 def merge(comm: MPI.Comm, R: torch.Tensor) -> torch.Tensor | None:
-    """R of all ranks' triangles, on rank 0;
+    """R of all ranks' triangles, on rank 0; None elsewhere. Collective on comm.
 
-    None elsewhere. Collective on comm. Cost O(P^3 log ranks).
+    Cost O(P^3 log ranks).
     """
     if comm.size == 1:
         return R
@@ -63,24 +63,22 @@ def _triangle(rows):
 
 @dataclass(slots=True)
 class Spectrum:
-    """The SVD of R on rank 0, and what is left of b: b = Q (c, rho) with c in the span of the
-    rows' columns.
-    """
+    """The SVD of R and b = Q (c, rho), on rank 0. c stands for the part of b in the range of A."""
 
     R: torch.Tensor
     finite: bool
-    """No entry of [R, c] is NaN or infinite."""
+    """True if no entry of [R, c] is NaN or infinite."""
     U: torch.Tensor
     s: torch.Tensor
     Vh: torch.Tensor
     cutoff: float
     kept: torch.Tensor
-    """Singular values above the cutoff."""
+    """Mask of the singular values above the cutoff."""
     c: torch.Tensor | None
     beta: torch.Tensor | None
     """U^T c."""
     rho2: float
-    """|b|^2 - |c|^2."""
+    """rho^2 = |b|^2 - |c|^2."""
 
 
 @dataclass(slots=True)
@@ -113,8 +111,8 @@ class Tsqr(LeastSquares):
         if self.comm.rank:
             return TsqrState(A, None)
         R = triangle[:P, :P]
-        # With NaN or infinity LAPACK's SVD would raise, on rank 0 only; a spectrum of zeros lets
-        # all ranks return NaN.
+        # With NaN or infinity LAPACK's SVD would raise an error on rank 0 only. A spectrum of zeros
+        # lets all ranks return NaN.
         finite = bool(torch.isfinite(triangle).all())
         U, s, Vh = torch.linalg.svd(R if finite else torch.zeros_like(R), full_matrices=False)
         cutoff = self.rtol * float(s[0]) if len(s) else 0.0
@@ -140,8 +138,9 @@ class Tsqr(LeastSquares):
         return self._shared(state, x, facts)
 
     def solve_params(self, state, b_P, damping=0.0):
-        """As the base class says; the condition number is squared, and one refinement wins most
-        of it back.
+        """x = (A^T A + damping)^+ b_P, refined once.
+
+        A^T A squares the condition number; the refinement regains most of the lost accuracy.
         """
         x = facts = None
         if self.comm.rank == 0:
@@ -160,7 +159,7 @@ class Tsqr(LeastSquares):
     def _normal(f, b, damping):
         """(A^T A + damping)^+ b.
 
-        A damping above the cutoff also divides the part of b outside the kept span.
+        If damping is above the cutoff, the part of b outside the kept span is divided by it.
         """
         y = f.Vh @ b
         x = f.Vh.T @ (torch.where(f.kept, 1 / (f.s * f.s + damping), 0) * y)

@@ -1,5 +1,4 @@
-"""Time steppers of a flow: step rules of nedhpc's own, one class each, and the types of PETSc's
-TS."""
+"""Time steppers of a flow: nedhpc's step rules, one class each, and the types of PETSc's TS."""
 
 from nedhpc.steppers.registry import find, resolved, rules, settings
 

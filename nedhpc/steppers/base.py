@@ -1,4 +1,4 @@
-"""What a step rule is, and what a run sees of each step."""
+"""The base class of step rules, and the info that a run gets about each step."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,40 +11,45 @@ from nedhpc.config import Section
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """What a step did, the same on every rank."""
+    """What a step did. It is the same on every rank."""
 
     dt: float
-    """The time step taken; 0 if the step stayed where it was."""
+    """The time step taken; 0 if theta did not change."""
     E_K: np.ndarray | None = None
     """Energy by term after the step on the step's sample, if the stepper knows it."""
     effective_rank: int = 0
     projection_error: float = float("nan")
     stalled: bool = False
-    """No trial lowered the energy, several times in a row."""
+    """True if no trial lowered the energy, several times in a row."""
     steady: bool = False
-    """PETSc found a steady state by its own tolerance."""
+    """True if PETSc found a steady state by its own tolerance."""
     note: str = ""
-    """What the solver had to do instead of what was asked, for the user."""
+    """What the solver did, if it was not what the user asked for."""
 
 
 class StepRule:
-    """A stepper of nedhpc's own. A new one is a subclass with a `name`, its `Settings` and `step`,
-    and is found by that name.
+    """A stepper of nedhpc itself, as opposed to PETSc's.
 
-    The settings of a rule are the table [stepper.<name>] of the config.
+    A new one is a subclass with a `name`, by which a config finds it, `Settings` and `step`.
+
+    Args:
+        flow: the flow whose parameters it steps.
+        settings: its Settings, the table [stepper.<name>] of the config.
     """
 
     name: ClassVar[str]
     uses_solver: ClassVar[bool] = True
-    """It solves least-squares systems, so that a run needs a solver."""
+    """True if it solves least-squares systems, so that a run needs a solver."""
     uses_metric: ClassVar[bool] = True
-    """Its steps depend on the metric of the flow."""
+    """True if its steps depend on the metric of the flow."""
     chooses_dt: ClassVar[bool] = True
-    """It controls the length of its steps by itself (by dt, a damping or a learning rate). After a
-    step with a non-finite energy the run does not try again with a smaller dt."""
+    """True if it controls the length of its steps itself: by dt, a damping or a learning rate.
+
+    After a step with a non-finite energy the run does not try again with a smaller dt.
+    """
 
     class Settings(Section):
-        """No settings."""
+        """The rule has no settings."""
 
     def __init__(self, flow, settings: Section):
         self.flow, self.settings = flow, settings
@@ -55,7 +60,7 @@ class StepRule:
         Args:
             theta_P: parameters, (P,), the same on every rank; it must not be changed.
             t: the flow's time.
-            dt: what the last step returned for this one; stepper.dt in the first step.
+            dt: time step that the last step returned for this one; stepper.dt in the first step.
 
         Returns:
             (theta_P, dt for the next step, StepInfo).

@@ -1,5 +1,4 @@
-"""First-order baselines: torch.optim's SGD, Adam and L-BFGS on the same energy and the same samples
-as the flow's steppers.
+"""First-order baselines: torch.optim's SGD, Adam and L-BFGS on the flow's energy and samples.
 
 The gradient is summed over ranks and is the same on each, so every rank runs the same optimiser on
 the same numbers. The time t advances by the learning rate. These rules use no metric and solve no
@@ -23,9 +22,9 @@ class Schedule(Section):
     """The learning rate of a first-order stepper as a function of the step."""
 
     schedule: Literal["constant", "exponential", "cosine", "one_cycle"] = "constant"
-    """How it falls from lr to schedule_end lr. one_cycle first rises from lr / 25 to lr."""
+    """Its fall from lr to schedule_end times lr. one_cycle first rises from lr / 25 to lr."""
     schedule_steps: Count = 2000
-    """Length of the schedule in steps; after it the learning rate keeps its last value."""
+    """Length of the schedule in steps. After it the learning rate stays the same."""
     schedule_end: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Last learning rate, in units of lr."""
 
@@ -48,12 +47,14 @@ SCHEDULES = {
 }
 """torch's schedule of each name, built for an optimiser and its settings."""
 LISTS, COUNTS, SCRATCH = ("old_dirs", "old_stps", "ro"), ("func_evals", "n_iter"), ("al",)
-"""What L-BFGS keeps as lists of tensors, as integers, and as scratch space; all else that an
-optimiser keeps is a tensor."""
+"""Entries of L-BFGS' state that are lists of tensors, integers, and scratch space.
+
+All other entries of an optimiser's state are tensors.
+"""
 
 
 class FirstOrder(StepRule):
-    """A step of a torch optimiser. Its memory is the optimiser's state and the schedule's step."""
+    """Steps of a torch optimiser. The memory is the optimiser's state and the schedule's step."""
 
     uses_solver = uses_metric = False
 
@@ -67,13 +68,13 @@ class FirstOrder(StepRule):
         raise NotImplementedError
 
     def _build(self, theta_P):
-        """The optimiser of a tensor like theta, with the memory of a checkpoint."""
+        """Build the optimiser of a tensor like theta, and give it the memory of a checkpoint."""
         self.parameter = torch.nn.Parameter(theta_P.clone())
         self.optimiser = self.optimiser_of([self.parameter])
         self.schedule = SCHEDULES[self.settings.schedule](self.optimiser, self.settings)
         memory = dict(self.memory)
-        # The schedule is repeated up to its step, not restored from its state, so that a schedule
-        # that was changed for the resumed run takes effect.
+        # Repeat the schedule up to its step instead of restoring its state, so that a resumed run
+        # may change the schedule.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             for _ in range(int(memory.pop("schedule_step", 0))):
@@ -104,8 +105,10 @@ class FirstOrder(StepRule):
         self.memory, self.parameter = state, None
 
     def step(self, theta_P, t, dt):
-        """One step, collective on the flow's comm. Cost: one gradient; L-BFGS: at least one for
-        each of its iterations."""
+        """One step. Collective on the flow's comm.
+
+        Cost: one gradient; for L-BFGS at least one for each of its iterations.
+        """
         if self.parameter is None:
             self._build(theta_P)
         self.parameter.data.copy_(theta_P)
@@ -117,11 +120,11 @@ class FirstOrder(StepRule):
         return self.parameter.detach().clone(), self.optimiser.param_groups[0]["lr"], StepInfo(lr)
 
     def _closure(self):
-        """The energy, and the gradient as `parameter.grad`."""
+        """Return the energy, and set `parameter.grad` to its gradient."""
         self.parameter.grad, E_K = self.flow.gradient(self.parameter.detach(), self.t)
         E = float(E_K.sum())
-        # A line search may try a point at which the energy overflows, and recovers from it. At the
-        # start of the step the energy must be finite.
+        # The energy must be finite at the start of the step. Later a line search may try a point at
+        # which it overflows; it recovers from that.
         if self.is_first_gradient and not np.isfinite(E + float(self.parameter.grad.sum())):
             raise NonFiniteError(
                 "the energy or its gradient is not finite; the likely cause is a learning rate "
@@ -133,7 +136,7 @@ class FirstOrder(StepRule):
 
 
 class Sgd(FirstOrder):
-    """Stochastic gradient descent, with momentum if that is set."""
+    """Stochastic gradient descent, with momentum if the setting is above 0."""
 
     name = "sgd"
 
@@ -178,7 +181,7 @@ class Adam(FirstOrder):
 
 
 class Lbfgs(FirstOrder):
-    """L-BFGS, several iterations a step on the step's sample."""
+    """L-BFGS, with several iterations in a step on the step's sample."""
 
     name = "lbfgs"
 
@@ -186,7 +189,7 @@ class Lbfgs(FirstOrder):
         """[stepper.lbfgs]."""
 
         lr: Positive = 1.0
-        """Factor of the first trial step of the line search, or of every step without one."""
+        """Factor of the line search's first trial step; of every step if there is no search."""
         history: Count = 50
         """Number of pairs of steps and gradient differences that are kept."""
         iterations: Count = 20

@@ -1,4 +1,4 @@
-"""PETSc options as a user writes them, before PETSc sees them. Local; it does not import PETSc."""
+"""PETSc options as the user writes them, before PETSc sees them. Local; no import of PETSc."""
 
 import itertools
 import re
@@ -11,10 +11,12 @@ ELSEWHERE = {
     "ts_time_step": "stepper.dt",
     "ts_dt": "stepper.dt",
 }
-"""Options whose meaning the config already has, by the key that holds it."""
+"""{option: config key that sets the same}. The user must set the key instead."""
 LATE = re.compile(r"(ts|snes|ksp|pc|mat)_(\w+_)?view(_\w+)?$|(\w+_)?mat_mffd_\w+$")
-"""Options that PETSc does not look up in TSSetFromOptions but later, if it needs them: viewers and
-differencing parameters."""
+"""Viewers and differencing parameters: options that PETSc looks up only when it needs them.
+
+TSSetFromOptions does not look them up, so they seem unused there.
+"""
 
 _numbers = itertools.count()
 
@@ -52,12 +54,14 @@ def parse_options(text: str) -> list[tuple[str, str | None]]:
 
 
 def new_prefix() -> str:
-    """An options prefix that no other TS of this process has, so that runs in one process do not
-    share options."""
+    """An options prefix that no other TS of this process has.
+
+    With it, runs in one process do not share options.
+    """
     return f"ned{next(_numbers)}_"
 
 
 def last_line(error: Exception) -> str:
-    """What went wrong, of an error of PETSc whose text begins with a stack of calls."""
+    """The last line of a PETSc error, which says what is wrong. A stack of calls precedes it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else repr(error)

@@ -1,5 +1,7 @@
-"""The types of PETSc's TS that can step a flow, with the traits of a StepRule. It is a table of
-facts and does not import PETSc."""
+"""The types of PETSc's TS that can step a flow, with the traits of a StepRule. Local.
+
+This is a table of facts, which does not import PETSc.
+"""
 
 from dataclasses import dataclass
 
@@ -12,17 +14,18 @@ class PetscType:
 
     name: str
     implicit: bool
-    """It steps F = M theta_dot + g = 0 with a Jacobian; an explicit type steps theta_dot =
-    v(theta)."""
+    """True if it steps F = M theta_dot + g = 0 with a Jacobian, False for theta_dot = v(theta)."""
     memory: int = 0
     """Number of past steps that the next step depends on."""
     uses_solver: bool = True
     uses_metric: bool = True
     chooses_dt: bool = False
-    """An adaptor may choose dt, but it cannot recover from an energy that is not finite; a smaller
-    dt can."""
+    """False, although an adaptor may choose dt.
+
+    An adaptor cannot recover from an energy that is not finite. The run can, by a smaller dt.
+    """
     Settings: type = StepRule.Settings
-    """No table of its own: its settings are PETSc options."""
+    """An empty table, because the settings are PETSc options."""
 
 
 _TYPES = (

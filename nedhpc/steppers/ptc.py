@@ -1,21 +1,20 @@
-"""Pseudo-transient continuation: implicit Euler steps whose size grows as the energy falls, so that
-they become Gauss-Newton steps.
+"""Pseudo-transient continuation (ptc): implicit Euler steps that turn into Gauss-Newton steps.
 
-A step of size dt solves the linear system (A^T A + M / dt) delta = -g at theta. On the tangent
-space at theta the residual after the step would be r + A delta, the predicted residual. The network
-is not linear in theta, so its residual at theta + delta differs from that. Simplified Newton steps,
-which use the same factorisation, remove most of the difference:
+A step of size dt solves the linear system (A^T A + M / dt) delta = -g at theta. The step size grows
+as the energy falls. For small dt the steps follow the flow, for large dt they are Gauss-Newton
+steps (Kelley and Keyes, SIAM J. Numer. Anal. 35, 1998).
 
-    theta_0 = theta + delta,   theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A
-    delta).
+On the tangent space at theta the residual after the step would be r + A delta, the predicted
+residual. The network is not linear in theta, so its residual at theta + delta differs from that.
+Simplified Newton steps, which use the same factorisation, remove most of the difference:
+
+    theta_0 = theta + delta,
+    theta_k+1 = theta_k - (A^T A + M / dt)^-1 A^T (r(theta_k) - r - A delta).
 
 A density has no residual by rows; g(theta_k) - g - A^T A delta then replaces A^T (...). The first
 correction is the geodesic acceleration of Transtrum and Sethna (arXiv:1201.5885) with a finite
-difference over the full step. Each further one raises the order of the step for the cost of one
-residual.
-
-As dt -> 0 the steps follow the flow, as dt -> infinity they are Gauss-Newton steps (Kelley and
-Keyes, SIAM J. Numer. Anal. 35, 1998).
+difference over the full step. Each further correction raises the order of the step for the cost of
+one residual.
 """
 
 from dataclasses import dataclass
@@ -30,8 +29,10 @@ from nedhpc.config import Count, Positive, Section
 from nedhpc.steppers.base import StepInfo, StepRule
 
 MAX_STALLS = 4
-"""Steps in a row without a lower energy after which the run has stalled: the energy is at the level
-of rounding."""
+"""The run has stalled if the energy did not fall in so many steps in a row.
+
+The energy is then at the level of rounding error.
+"""
 
 
 @dataclass(slots=True)
@@ -43,17 +44,17 @@ class Trial:
     info: object
     """The solver's SolveInfo."""
     diverged: bool = False
-    """The corrections diverged: the step is too long for the linear model."""
+    """True if the corrections diverged, because the step is too long for the linear model."""
 
     @property
     def energy(self) -> float:
-        """The energy there; infinity if it is not finite."""
+        """The energy at that point; infinity if it is not finite."""
         E = float(self.E_K.sum())
         return E if np.isfinite(E) else np.inf
 
 
 class Trials(dict):
-    """{k: Trial with dt factor^k}; a trial is computed when it is first asked for."""
+    """{k: trial number k}. A trial is computed when it is first used."""
 
     def __init__(self, compute):
         super().__init__()
@@ -75,17 +76,17 @@ class Ptc(StepRule):
         factor: Annotated[float, Field(gt=1)] = 4.0
         """Ratio of neighbouring trial time steps."""
         max_trials: Count = 6
-        """dt changes by at most this power of `factor` in one step."""
+        """In one step, dt changes by at most factor^max_trials."""
         corrections: Annotated[int, Field(ge=0)] = 6
-        """Largest number of simplified Newton corrections of a trial step; each costs one residual.
-        0: none."""
+        """Largest number of simplified Newton corrections of a trial. Each costs one residual."""
         max_dt: Positive = 1e24
-        """Longest time step; 1 / max_dt is the least damping. When resampling every step with fewer
-        points than parameters, limit it (about 1e7) so that the damping stays above rounding
-        error."""
+        """Longest time step; 1 / max_dt is the least damping.
+
+        When resampling every step with fewer points than parameters, limit it (about 1e7) so that
+        the damping stays above rounding error.
+        """
         slack: Annotated[float, Field(ge=1)] = 2.0
-        """The step takes the longest dt whose energy is below `slack` times the least energy of the
-        trials."""
+        """The longest dt is taken whose energy is at most `slack` times the least of the trials."""
 
     def __init__(self, flow, settings):
         super().__init__(flow, settings)
@@ -98,8 +99,11 @@ class Ptc(StepRule):
         self.stalls = int(state["stalls"])
 
     def step(self, theta_P, t, dt):
-        """One step, collective on the flow's comm. Cost: one factorisation, and for each trial 1 +
-        `corrections` residuals and solves of O(P^2)."""
+        """One step. Collective on the flow's comm.
+
+        Cost: one factorisation, and for each trial up to 1 + `corrections` residuals and solves of
+        O(P^2).
+        """
         system = self.flow.linearise(theta_P, t)
         dt, factor = min(dt, self.settings.max_dt), self.settings.factor
         trials = Trials(lambda k: self._trial(system, dt * factor**k))
@@ -110,7 +114,7 @@ class Ptc(StepRule):
             theta_P, E_K = trial.theta_P, trial.E_K
             taken = following = dt * factor**k
         else:
-            # No dt lowered the energy: stay, and try much shorter ones in the next step.
+            # No dt lowered the energy. Keep theta, and try much shorter dt in the next step.
             self.stalls += 1
             E_K, taken, following = system.E_K, 0.0, dt / factor**3
         info = StepInfo(
@@ -124,17 +128,16 @@ class Ptc(StepRule):
         return theta_P, following, info
 
     def _choose(self, trials, E_start, dt):
-        """Power k of `factor` of the time step to take; the trials start from k = 0, the dt of the
-        step before."""
+        """The power k of the time step dt factor^k to take. Trials start from k = 0."""
         most, max_dt = self.settings.max_trials, self.settings.max_dt
         highest = min(most, floor(log(max_dt / dt, self.settings.factor)))
-        # A ratio of energies means something only if they are positive, which those of densities
-        # need not be.
+        # A ratio of energies has a meaning only if they are positive. Those of densities need not
+        # be.
         slack = self.settings.slack if self.flow.energy.has_row_residual else 1.0
         k = 0
         if trials[0].energy < E_start:
-            # Of steps that are nearly equally good, take the longest: it lowers the energy more in
-            # the steps to come.
+            # If steps are nearly equally good, take the longest, because it lowers the energy more
+            # in later steps.
             while (
                 k < highest
                 and trials[k + 1].energy < E_start
@@ -144,8 +147,8 @@ class Ptc(StepRule):
         else:
             while trials[k].energy >= E_start and k > -most:
                 k -= 1
-        # The first dt that lowers the energy may still be far too long; shorten it as long as that
-        # lowers the energy by much.
+        # The first dt that lowers the energy may still be far too long. Shorten it as long as that
+        # lowers the energy by more than the factor slack.
         if k < 0 or k == 0 and trials[0].diverged:
             while k > -most and slack * trials[k - 1].energy < trials[k].energy:
                 k -= 1

@@ -1,5 +1,7 @@
-"""Steppers by name, and the settings that a config holds for them. Local; it imports neither PETSc
-nor MPI."""
+"""Steppers by name, and the settings that a config holds for them. Local.
+
+This module imports neither PETSc nor MPI.
+"""
 
 import importlib
 import pkgutil
@@ -15,23 +17,23 @@ from nedhpc.steppers.petsc_types import PETSC_TYPES, PetscType
 
 
 def rules() -> dict[str, type[StepRule]]:
-    """{name: class} of all step rules: those in the modules of this package, and any others that
-    were imported.
+    """{name: class} of all step rules: those of this package, and any others that were imported.
 
-    The subpackage `ts`, which drives PETSc and holds no rules, is not imported.
+    The subpackage `ts` is not imported, because it needs PETSc and has no rules.
     """
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__):
         if not module.ispkg:
             importlib.import_module(f"{__package__}.{module.name}")
     found = subclasses_by_name(StepRule)
-    # Messages list the rules of the flow first, then those that know no metric.
+    # Messages list the rules that use the metric first.
     return dict(sorted(found.items(), key=lambda item: (not item[1].uses_metric, item[0])))
 
 
 def find(name: str) -> type[StepRule] | PetscType:
-    """The step rule or PETSc type of that name, with its traits uses_solver, uses_metric and
-    chooses_dt.
+    """The step rule or PETSc type of that name.
+
+    Both have the traits uses_solver, uses_metric and chooses_dt.
 
     Raises:
         ConfigError: there is none; the message gives the nearest name and all that are allowed.
@@ -45,10 +47,10 @@ def find(name: str) -> type[StepRule] | PetscType:
 def settings(stepper: Stepper) -> Section:
     """The validated settings of the stepper in use, with defaults.
 
-    The tables of the other steppers are validated too, as are the PETSc options.
+    The tables of the other steppers and the PETSc options are validated too.
 
     Raises:
-        ConfigError: all that is wrong with the section [stepper].
+        ConfigError: everything that is wrong with the section [stepper].
     """
     tables, errors = _validated(stepper)
     for check in (lambda: find(stepper.type), lambda: parse_options(stepper.petsc_options)):
@@ -66,9 +68,8 @@ def settings(stepper: Stepper) -> Section:
 def resolved(stepper: Stepper) -> dict:
     """The section [stepper] as a table of TOML, with the tables of settings filled in.
 
-    It has the tables that the config gives, and those of the rule in use and of this package's
-    rules. A class of the user's own that the process happens to know leaves no trace in a run that
-    does not use it.
+    It has the tables that the config gives, that of the rule in use, and those of this package's
+    rules. A user's class that the process has imported but that the run does not use has no table.
 
     Raises:
         ConfigError: a table is not valid.
@@ -85,8 +86,7 @@ def resolved(stepper: Stepper) -> dict:
 
 
 def _validated(stepper):
-    """({rule: settings}, errors) of the tables of all rules; those that the config does not hold
-    have defaults."""
+    """({rule: settings}, errors) of all rules. A table that the config lacks has defaults."""
     known, given = rules(), stepper.model_extra or {}
     tables, errors = {}, []
     for name in given.keys() - known.keys():

@@ -23,8 +23,7 @@ from nedhpc.steppers.base import StepInfo, StepRule
 from nedhpc.steppers.ptc import Trials
 
 FACTOR, MAX_TRIALS = 4.0, 6
-"""Ratio of neighbouring trials of lambda; lambda changes by at most this power of it in one
-step."""
+"""Ratio of neighbouring trials of lambda. In one step, lambda changes by at most FACTOR^6."""
 MIN_DAMPING = 1e-24
 
 
@@ -50,7 +49,7 @@ class Trial:
 
 
 class Spring(StepRule):
-    """SPRING. Its memory is phi and lambda."""
+    """SPRING. Its memory is the last direction phi and lambda."""
 
     name = "spring"
 
@@ -58,15 +57,13 @@ class Spring(StepRule):
         """[stepper.spring]."""
 
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
-        """mu, the part of the last direction that the next one starts from."""
+        """The factor mu; a direction starts from mu times the last one."""
         damping: Positive = 1.0
-        """Tikhonov parameter lambda. If `search` is on, it is the first one tried."""
+        """Tikhonov parameter lambda. If `search` is on, this is the first one tried."""
         search: bool = True
-        """Search lambda for the least energy on the step's sample. If it is off, lambda stays
-        fixed."""
+        """Search lambda for the least energy on the step's sample; if off, lambda is fixed."""
         max_norm: Positive = 100.0
-        """Longest direction in the metric; a longer one is clipped to it. The step is dt times the
-        direction."""
+        """Longest direction, in the metric. A longer one is shortened to it before dt applies."""
 
     def __init__(self, flow, settings):
         super().__init__(flow, settings)
@@ -83,8 +80,10 @@ class Spring(StepRule):
             self.damping = float(state["damping"])
 
     def step(self, theta_P, t, dt):
-        """One step, collective on the flow's comm. Cost: one factorisation; for each trial of
-        lambda a solve and an energy."""
+        """One step. Collective on the flow's comm.
+
+        Cost: one factorisation, and for each trial of lambda a solve and an energy.
+        """
         if self.phi_P is None:
             start_P = torch.zeros_like(theta_P)
         else:
@@ -94,7 +93,7 @@ class Spring(StepRule):
         k = self._choose(trials)
         trial = trials[k]
         if self.settings.search and not trial.energy < system.energy:
-            # The momentum comes from other samples and leads uphill on this one: forget it, and
+            # The momentum comes from other samples and leads uphill on this one. Forget it, and
             # damp more.
             self.phi_P, self.damping = None, self.damping * FACTOR**3
             return theta_P, dt, trial.report(0.0, system.E_K)
@@ -106,7 +105,7 @@ class Spring(StepRule):
         if not self.settings.search:
             return 0
         k = min((-1, 0, 1), key=lambda k: trials[k].energy)
-        # If the least energy lies at the edge of what was tried, go on in that direction.
+        # If the least energy lies at the edge of the trials, continue in that direction.
         while k != 0 and abs(k) < MAX_TRIALS:
             beyond = k + (1 if k > 0 else -1)
             if not trials[beyond].energy < trials[k].energy:

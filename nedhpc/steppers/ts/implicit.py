@@ -1,5 +1,7 @@
-"""The implicit form of a flow for PETSc's implicit TS types: F(t, theta, theta_dot) = M theta_dot +
-g = 0, and its Jacobian."""
+"""The implicit form F(t, theta, theta_dot) = M theta_dot + g = 0 of a flow, and its Jacobian.
+
+PETSc's implicit TS types need it.
+"""
 
 from nedhpc.errors import NedError, NonFiniteError
 from nedhpc.parallel.petsc import PETSc
@@ -13,16 +15,15 @@ SNES_REASONS = {
 
 
 class ImplicitForm:
-    """F and the Jacobian shift M + A^T A on a TS, for the TS's nonlinear solver SNES and its linear
-    solver KSP.
+    """F and its Jacobian for a TS, whose solvers are SNES (nonlinear) and KSP (linear).
 
-    The Jacobian is the Gauss-Newton one: it leaves out d(M theta_dot)/dtheta and r d2r/dtheta2, so
-    SNES converges linearly. With -snes_mf_operator -ksp_type gmres PETSc differences F for the
-    exact Jacobian, and ours is the preconditioner.
+    The Jacobian is shift M + A^T A, the Gauss-Newton one. It leaves out d(M theta_dot)/dtheta and
+    r d2r/dtheta2, so SNES converges linearly. With -snes_mf_operator -ksp_type gmres, PETSc
+    differences F for the exact Jacobian, and ours is the preconditioner.
 
-    The Jacobian is a Mat of type python (`mult`), because A^T A is never formed; its inverse is a
-    PC of type python (`apply`), the distributed least-squares solve. The default KSP is one
-    application of that PC and no iteration. All methods are callbacks of PETSc, collective on the
+    The Jacobian is a Mat of type python (`mult`), because A^T A is never formed. Its inverse is a
+    PC of type python (`apply`), which does the distributed least-squares solve. The default KSP
+    applies this PC once, without iteration. All methods are callbacks of PETSc, collective on the
     stepper's comm.
 
     Args:
@@ -51,11 +52,11 @@ class ImplicitForm:
         self._set_solvers(ts.getSNES())
 
     def _set_solvers(self, snes):
-        # Use the critical-point line search: F is close to the gradient of an energy, so it looks
-        # for the point where F is orthogonal to the step. The norm of F in theta is not a merit
-        # function, because it depends on the parametrisation.
+        # Use the critical-point line search. F is close to the gradient of an energy, so this
+        # search looks for a point at which F is orthogonal to the step. The norm of F in theta is
+        # not a merit function, because it depends on the parametrisation.
         snes.getLineSearch().setType("cp")
-        # For the same reason |F| may grow in between without harm.
+        # For the same reason it does no harm if |F| grows for a while.
         snes.setDivergenceTolerance(-1)
         snes.setTolerances(max_it=100)
         ksp = snes.getKSP()
@@ -73,12 +74,12 @@ class ImplicitForm:
     def _jacobian(self, ts, t, u, u_dot, shift, J, P):
         self.system = self.flow.linearise(self.stepper.to_tensor(u), t)
         self.shift, self.factor = shift, 1.0
-        # With -snes_mf_operator J is PETSc's difference of F, which assembly starts at this theta;
-        # P is then our matrix.
+        # With -snes_mf_operator, P is our matrix and J is PETSc's difference of F. Assembly makes J
+        # start at this theta.
         J.assemble()
 
     def check(self) -> None:
-        """Raises NonFiniteError if the last F was not finite."""
+        """Raise NonFiniteError if the last F was not finite. Local."""
         if not self.finite:
             raise NonFiniteError(
                 "M theta_dot + g is not finite; the likely cause is a time step dt that is too "
@@ -87,7 +88,7 @@ class ImplicitForm:
             )
 
     def failure(self) -> NedError | None:
-        """Why the nonlinear solve of the last step failed; None if it did not fail."""
+        """The error of the last step's nonlinear solve; None if it did not fail. Local."""
         try:
             self.check()
         except NonFiniteError as error:
@@ -102,25 +103,27 @@ class ImplicitForm:
         )
 
     def restart(self) -> None:
-        """Make the next step independent of the steps before, because the sample changed or the run
-        must be repeatable."""
+        """Make the next step independent of the steps before.
+
+        This is needed if the sample has changed, or if the run must be repeatable.
+        """
         self.restarted = True
-        # pseudo keeps F of the last step as long as the state number of the solution vector stays
-        # the same. Increase it.
+        # pseudo reuses F of the last step unless the state number of the solution vector changes,
+        # so increase it.
         x = self.ts.getSNES().getSolution()
         if x:
             x.stateIncrease()
 
     def _first_guess(self, snes, x):
-        # arkimex solves once for the slope theta_dot before its stages, and starts from what x
-        # holds: a stage of the step before. A solve for a stage starts from theta, which is how the
-        # two are told apart.
+        # Before its stages, arkimex solves for the slope theta_dot. That solve starts from what x
+        # holds, a stage of the step before. A solve for a stage starts from theta instead; this
+        # tells the two apart.
         if self.restarted and not x.equal(self.stepper.vec):
             x.set(0)
         self.restarted = False
 
     def scale(self, J, factor):
-        """Multiply the Jacobian by a number; arkimex does so for the solve of its first slope."""
+        """Multiply the Jacobian by a number. arkimex does so for the solve of its first slope."""
         self.factor *= factor
 
     def mult(self, J, x, y):

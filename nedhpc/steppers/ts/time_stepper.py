@@ -1,7 +1,7 @@
 """A flow under PETSc's TS, which makes the steps of a run.
 
-Explicit types step theta_dot = v(theta, t), implicit types F = M theta_dot + g = 0. Step rules of
-nedhpc's own are a TS of type python.
+Explicit types step theta_dot = v(theta, t), implicit types F = M theta_dot + g = 0. A step rule of
+nedhpc is a TS of type python.
 
 One ts.solve() does the whole run. PETSc calls PreStep before each step, where the sample is drawn,
 and PostStep after it, where the run records the state and may stop. The TS vector has all P entries
@@ -9,14 +9,16 @@ on rank 0: norms are then computed in the same order for any number of ranks, an
 or reject the same steps.
 
 A resumed run gives the same bits as an uninterrupted one:
+
 - If a type carries a stage or a slope from step to step (rk, arkimex), every step restarts it, also
   in the uninterrupted run.
-- If a type depends on past steps (its trait `memory`), `state` saves where those began. A resumed
-  run repeats those steps, which fills PETSc's memory, and overwrites each result with the saved
-  state.
+- If a type depends on past steps (its trait `memory`), `state` saves the states in which these
+  steps began. A resumed run repeats the steps, which fills PETSc's memory, and overwrites each
+  result with the saved state.
+
 Three things are not restored: a first guess extrapolated by -ts_theta_initial_guess_extrapolate,
-the counter of an adaptor's -ts_adapt_time_step_increase_delay, and the first |F| that
--ts_pseudo_frtol and -ts_pseudo_increment_dt_from_initial_dt refer to.
+the counter of an adaptor's -ts_adapt_time_step_increase_delay, and the first |F|, to which
+-ts_pseudo_frtol and -ts_pseudo_increment_dt_from_initial_dt refer.
 """
 
 from collections.abc import Callable
@@ -48,30 +50,33 @@ NEVER = 1e300
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How `TimeStepper.solve` ended, the same on every rank, and the last state that it reached."""
+    """The end of `TimeStepper.solve` and the last state that it reached, the same on every rank."""
 
     reason: str
-    """"stopped" if after_step said so; "max_steps" or "max_time" if that was reached, also by
-    -ts_max_steps or -ts_max_time; "steady" if PETSc found a steady state."""
+    """One of "stopped" (by after_step), "max_steps", "max_time" and "steady".
+
+    The limits may also be those of -ts_max_steps and -ts_max_time. "steady" means that PETSc found
+    a steady state.
+    """
     theta_P: torch.Tensor
     step: int
     time: float
     dt: float
     """Time step for the next step."""
     info: StepInfo | None
-    """Of the last step; None if no step was made."""
+    """Info of the last step; None if no step was made."""
 
 
 class TimeStepper:
-    """A TS of one flow. Collective on comm. It is a context manager, which destroys the PETSc
-    objects at the end.
+    """A TS of one flow. Collective on comm.
+
+    It is a context manager, which destroys the PETSc objects at the end.
 
     Args:
         comm: the flow's communicator.
         flow: the flow.
         config: the section [stepper].
-        template_P: a tensor with the shape, dtype and device of the parameters; its values are not
-            used.
+        template_P: any tensor with the shape, dtype and device of the parameters.
         max_steps: step number at which the run ends.
         max_time: time at which the run ends; None for no limit.
 
@@ -137,7 +142,7 @@ class TimeStepper:
     def __exit__(self, *exception):
         for name in self.option_names:
             PETSc.Options().delValue(name)
-        # Destroy them here, on all ranks at the same point: it is collective, and Python's garbage
+        # Destroying is collective, so do it here, on all ranks at the same point. Python's garbage
         # collector would do it at different times on different ranks.
         for thing in (self.ts, self.vec, self.work, self.implicit and self.implicit.J):
             if thing is not None:
@@ -156,8 +161,7 @@ class TimeStepper:
             raise UsageError(
                 f"PETSc refuses the options {self.config.petsc_options!r}: {last_line(error)}"
             ) from None
-        # An option that PETSc did not look up is one that it does not know, except those that it
-        # looks up later.
+        # If PETSc did not look up an option, it does not know it, except if it looks it up later.
         unused = [
             name
             for name, _ in self.options
@@ -190,10 +194,13 @@ class TimeStepper:
             time: the flow's time.
             dt: time step of the first step.
             state: what `state` returned at that theta; {} for a new run.
-            before_step: called with the number of steps made; draws the sample, returns True if it
-                is a new one.
-            after_step: called with (theta_P, step, time, dt of the next step, StepInfo); returns
-                True to stop.
+            before_step: called with the number of steps made. It draws the sample and returns True
+                if this is a new one.
+            after_step: called with (theta_P, step, time, dt of the next step, StepInfo). It
+                returns True to stop.
+
+        Returns:
+            The End.
 
         Raises:
             NonFiniteError: a step led to no finite energy or velocity.
@@ -232,8 +239,11 @@ class TimeStepper:
         )
 
     def state(self) -> dict:
-        """What a resumed run needs beside theta, time and dt: {name: text, number or array}.
-        Local."""
+        """What a resumed run needs beside theta, time and dt. Local.
+
+        Returns:
+            {name: text, number or array}.
+        """
         state = {"type": self.config.type}
         if self.rule is not None:
             state |= self.rule.state()
@@ -247,8 +257,10 @@ class TimeStepper:
         return state
 
     def _load(self, state):
-        """The starts (theta_P, time, dt) of the past steps that a checkpoint's state holds; a rule
-        takes its state itself."""
+        """The starts (theta_P, time, dt) of the past steps that a checkpoint's state holds.
+
+        If the stepper is a step rule, the rule loads the state and there are no starts.
+        """
         if state.get("type") != self.config.type:
             return []
         if self.rule is not None:
@@ -260,8 +272,10 @@ class TimeStepper:
         return zip(theta, map(float, state["time"]), map(float, state["dt"]), strict=True)
 
     def guard(self, callback: Callable) -> Callable:
-        """The callback for PETSc; it keeps its own exception in `error`, because PETSc replaces it
-        by one of PETSc's. Local."""
+        """Wrap a callback for PETSc so that `error` keeps its exception. Local.
+
+        PETSc would replace the exception by its own.
+        """
 
         def call(*args):
             try:
@@ -280,8 +294,10 @@ class TimeStepper:
         return torch.as_tensor(broadcast(self.comm, theta)).to(self.template_P)
 
     def to_vec(self, vec, theta_P: torch.Tensor) -> None:
-        """Write parameters into a PETSc vector; rank 0 holds all entries. All ranks must call it,
-        as it changes vec's state."""
+        """Write parameters into a PETSc vector, of which rank 0 holds all entries.
+
+        All ranks must call it, because it changes the vector's state.
+        """
         array = vec.getArray()
         if self.comm.rank == 0:
             array[:] = theta_P.double().cpu().numpy()
@@ -298,9 +314,9 @@ class TimeStepper:
         if self.rule is not None:
             return
         if redrawn or not self.memory:
-            # Types of "first same as last" reuse the last stage of a step as the first stage of the
-            # next. Forbid it: with a new sample that stage belongs to the old one, and a resumed
-            # run would compute it again, equal up to rounding only.
+            # "First same as last" types reuse the last stage of a step as the first stage of the
+            # next. Forbid it for two reasons: with a new sample that stage belongs to the old one,
+            # and a resumed run would compute it again, equal up to rounding only.
             ts.restartStep()
             self.past = []
             if self.implicit:
@@ -314,9 +330,9 @@ class TimeStepper:
         if taken < len(self.replayed):
             # This step was repeated only to fill PETSc's memory. Overwrite its result with the
             # saved state, which an adaptor or a rejected step may have reached differently. If
-            # PETSc sees that the vector changed, it restarts the type and forgets its past, so
-            # reset the vector's state number. The norm is computed because the vector caches the
-            # old one.
+            # PETSc saw that the vector changed, it would restart the type and forget its past, so
+            # reset the vector's state number. Compute the norm, because the vector caches the old
+            # one.
             seen = self.vec.stateGet()
             self._set(*self.replayed[taken])
             self.vec.norm()
@@ -332,8 +348,8 @@ class TimeStepper:
             return self.info
         if self.implicit:
             self.implicit.check()
-        # getTimeStep already gives the next dt. The dt of the step just made is the difference of
-        # the times.
+        # getTimeStep gives the next dt already, so the difference of the times is the dt of this
+        # step.
         dt, solve = ts.getTime() - self.last_time, self.solve_info
         steady = ts.getConvergedReason() in STEADY
         if solve is None:
@@ -353,7 +369,7 @@ class TimeStepper:
         self.guard(self._rule_step)(ts, u)
 
     def _rule_step(self, ts, u):
-        # PETSc's argument t of solveStep is not the start of the step; getTime is.
+        # The argument t of solveStep is not the time at the start of the step, but getTime is.
         step = self.rule.step(self.to_tensor(u), ts.getTime(), ts.getTimeStep())
         theta_P, self.next_dt, self.info = step
         self.to_vec(u, theta_P)
@@ -361,5 +377,5 @@ class TimeStepper:
         ts.setTimeStep(self.info.dt)
 
     def adaptStep(self, ts, t, u):
-        """(dt for the next step, accept this step): a rule has decided both already."""
+        """(dt for the next step, True to accept this step). The rule has decided both already."""
         return self.next_dt, True
