@@ -99,7 +99,7 @@ class Network(Section):
     @model_validator(mode="after")
     def _arguments_need_a_class(self):
         if self.arguments and self.name is None:
-            raise ValueError("arguments are those of a class of the user's own, which name gives")
+            raise ValueError("arguments go to the class that name gives, and there is no name")
         return self
 
 
@@ -364,7 +364,7 @@ def override(table, overrides):
         for key in keys[:-1]:
             target = target.setdefault(key, {})
             if not isinstance(target, dict):
-                raise UsageError(f"--set {setting}: {key} is no table")
+                raise UsageError(f"--set {setting}: {key} is not a table")
         target[keys[-1]] = value
         if tuple(keys) in FILE_KEYS:
             resolve(table, keys[0], keys[1], Path.cwd())

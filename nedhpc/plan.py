@@ -295,9 +295,8 @@ def make_embedding(config: Config, problem: Problem):
     is_periodic = any(period is not None for period in domain.periods)
     if is_periodic and settings.embedding != "none":
         raise UsageError(
-            f"network.embedding = {settings.embedding!r}: the domain is periodic, and its own "
-            "embedding "
-            'makes the solution so; use embedding = "none"'
+            f"network.embedding = {settings.embedding!r}: the domain is periodic, and an embedding "
+            'of its own makes the solution periodic; use embedding = "none"'
         )
     if is_periodic:
         return embeddings.periodic(domain.periods, settings.periodic.harmonics)

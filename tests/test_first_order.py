@@ -43,7 +43,7 @@ OPTIMISERS = {
 def march(case, theta, steps, stepper):
     """[(theta, time)] after each step."""
     found = []
-    with TimeStepper(case.comm, case.flow, stepper, theta, steps, None) as ts:
+    with TimeStepper(case.comm, case.flow, stepper, case.parameters, steps, None) as ts:
         ts.solve(
             theta,
             0,

@@ -44,7 +44,12 @@ def march(case, theta, dt, steps, kind="euler", options="", each=None, fresh=Fal
         return info.stalled
 
     with TimeStepper(
-        case.comm, case.flow, Stepper(type=kind, dt=dt, petsc_options=options), theta, steps, None
+        case.comm,
+        case.flow,
+        Stepper(type=kind, dt=dt, petsc_options=options),
+        case.parameters,
+        steps,
+        None,
     ) as stepper:
         stepper.solve(theta, 0, 0.0, dt, {}, case.draw if fresh else lambda step: False, after)
     return last[0]
@@ -165,7 +170,7 @@ def test_adaptive_steps_meet_their_tolerance(comm):
             comm,
             case.flow,
             Stepper(type="rk", dt=0.01, petsc_options=f"-ts_rtol {rtol} -ts_atol {rtol}"),
-            theta,
+            case.parameters,
             10000,
             5.0,
         ) as stepper:
@@ -293,7 +298,7 @@ def ends(comm, options, kind="rk"):
     case, states = make_case(comm), []
     theta = parameters(case)
     settings = Stepper(type=kind, dt=1e-3, petsc_options=f"{options} -ts_adapt_type none")
-    with TimeStepper(comm, case.flow, settings, theta, 10, None) as stepper:
+    with TimeStepper(comm, case.flow, settings, case.parameters, 10, None) as stepper:
         end = stepper.solve(
             theta, 0, 0.0, 1e-3, {}, lambda step: False, lambda *args: states.append(args)
         )

@@ -196,7 +196,7 @@ def test_the_full_jacobian_needs_fewer_iterations(comm):
             comm,
             case.flow,
             Stepper(type="beuler", dt=0.05, petsc_options=f"-snes_rtol 1e-9 {options}"),
-            theta,
+            case.parameters,
             1,
             None,
         ) as stepper:

@@ -21,7 +21,12 @@ SMALL = {
 def march(case, theta, steps, dt, **settings):
     found = []
     with TimeStepper(
-        case.comm, case.flow, Stepper(type="spring", dt=dt, spring=settings), theta, steps, None
+        case.comm,
+        case.flow,
+        Stepper(type="spring", dt=dt, spring=settings),
+        case.parameters,
+        steps,
+        None,
     ) as ts:
         ts.solve(
             theta,

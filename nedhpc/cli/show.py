@@ -10,7 +10,7 @@ def check(args) -> None:
     """Validate a config, try each term once, and predict the cost of a step. Local."""
     from nedhpc.plan import Plan
 
-    plan = Plan.read(args.config, args.overrides, num_ranks=args.ranks)
+    plan = Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=args.ranks)
     points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
     local = -(-plan.num_rows // args.ranks)
     needs = ", ".join(f"{name} {mebibytes(size)}" for name, size in plan.memory.items())

@@ -8,9 +8,8 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
-from nedhpc.errors import StorageError, UsageError
+from nedhpc.errors import UsageError
 from nedhpc.files.provenance import utc
 from nedhpc.parallel.comm import agree
 
@@ -22,38 +21,8 @@ WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, 524)
 """The errors of a file system without locks; 524 is ENOTSUPP of NFS."""
 
 
-class Lock:
-    """The lock of a run folder, held by rank 0.
-
-    Args:
-        path: RUN_DIR/.lock.
-        file: the open file that holds the lock; None on the other ranks.
-    """
-
-    def __init__(self, path: Path, file: IO | None):
-        self.path, self.file = path, file
-
-    def lost(self) -> StorageError | None:
-        """The error if the folder or its lock was moved, deleted or replaced; else None. Local.
-
-        Files are written by path, so they would then be written into another job's folder. Only
-        rank 0 can find it; the caller passes the result to parallel.comm.agree.
-        """
-        if self.file is None:
-            return None
-        try:
-            if os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno())):
-                return None
-        except OSError:
-            pass
-        return StorageError(
-            f"{self.path.parent} is not the folder that this run began in, or its .lock was "
-            "deleted; the run ends, so that it does not write into another job's folder"
-        )
-
-
 @contextlib.contextmanager
-def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
+def locked(comm, run_dir: str | Path) -> Iterator[None]:
     """Make the folder and hold RUN_DIR/.lock on rank 0. Collective on comm.
 
     It uses fcntl.lockf, because the system releases this lock when the process ends in any way, and
@@ -75,7 +44,7 @@ def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
             )
     try:
         agree(comm, error)
-        yield Lock(path, file)
+        yield
     finally:
         if file is not None:
             with contextlib.suppress(OSError):  # if the disk is full, the text was not written

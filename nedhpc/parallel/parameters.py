@@ -43,7 +43,7 @@ class Parameters:
     def join(self, theta_P: np.ndarray, coefficients: Mapping[str, float]) -> torch.Tensor:
         """The network's parameters and the coefficients as one tensor (P,) on the device. Local."""
         values = [coefficients[name] for name in self.coefficients]
-        return self._tensor(np.concatenate([theta_P, values]))
+        return self.tensor(np.concatenate([theta_P, values]))
 
     def split(self, parameters: torch.Tensor) -> tuple[np.ndarray, dict[str, float]]:
         """The inverse of `join`: theta as a float64 array and {coefficient: value}. Local."""
@@ -66,7 +66,7 @@ class Parameters:
         values = np.empty(self.num_parameters)
         if self.comm.rank == 0:
             values[:] = vec.getArray(readonly=True)
-        return self._tensor(broadcast(self.comm, values))
+        return self.tensor(broadcast(self.comm, values))
 
     def store(self, vec, parameters: torch.Tensor) -> None:
         """Copy rank 0's tensor (P,) into a Vec. Collective on comm."""
@@ -74,5 +74,6 @@ class Parameters:
         if self.comm.rank == 0:
             array[:] = parameters.double().cpu().numpy()
 
-    def _tensor(self, values):
+    def tensor(self, values: np.ndarray) -> torch.Tensor:
+        """Values (P,) with the dtype and on the device of this rank's tensors. Local."""
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)

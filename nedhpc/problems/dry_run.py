@@ -136,7 +136,7 @@ def make_trial(problem: Problem, term: Term, roles: tuple[str, ...], where: str)
     if "y" in roles and y is None:
         raise UsageError(f'{where}: its method asks for targets y, which only terms on "data" have')
     if "n" in roles and n is None:
-        raise UsageError(f'{where}: its method asks for normals n, which "data" has not')
+        raise UsageError(f'{where}: its method asks for normals n, but "data" has no normals')
     if "t" in roles and problem.coordinates[-1] != "t":
         raise UsageError(f"{where}: its method asks for times t; the domain has no coordinate t")
 

@@ -109,15 +109,12 @@ class Case:
 
     def time_stepper(self) -> TimeStepper:
         """A TimeStepper for the config, to be used as a context manager. Collective."""
-        template_P = torch.empty(
-            self.plan.energy.num_parameters, dtype=self.dtype, device=self.device
-        )
         limits = self.config.run
         return TimeStepper(
             self.comm,
             self.flow,
             self.config.stepper,
-            template_P,
+            self.parameters,
             limits.max_steps,
             limits.max_time,
         )

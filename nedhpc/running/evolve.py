@@ -188,9 +188,12 @@ class Run:
         except NedError as error:
             self._agreed(error)
             step = self.good.state.step
-            self.status, self.note = "failed", str(error)
+            self.status, self.note, self.last = "failed", str(error), self.good
             with contextlib.suppress(NonFiniteError):  # the state is then saved without an energy
                 self.good.measured()
+            for observer in self.observers:
+                with contextlib.suppress(NonFiniteError):
+                    observer.end(self, Stop(self.status, self.note))
             self.checkpoints.save(self, self.good)
             raise type(error)(
                 f"after step {step}: {error}; the state after that step is in {self.run_dir}"

@@ -37,4 +37,7 @@ class Observer:
         """Called after each accepted step. To end the run, return the same Stop on every rank."""
 
     def end(self, run: Run, stop: Stop) -> None:
-        """Called after the last step, before the final checkpoint. Not called if the run fails."""
+        """Called after the last step, before the final checkpoint.
+
+        It is called with the status "failed" too, unless the run folder cannot be written.
+        """

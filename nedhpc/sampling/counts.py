@@ -1,11 +1,11 @@
 """How many points each part gets. Local: imports no MPI."""
 
-import difflib
 from collections.abc import Sequence
 
 from nedhpc.config import Sampling
 from nedhpc.domains.base import Domain
 from nedhpc.errors import ConfigError, UsageError
+from nedhpc.names import unknown
 from nedhpc.sampling.points import ADAPTED
 
 
@@ -73,10 +73,8 @@ def _check_grid(on, count, domain):
 
 def _unknown_keys(sampling, domain):
     known = list(dict.fromkeys([*type(sampling).model_fields, *domain.parts]))
-    errors = []
-    for key in sampling.model_extra:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            errors.append(f"sampling.{key}: unknown key{hint}; allowed: {', '.join(known)}")
-    return errors
+    return [
+        unknown(f"sampling.{key}", "key", key, known)
+        for key in sampling.model_extra
+        if key not in known
+    ]

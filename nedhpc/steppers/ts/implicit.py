@@ -66,13 +66,13 @@ class ImplicitForm:
 
     def _function(self, ts, t, u, u_dot, f):
         stepper = self.stepper
-        F_P = self.flow.residual(stepper.to_tensor(u), stepper.to_tensor(u_dot), t)
+        F_P = self.flow.residual(stepper.parameters.load(u), stepper.parameters.load(u_dot), t)
         # Do not raise: SNES shortens its step, or TS its dt, if F is not finite.
         self.finite = bool(F_P.isfinite().all())
-        stepper.to_vec(f, F_P)
+        stepper.parameters.store(f, F_P)
 
     def _jacobian(self, ts, t, u, u_dot, shift, J, P):
-        self.system = self.flow.linearise(self.stepper.to_tensor(u), t)
+        self.system = self.flow.linearise(self.stepper.parameters.load(u), t)
         self.shift, self.factor = shift, 1.0
         # With -snes_mf_operator, P is our matrix and J is PETSc's difference of F. Assembly makes J
         # start at this theta.
@@ -128,11 +128,11 @@ class ImplicitForm:
 
     def mult(self, J, x, y):
         """y = factor (shift M + A^T A) x."""
-        product = self.system.apply(self.shift, self.stepper.to_tensor(x))
-        self.stepper.to_vec(y, self.factor * product)
+        product = self.system.apply(self.shift, self.stepper.parameters.load(x))
+        self.stepper.parameters.store(y, self.factor * product)
 
     def apply(self, pc, x, y):
         """y = (shift M + A^T A)^-1 x / factor."""
         stepper = self.stepper
-        solution, stepper.solve_info = self.system.solve(self.shift, stepper.to_tensor(x))
-        stepper.to_vec(y, solution / self.factor)
+        solution, stepper.solve_info = self.system.solve(self.shift, stepper.parameters.load(x))
+        stepper.parameters.store(y, solution / self.factor)

@@ -30,7 +30,7 @@ import torch
 from nedhpc import steppers
 from nedhpc.config import Stepper
 from nedhpc.errors import NedError, UsageError
-from nedhpc.parallel.comm import broadcast
+from nedhpc.parallel.parameters import Parameters
 from nedhpc.parallel.petsc import PETSc
 from nedhpc.steppers.base import StepInfo, StepRule
 from nedhpc.steppers.options import LATE, last_line, new_prefix, parse_options
@@ -76,7 +76,7 @@ class TimeStepper:
         comm: the flow's communicator.
         flow: the flow.
         config: the section [stepper].
-        template_P: any tensor with the shape, dtype and device of the parameters.
+        parameters: moves theta between PETSc's vectors and the tensors of all ranks.
         max_steps: step number at which the run ends.
         max_time: time at which the run ends; None for no limit.
 
@@ -89,11 +89,11 @@ class TimeStepper:
         comm,
         flow,
         config: Stepper,
-        template_P: torch.Tensor,
+        parameters: Parameters,
         max_steps: int,
         max_time: float | None,
     ):
-        self.comm, self.flow, self.config, self.template_P = comm, flow, config, template_P
+        self.comm, self.flow, self.config, self.parameters = comm, flow, config, parameters
         self.max_steps, self.max_time = max_steps, max_time
         settings, kind = steppers.settings(config), steppers.find(config.type)
         self.rule: StepRule | None = None
@@ -117,8 +117,7 @@ class TimeStepper:
         return self
 
     def _create(self):
-        P = len(self.template_P)
-        self.vec = PETSc.Vec().createMPI((P if self.comm.rank == 0 else 0, P), comm=self.comm)
+        self.vec = self.parameters.create_vec()
         self.work = self.vec.duplicate()
         self.ts = ts = PETSc.TS().create(comm=self.comm)
         ts.setProblemType(PETSc.TS.ProblemType.NONLINEAR)
@@ -268,7 +267,7 @@ class TimeStepper:
             return []
         if "theta" not in state:
             return []
-        theta = torch.as_tensor(state["theta"]).to(self.template_P)
+        theta = map(self.parameters.tensor, state["theta"])
         return zip(theta, map(float, state["time"]), map(float, state["dt"]), strict=True)
 
     def guard(self, callback: Callable) -> Callable:
@@ -286,25 +285,9 @@ class TimeStepper:
 
         return call
 
-    def to_tensor(self, vec) -> torch.Tensor:
-        """A PETSc vector as parameters, on every rank. Collective on comm."""
-        theta = np.empty(len(self.template_P))
-        if self.comm.rank == 0:
-            theta[:] = vec.getArray(readonly=True)
-        return torch.as_tensor(broadcast(self.comm, theta)).to(self.template_P)
-
-    def to_vec(self, vec, theta_P: torch.Tensor) -> None:
-        """Write parameters into a PETSc vector, of which rank 0 holds all entries.
-
-        All ranks must call it, because it changes the vector's state.
-        """
-        array = vec.getArray()
-        if self.comm.rank == 0:
-            array[:] = theta_P.double().cpu().numpy()
-
     def _set(self, theta_P, time, dt):
         self.theta_P = theta_P
-        self.to_vec(self.vec, theta_P)
+        self.parameters.store(self.vec, theta_P)
         self.ts.setTime(time)
         self.ts.setTimeStep(dt)
 
@@ -338,7 +321,7 @@ class TimeStepper:
             self.vec.norm()
             self.vec.stateSet(seen)
             return
-        self.theta_P, info = self.to_tensor(self.vec), self._step_info(ts)
+        self.theta_P, info = self.parameters.load(self.vec), self._step_info(ts)
         self.end = (self.theta_P, ts.getStepNumber(), ts.getTime(), ts.getTimeStep(), info)
         if self.after_step(*self.end):
             ts.setConvergedReason(REASON.CONVERGED_USER)
@@ -359,8 +342,8 @@ class TimeStepper:
         )
 
     def _velocity(self, ts, t, u, f):
-        theta_dot_P, self.solve_info = self.flow.velocity(self.to_tensor(u), t)
-        self.to_vec(f, theta_dot_P)
+        theta_dot_P, self.solve_info = self.flow.velocity(self.parameters.load(u), t)
+        self.parameters.store(f, theta_dot_P)
 
     # PETSc calls the next two on the context of a TS of type python, so their names are PETSc's.
 
@@ -370,9 +353,9 @@ class TimeStepper:
 
     def _rule_step(self, ts, u):
         # The argument t of solveStep is not the time at the start of the step, but getTime is.
-        step = self.rule.step(self.to_tensor(u), ts.getTime(), ts.getTimeStep())
+        step = self.rule.step(self.parameters.load(u), ts.getTime(), ts.getTimeStep())
         theta_P, self.next_dt, self.info = step
-        self.to_vec(u, theta_P)
+        self.parameters.store(u, theta_P)
         # TS advances its time by the time step, so tell it the one that the rule took.
         ts.setTimeStep(self.info.dt)
 
