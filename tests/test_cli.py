@@ -34,6 +34,12 @@ def test_a_run_can_be_read_plotted_and_resumed(tmp_path):
     assert auto.returncode == 0 and "step 25" in auto.stdout
 
 
+def test_check_reads_the_petsc_options():
+    done = command("check", POISSON, "--", "-ts_type", "rk")
+    assert done.returncode == 2
+    assert "stepper.type" in done.stderr and "ts_type" in done.stderr
+
+
 def test_petsc_options_reach_ts_and_are_kept(tmp_path):
     out = tmp_path / "run"
     args = (

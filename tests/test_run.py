@@ -173,8 +173,15 @@ def test_nan_leaves_the_last_good_state(comm, folder, kind):
         stepper={"type": kind, "dt": 1e-3},
         run={"max_steps": 500},
     )
+    ends = []
+
+    class Ends(nedhpc.Observer):
+        def end(self, run, stop):
+            ends.append(stop.status)
+
     with pytest.raises(NonFiniteError, match=r"step \d+: .* not finite; the likely cause"):
-        run(config, folder / "run", comm)
+        run(config, folder / "run", comm, observers=[Ends()])
+    assert ends == ["failed"]
     if comm.rank == 0:
         _, state, _, _ = checkpoint.newest(folder / "run")
         assert np.isfinite(state.theta_P).all() and state.step > 0
