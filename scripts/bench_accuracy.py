@@ -161,11 +161,9 @@ def measure(run, revision):
 
 
 def nedhpc(*args):
-    """The finished process of `nedhpc ARGS` of this checkout, with a thread for each core."""
-    env = os.environ | {
-        "OMP_NUM_THREADS": str(cores()),
-        "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
-    }
+    """The finished process of `nedhpc ARGS` of this checkout, which chooses its threads itself."""
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    env.pop("OMP_NUM_THREADS", None)
     command = [sys.executable, "-m", "nedhpc", *args]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 

@@ -19,8 +19,10 @@ def page(measured, where):
         [
             "# Accuracy at equal wall time",
             "",
-            f"Machine: {where}; torch {', '.join(torch)}; float64; no GPU. Each run uses as many",
-            f"threads as the machine has cores. Revisions measured: {revisions}.",
+            f"Machine: {where}; torch {', '.join(torch)}; float64; no GPU. Revisions measured:",
+            f"{revisions}.",
+            "Those of the first edition (0.1) used a thread for each core; later ones choose the",
+            "number of threads by a measurement.",
             "",
             "    scripts/bench_accuracy.py            # measure what is missing, write this page",
             "    scripts/tune_baselines.py            # tune the baselines (docs/baselines.json)",

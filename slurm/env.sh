@@ -13,16 +13,16 @@ prefix=$("$root/scripts/setup") || exit 1
 # only if SLURM has a PMI plugin that the MPI library supports (`srun --mpi=list`).
 launcher=${NEDHPC_LAUNCHER:-mpirun}
 
-# Threads of a rank: as many as its task has cores. On CPUs, one core for each rank is fastest; use
-# more cores for each rank only if the ranks need more memory.
-threads=${SLURM_CPUS_PER_TASK:-1}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
+# Cores of a rank. On CPUs, one core for each rank is fastest; give a rank more only if it needs
+# more memory. nedhpc measures whether threads on all of them are faster than one. If you set
+# OMP_NUM_THREADS or device.threads, it uses that number.
+cores=${SLURM_CPUS_PER_TASK:-1}
 
-srun_options=(--mpi=pmix "--cpus-per-task=$threads")
+srun_options=(--mpi=pmix "--cpus-per-task=$cores")
 # Options of Open MPI's mpirun. For Intel MPI and MPICH, remove them and the `if`. Ranks are bound
 # to cores only if the cores that the job sees are exactly its own; otherwise mpirun would bind the
 # ranks of two jobs to the same cores.
 mpirun_options=(--bind-to none)
 if [ "$(env -u OMP_NUM_THREADS nproc)" = "$SLURM_CPUS_ON_NODE" ]; then
-    mpirun_options=(--map-by "slot:PE=$threads" --bind-to core:overload-allowed)
+    mpirun_options=(--map-by "slot:PE=$cores" --bind-to core:overload-allowed)
 fi

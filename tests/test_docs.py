@@ -2,17 +2,23 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from processes import ROOT
 
 from nedhpc.cli.main import main, parser
+from nedhpc.errors import NotAStateError
+from nedhpc.files import checkpoint
 
 README = ROOT / "README.md"
 DOCUMENTS = (README, ROOT / "docs" / "running_on_a_cluster.md")
+FILE_FORMAT = ROOT / "docs" / "file_format.md"
+FIXTURES = ROOT / "tests" / "fixtures" / "first_edition"
 PLACEHOLDERS = {"CONFIG": "configs/poisson_1d.toml"}
 
 RENAME = "import os; (made,) = os.listdir('runs'); os.rename('runs/' + made, 'runs/mine')"
@@ -100,6 +106,18 @@ def test_nedhpc_commands_parse(given, monkeypatch, capsys):
 def test_the_documents_show_commands():
     """If the layout of a document changes, these tests must still find its commands."""
     assert {"run", "resume", "info", "plot", "check"} <= {given[0] for given in NEDHPC_COMMANDS}
+
+
+def test_an_edited_file_can_be_sealed_as_the_document_says(tmp_path):
+    (line,) = re.findall(r"^    (python -c .*)$", FILE_FORMAT.read_text(), re.M)
+    _, option, code, _ = shlex.split(line)
+    file = tmp_path / "checkpoint.h5"
+    with h5py.File(shutil.copy(next(FIXTURES.glob("ptc/run/checkpoint-*4.h5")), file), "a") as h5:
+        h5["state/clock/wall_time"][()] = 12.5
+    with pytest.raises(NotAStateError):
+        checkpoint.read(file)
+    subprocess.run([sys.executable, option, code, file], check=True, timeout=60)
+    assert checkpoint.read(file)[0].wall_time == 12.5
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
