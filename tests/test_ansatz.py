@@ -10,7 +10,7 @@ from test_jets import Stack, assert_close, named_seed, network
 
 from nedhpc.ansatz.algebra import function_jets, product
 from nedhpc.ansatz.constraints import HardCondition
-from nedhpc.ansatz.embeddings import Chain, fourier, periodic
+from nedhpc.ansatz.embeddings import fourier, periodic
 from nedhpc.ansatz.layers import Layer
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.ansatz.module import ModuleNetwork
@@ -33,7 +33,6 @@ def distance(x):
 EXTRAS = {
     "periodic": {"embedding": periodic((2.0, None), harmonics=3)},
     "fourier": {"embedding": fourier(2, 4, 1.5, seed=0)},
-    "chain": {"embedding": Chain((periodic((2.0, 3.0)), fourier(8, 3, 0.7, seed=1)))},
     "hard": {"constraint": HardCondition(lift, distance)},
     "both": {
         "embedding": periodic((None, 1.0)),

@@ -40,22 +40,6 @@ class Waves(Embedding):
         return concatenate([*waves, rest], len(push.x_ND))
 
 
-@dataclass(frozen=True, eq=False)
-class Chain(Embedding):
-    """Embeddings one after the other, e.g. Fourier features of a periodic embedding."""
-
-    parts: tuple[Embedding, ...]
-
-    @property
-    def width(self) -> int:
-        return self.parts[-1].width
-
-    def push(self, channels: Channels, push: Push) -> Channels:
-        for part in self.parts:
-            channels = part.push(channels, push)
-        return channels
-
-
 def periodic(periods: Sequence[float | None], harmonics: int = 2) -> Waves:
     """The embedding that makes u and all its derivatives exactly periodic.
 
