@@ -33,6 +33,10 @@ WRONG = {
     "a mean over points": (lambda self, x, j: j.u - j.u.mean(), "depends on u at other points"),
     "a mean over inputs": (lambda self, x, j: j.u - x[:, 0].mean(), "at other points"),
     "a maximum": (lambda self, x, j: j.u / j.v.max(), "depends on v at other points"),
+    "a maximum of x": (lambda self, x, j: j.u * x[:, 0].max(), "the inputs at other points"),
+    "a minimum of x": (lambda self, x, j: j.u * x[:, 1].min(), "the inputs at other points"),
+    "the first point": (lambda self, x, j: j.u * float(x[0, 0]), "the inputs at other points"),
+    "single precision": (lambda self, x, j: j.u.float(), "returns torch.float32 for points in f"),
     "a cumulative sum": (lambda self, x, j: j.u.cumsum(0), "at other points"),
     "random numbers": (
         lambda self, x, j: j.u + torch.rand(len(x)),
@@ -175,3 +179,17 @@ def test_check_reports_a_wrong_term_before_the_run(tmp_path, capsys):
     (tmp_path / "c.toml").write_text('[problem]\nname = "p.py:P"\n[sampling]\ninterior = 50\n')
     assert main(["check", str(tmp_path / "c.toml")]) == 2
     assert "is a broadcast of (N,) against (N, 1)" in capsys.readouterr().err
+
+
+def test_a_term_has_the_name_of_its_attribute():
+    class P(Square):
+        pde = nedhpc.residual("interior")(lambda self, j: j.lap_u + j.v)
+        same = pde
+
+    found = Plan.of_table(make_table(problem={}, sampling={"interior": 36}), None, P)
+    assert [term.name for term in found.terms] == ["pde", "same"]
+
+
+def test_a_value_that_is_not_finite_is_no_mixture_of_points():
+    """The run itself reports it, with the step."""
+    plan(lambda self, x, j: j.u / (0 * x[:, 0]) + j.v)

@@ -18,6 +18,7 @@ only, because the points are split over ranks and chunks. Everything here is loc
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -114,12 +115,13 @@ class Problem:
 def declared_terms(problem: Problem) -> list[Term]:
     """All terms: those of `problem.terms`, then the decorated methods in their order.
 
-    If a subclass overrides a decorated method without a decorator, the term stays.
+    If a subclass overrides a decorated method without a decorator, the term stays. A term has the
+    name under which the class holds its method, which may differ from the name in `def`.
     """
     marked: dict[str, Term] = {}
     for cls in reversed(type(problem).__mro__):
         for name, attribute in vars(cls).items():
             term = getattr(attribute, "__nedhpc_term__", None)
             if term is not None:
-                marked[name] = term
+                marked[name] = replace(term, name=name)
     return [*problem.terms, *marked.values()]

@@ -22,10 +22,11 @@ from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm, argument_roles
 from nedhpc.problems.terms import Term
 
-NUM_POINTS, SOME_POINTS = 7, [6, 4, 3, 1, 0]
-"""Number of points of the trial, and some of them in another order.
+NUM_POINTS, SUBSETS = 7, ([6, 4, 3, 1, 0], [5, 2])
+"""Number of points of the trial, and two subsets of them in another order.
 
 If the number of components changes with the number of points, the method broadcasts by mistake.
+Each point, such as that of a maximum, is missing from one subset.
 """
 MAX_DRAWS = 100
 """Number of attempts to find points of a part."""
@@ -95,8 +96,8 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
     before = trial.x.clone()
     with torch.enable_grad():
         value = call(trial)
-    some = call(trial.some(SOME_POINTS))
-    check_value(value, some, call(trial), trial, before, where)
+    parts = [call(trial.some(rows)) for rows in SUBSETS]
+    check_value(value, parts, call(trial), trial, before, where)
     declared = (term.jets,) if isinstance(term.jets, str) else tuple(term.jets or ())
     names = tuple(dict.fromkeys((*declared, *trial.j._seen)))
     layout = jets.parse(names, tuple(problem.outputs), problem.coordinates)
@@ -178,6 +179,11 @@ def checked_value(method: Callable, arguments: list[Any], num_points: int, where
         raise UsageError(f"{where}: its method returns shape {tuple(value.shape)}; {needed}")
     if not value.is_floating_point():
         raise UsageError(f"{where}: its method returns {value.dtype}; needed are real numbers")
+    if value.dtype != torch.float64:
+        raise UsageError(
+            f"{where}: its method returns {value.dtype} for points in float64, which loses digits; "
+            "leave out .float(), .to(...) and dtype=..."
+        )
     return value.unsqueeze(1) if value.ndim == 1 else value
 
 
@@ -191,9 +197,10 @@ def described(error: Exception, method: Callable) -> str:
 
 
 def check_value(
-    value: Tensor, some: Tensor, again: Tensor, trial: Trial, before: Tensor, where: str
+    value: Tensor, parts: list[Tensor], again: Tensor, trial: Trial, before: Tensor, where: str
 ) -> None:
     """Raise UsageError unless each value depends on its point only, and on u or a coefficient."""
+    some = parts[0]
     if not torch.equal(trial.x, before):
         raise UsageError(f"{where}: its method changes the points x in place; work on x.clone()")
     if value.shape[1] != some.shape[1]:
@@ -208,22 +215,35 @@ def check_value(
             "points; random numbers or hidden state would make the result depend on the number of "
             "ranks"
         )
-    leaves = [*trial.j._seen.items(), *vars(trial.c).items()]
-    names, tensors = zip(*leaves, strict=True) if leaves else ((), ())
     if not value.requires_grad:
         raise UsageError(
             f"{where}: its value has no gradient with respect to u; a detached, integer or boolean "
             "value, or one that uses neither u nor a coefficient, cannot be made smaller"
         )
-    # The value at a point may depend on that point only, so its gradient must vanish at all others.
+    check_points_are_separate(value, parts, trial, where)
+
+
+def check_points_are_separate(value: Tensor, parts: list[Tensor], trial: Trial, where: str) -> None:
+    """Raise UsageError if the value at a point depends on another point."""
+    leaves = [*trial.j._seen.items(), *vars(trial.c).items()]
+    names, tensors = zip(*leaves, strict=True) if leaves else ((), ())
+    # The gradient of a point's value must vanish at all other points.
     mixed = {}
     for row in (0, -1):
         grads = torch.autograd.grad(value[row].sum(), tensors, retain_graph=True, allow_unused=True)
         for name, grad in zip(names, grads, strict=True):
-            if grad is not None and bool((torch.cat([grad[:row], grad[row:][1:]]) != 0).any()):
+            if grad is None:
+                continue
+            others = torch.cat([grad[:row], grad[row:][1:]])
+            # Where the value is not finite, autograd gives nan at all points: 0 times infinity.
+            if bool((others.nan_to_num() != 0).any()):
                 mixed[name] = None
-    same = torch.allclose(value[SOME_POINTS], some, rtol=1e-9, atol=0, equal_nan=True)
-    if mixed or not same:
+    same = [
+        part.shape == value[rows].shape
+        and torch.allclose(value[rows], part, rtol=1e-9, atol=0, equal_nan=True)
+        for rows, part in zip(SUBSETS, parts, strict=True)
+    ]
+    if mixed or not all(same):
         raise UsageError(
             f"{where}: its value at one point depends on {', '.join(mixed) or 'the inputs'} at "
             "other points; points are split over ranks and chunks, so a mean, sum, maximum or "
