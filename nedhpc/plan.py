@@ -23,6 +23,7 @@ from nedhpc.parallel.precision import float64_default
 from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.conditions import hard_layer
+from nedhpc.problems.reference import check_exact
 from nedhpc.sampling.counts import point_counts
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
 from nedhpc.user_code import GIVEN, load_class
@@ -62,6 +63,7 @@ class Plan:
             self.problem = make_problem(config, problem)
             with _Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights)
+                errors.catch(check_exact, self.problem)
                 self.counts = errors.catch(
                     point_counts,
                     config.sampling,

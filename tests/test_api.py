@@ -142,8 +142,12 @@ assert len(set(numbers)) == 1, numbers
 
 def test_exact_must_fit_the_points(tmp_path):
     wrong = {
-        "a row": (lambda self, x: torch.exp(-x.T), r"returns \(1, 10001\) for 10001 points"),
-        "a scalar": (lambda self, x: torch.tensor(1.0), r"returns \(\) for 10001 points"),
+        "a row": (lambda self, x: torch.exp(-x.T), r"returns \(1, 7\) for 7 points"),
+        "a scalar": (lambda self, x: torch.tensor(1.0), r"returns \(\) for 7 points"),
+        "single precision": (lambda self, x: x[:, 0].float(), "returns torch.float32 for points"),
+        "a mean": (lambda self, x: x[:, 0] - x.mean(), "if the other points change"),
+        "random numbers": (lambda self, x: torch.rand(len(x)), "called again"),
+        "a bug": (lambda self, x: x[:, 3], "`exact` raises IndexError.*test_api.py, line"),
         "not finite": (
             lambda self, x: torch.log(x[:, 0] - 0.5),
             "not finite at 500. of 10001 points",
@@ -158,6 +162,31 @@ def test_exact_must_fit_the_points(tmp_path):
 def test_a_metric_must_give_one_number_for_each_point(tmp_path):
     problem = type("P", (Decay,), {"metrics": lambda self, x, u, y: {"worst": (u - y).abs().max()}})
     with pytest.raises(UsageError, match=r"metric 'worst' is \(\) for 10001 points"):
+        nedhpc.run(TABLE, tmp_path / "run", problem=problem)
+
+
+def test_the_error_against_zero_is_a_root_mean_square(tmp_path):
+    problem = type("P", (Decay,), {"exact": lambda self, x: 0 * x[:, 0]})
+    out = nedhpc.run(TABLE, tmp_path / "run", problem=problem)
+    u = nedhpc.load(out.run_dir, problem)
+    rms = np.sqrt(np.mean(u(np.linspace(0, 1, 2001)) ** 2))
+    assert abs(u.record.stats["relative_l2"] / rms - 1) < 1e-2
+
+
+@pytest.mark.parametrize(
+    "attributes, message",
+    [
+        ({"outputs": ("u", "u_x")}, "'u_x' is also the name of a derivative"),
+        ({"outputs": ("u", "lap_u")}, "'lap_u' is also the name of a derivative"),
+        ({"outputs": ("values",)}, "'values' is also the name of"),
+        ({"coefficients": ["nu"]}, r"coefficients = \['nu'\]; needed is {name: number}"),
+        ({"hard": [0.0]}, r"hard = \[0.0\]; needed is"),
+        ({"metrics": lambda self, x, u, y: 1 / 0}, "`metrics` raises ZeroDivisionError"),
+    ],
+)
+def test_wrong_attributes_of_a_problem_are_refused(tmp_path, attributes, message):
+    problem = type("P", (Decay,), attributes)
+    with pytest.raises(UsageError, match=message):
         nedhpc.run(TABLE, tmp_path / "run", problem=problem)
 
 

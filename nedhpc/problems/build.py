@@ -7,6 +7,7 @@ from typing import Any
 
 import pydantic
 
+from nedhpc.ansatz import jets
 from nedhpc.domains.base import Domain
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
@@ -129,6 +130,13 @@ def _bad_names(problem: Problem) -> list[str]:
     else:
         bad = [name for name in outputs if not (isinstance(name, str) and name.isidentifier())]
         errors += [f"the output {name!r} is not a Python name" for name in bad]
+        errors += [
+            f"the output {name!r} is also the name of a derivative or of all values; rename it"
+            for name in outputs
+            if not bad and _is_jet(name, [u for u in outputs if u != name] or [""], problem)
+        ]
+    if not isinstance(problem.coefficients, Mapping):
+        return [*errors, f"coefficients = {problem.coefficients!r}; needed is {{name: number}}"]
     for name, value in problem.coefficients.items():
         if not (isinstance(name, str) and name.isidentifier()):
             errors.append(f"the coefficient {name!r} is not a Python name")
@@ -137,6 +145,14 @@ def _bad_names(problem: Problem) -> list[str]:
                 f"the coefficient {name!r} starts at {value!r}; needed is a finite number"
             )
     return errors
+
+
+def _is_jet(name: str, outputs: list[str], problem: Problem) -> bool:
+    """True if `name` means a jet of the other outputs, or all values."""
+    try:
+        return name == "values" or bool(jets.parse((name,), outputs, problem.coordinates))
+    except UsageError:
+        return False
 
 
 def _bad_term(problem: Problem, term: Term) -> list[str]:

@@ -28,6 +28,8 @@ def hard_layer(problem: Problem) -> Layer | None:
         return hard
     if not hard:
         return None
+    if not isinstance(hard, Mapping):
+        raise ConfigError([f"hard = {hard!r}; needed is {{part: {{output: value}}}} or a Layer"])
     errors, outputs = [], tuple(problem.outputs)
     values: dict[str, Value] = {}
     parts: dict[str, list[str]] = {output: [] for output in outputs}

@@ -1,6 +1,7 @@
 """Errors of a state against the reference, on points independent of sampling, seed and ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from nedhpc.errors import UsageError
 from nedhpc.parallel.comm import agree, block, total
 from nedhpc.plan import Plan
 from nedhpc.problems.base import Problem
+from nedhpc.problems.reference import finite_reference, metric_values
 from nedhpc.sampling.points import evaluation_points
 
 EVALUATION_CHUNK = 16384
@@ -53,15 +55,18 @@ class Evaluation:
         return torch.cat(values)
 
     def relative_l2(self, theta_P: Tensor) -> float | None:
-        """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm."""
+        """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm.
+
+        If u* is zero at all points, it is the root mean square of u.
+        """
         if self._points is None or not self._has_error:
             return None
         x, exact = self._points
         with torch.no_grad():
             difference = self.u(theta_P, x) - exact if len(x) else exact
         squares = [float(v.double().square().sum()) for v in (difference, exact)]
-        error, norm = total(self.comm, squares)
-        return float(np.sqrt(error / norm)) if norm > 0 else float(np.sqrt(error))
+        error, norm, count = total(self.comm, [*squares, exact.numel()])
+        return float(np.sqrt(error / (norm or count)))
 
     def metrics(self, theta_P: Tensor) -> dict[str, float]:
         """Means of the problem's metrics. Collective on comm.
@@ -79,8 +84,8 @@ class Evaluation:
                 continue
             x, y = points
             with torch.no_grad():
-                values = self.plan.problem.metrics(x, self.u(theta_P, x), y)
-            agree(self.comm, next(wrong_metrics(values, len(x)), None))
+                u = self.u(theta_P, x)
+                values = self._agreed(metric_values, self.plan.problem, x, u, y)
             sums = total(self.comm, [len(x), *(float(v.double().sum()) for v in values.values())])
             means = (float(s / sums[0]) for s in sums[1:])
             found |= {prefix + name: mean for name, mean in zip(values, means, strict=True)}
@@ -91,59 +96,22 @@ class Evaluation:
         if problem.has_exact:
             x = torch.as_tensor(evaluation_points(problem.domain))
             x = x[slice(*block(len(x), self.comm.rank, self.comm.size))]
-            u, error = None, None
-            try:
-                u = checked_exact(problem, x)
-            except UsageError as caught:
-                error = caught
-            agree(self.comm, error)
-            assert u is not None
-            return x.to(**self._to), u.to(**self._to)
+            return x.to(**self._to), self._agreed(finite_reference, problem, x).to(**self._to)
         data = problem.data
         if data is not None and len(data.held_out_x):
             return self._share(data.held_out_x, data.held_out_y)
         return None
 
+    def _agreed(self, function: Callable, *arguments) -> Any:
+        """function(*arguments); a UsageError of one rank is raised on every rank. Collective."""
+        found = error = None
+        try:
+            found = function(*arguments)
+        except UsageError as caught:
+            error = caught
+        agree(self.comm, error)
+        return found
+
     def _share(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
         part = slice(*block(len(arrays[0]), self.comm.rank, self.comm.size))
         return tuple(torch.as_tensor(array[part]).to(**self._to) for array in arrays)
-
-
-def checked_exact(problem: Problem, x: Tensor) -> Tensor:
-    """problem.exact(x) as (N, M). Local.
-
-    Raises:
-        UsageError: it is not one finite number for each point and output.
-    """
-    u, outputs = problem.exact(x), len(problem.outputs)
-    shape = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
-    if shape not in ((len(x), outputs), *([(len(x),)] if outputs == 1 else [])):
-        raise UsageError(
-            f"`exact` returns {shape} for {len(x)} points; needed is a tensor "
-            f"({len(x)}, {outputs}){f' or ({len(x)},)' if outputs == 1 else ''}"
-        )
-    u = u.reshape(len(x), outputs)
-    bad = ~u.isfinite().all(1)
-    if bad.any():
-        point = ", ".join(f"{value:.6g}" for value in x[bad][0].tolist())
-        raise UsageError(
-            f"`exact` is not finite at {int(bad.sum())} of {len(x)} points, the first is "
-            f"({point}); the error cannot be measured there"
-        )
-    return u
-
-
-def wrong_metrics(values, num_points: int) -> Iterator[UsageError]:
-    """Yields an error for everything that is wrong with the values of `Problem.metrics`. Local."""
-    if not isinstance(values, dict):
-        yield UsageError(
-            f"`metrics` returns {type(values).__name__}; needed is {{name: values (N,)}}"
-        )
-        return
-    for name, value in values.items():
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        if shape != (num_points,):
-            yield UsageError(
-                f"metric {name!r} is {shape} for {num_points} points; needed is one number a point "
-                f"({num_points},), of which the mean is reported"
-            )

@@ -1,0 +1,101 @@
+"""The solution that a problem knows, and its metrics: called, and checked to fit the points. Local.
+
+Both measure errors, so that a value of the wrong shape or precision would be a wrong figure.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nedhpc.errors import NedError, UsageError
+from nedhpc.problems.base import Problem
+from nedhpc.problems.dry_run import SUBSETS, described, probe_points
+
+
+def exact_values(problem: Problem, x: Tensor) -> Tensor:
+    """problem.exact(x) as (N, M).
+
+    Args:
+        problem: it has `exact`.
+        x: points (N, D), float64.
+
+    Raises:
+        UsageError: `exact` raises, or does not return one float64 for each point and output.
+    """
+    outputs = len(problem.outputs)
+    try:
+        u = problem.exact(x)
+    except NedError:
+        raise
+    except Exception as error:
+        raise UsageError(f"`exact` raises {described(error, problem.exact)}") from error
+    shape = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
+    if shape not in ((len(x), outputs), *([(len(x),)] if outputs == 1 else [])):
+        raise UsageError(
+            f"`exact` returns {shape} for {len(x)} points; needed is a tensor "
+            f"({len(x)}, {outputs}){f' or ({len(x)},)' if outputs == 1 else ''}"
+        )
+    if u.dtype != x.dtype:
+        raise UsageError(
+            f"`exact` returns {u.dtype} for points in {x.dtype}; the error would be measured with "
+            "too few digits"
+        )
+    return u.reshape(len(x), outputs)
+
+
+def check_exact(problem: Problem) -> None:
+    """Try `exact` at a few points of the interior, if the problem has it.
+
+    Raises:
+        UsageError: as `exact_values`, or its value at a point depends on the other points.
+    """
+    if not problem.has_exact:
+        return
+    x = torch.as_tensor(probe_points(problem.domain.parts["interior"], np.random.default_rng(0)))
+    u = exact_values(problem, x)
+    for rows in SUBSETS:
+        some = exact_values(problem, x[rows])
+        if not torch.allclose(some, u[rows], rtol=1e-9, atol=0, equal_nan=True):
+            raise UsageError(
+                "`exact` has another value at a point if the other points change or if it is "
+                "called again; the error would depend on the number of ranks"
+            )
+
+
+def finite_reference(problem: Problem, x: Tensor) -> Tensor:
+    """`exact_values`, (N, M). Raises UsageError also if one is not finite."""
+    u = exact_values(problem, x)
+    bad = ~u.isfinite().all(1)
+    if bad.any():
+        point = ", ".join(f"{value:.6g}" for value in x[bad][0].tolist())
+        raise UsageError(
+            f"`exact` is not finite at {int(bad.sum())} of {len(x)} points, the first is "
+            f"({point}); the error cannot be measured there"
+        )
+    return u
+
+
+def metric_values(problem: Problem, x: Tensor, u: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """problem.metrics(x, u, y), {name: (N,)}.
+
+    Raises:
+        UsageError: `metrics` raises, or a metric is not one number for each point.
+    """
+    try:
+        values = problem.metrics(x, u, y)
+    except NedError:
+        raise
+    except Exception as error:
+        raise UsageError(f"`metrics` raises {described(error, problem.metrics)}") from error
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"`metrics` returns {type(values).__name__}; needed is {{name: values (N,)}}"
+        )
+    for name, value in values.items():
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if shape != (len(x),):
+            raise UsageError(
+                f"metric {name!r} is {shape} for {len(x)} points; needed is one number a point "
+                f"({len(x)},), of which the mean is reported"
+            )
+    return values
