@@ -9,7 +9,9 @@ from scipy.stats import qmc
 
 import nedhpc
 from nedhpc import problems
-from nedhpc.errors import UsageError
+from nedhpc.domains.trial import domain_errors
+from nedhpc.errors import ConfigError, UsageError
+from nedhpc.plan import Plan
 from nedhpc.sampling.points import Sampler, evaluation_points
 
 pytestmark = pytest.mark.filterwarnings("ignore:The balance properties")
@@ -181,6 +183,86 @@ def test_a_normal_has_the_kind_of_its_points():
 def test_wrong_bounds_are_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def line(**fields):
+    """The lower side of the unit square as a part, with some of its fields replaced."""
+    right = {
+        "dim": 1,
+        "measure": 1.0,
+        "place": lambda unit: np.concatenate([unit, 0 * unit], 1),
+        "outward": lambda x: np.tile([0.0, -1.0], (len(x), 1)),
+    }
+    return nedhpc.Part(**(right | fields))
+
+
+WRONG_PARTS = {
+    "place of one column": (line(place=lambda unit: unit), r"place returns float64 \(64, 1\)"),
+    "single precision": (
+        line(place=lambda unit: np.zeros((len(unit), 2), np.float32)),
+        "place returns float32",
+    ),
+    "place that mixes points": (
+        line(place=lambda unit: np.tile(unit - unit.mean(), 2)),
+        "place gives a point another value if the other points change",
+    ),
+    "place that raises": (line(place=lambda unit: unit[:, 5]), "place raises IndexError"),
+    "points outside": (line(place=lambda unit: np.tile(unit + 1, 2)), "outside low and high"),
+    "keep of numbers": (
+        line(keep=lambda x: np.ones(len(x), int)),
+        "keep returns int64",
+    ),
+    "negative measure": (line(measure=-1.0), "measure = -1.0; it must be positive"),
+    "no measure": (line(measure=float("nan")), "measure = nan; it must be positive"),
+    "long normals": (line(outward=lambda x: 2 * np.ones_like(x)), "normals of length 1"),
+    "long normals of few points": (
+        line(keep=lambda x: x[:, 0] < 0.5, outward=lambda x: 2 * np.ones_like(x)),
+        "normals of length 1",
+    ),
+    "normals of one column": (line(outward=lambda x: x[:, 0]), r"outward returns float64 \(64,\)"),
+    "isolated points without a number": (line(dim=0), "need num_points"),
+    "too many dimensions": (line(dim=3), "needed are a dim from 0 to 2"),
+    "not a part": ("side", "it is a str"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PARTS)
+def test_a_wrong_part_is_refused_before_the_run(name):
+    part, message = WRONG_PARTS[name]
+    domain = nedhpc.Box([0, 0], [1, 1])
+    domain.parts["side"] = part
+    assert len(domain_errors(domain)) == 1
+    problem = type("P", (Flat,), {"domain": domain})
+    with pytest.raises(ConfigError, match=f"part 'side': .*{message}"):
+        Plan.of_table({"sampling": {"interior": 16}}, problem=problem)
+
+
+class Flat(nedhpc.Problem):
+    domain = nedhpc.Box([0, 0], [1, 1])
+
+    @nedhpc.residual("interior")
+    def flat(self, j):
+        return j.lap_u
+
+
+@pytest.mark.parametrize(
+    "low, high, message",
+    [
+        ([0, 0], [1, 1], "must be numpy arrays"),
+        (np.zeros(2), np.zeros(2), "finite low < high"),
+        (np.zeros(2), np.ones(3), "must be numpy arrays"),
+    ],
+)
+def test_wrong_bounds_of_a_domain_are_refused(low, high, message):
+    domain = Ring()
+    domain.low, domain.high = low, high
+    (error,) = domain_errors(domain)
+    assert message in error
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_right_domains_pass_the_trial(name):
+    assert domain_errors(DOMAINS[name]) == []
 
 
 FIRST_EDITION = {

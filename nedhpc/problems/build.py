@@ -9,6 +9,7 @@ import pydantic
 
 from nedhpc.ansatz import jets
 from nedhpc.domains.base import Domain
+from nedhpc.domains.trial import domain_errors
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
 from nedhpc.problems.base import Problem, declared_terms
@@ -104,7 +105,9 @@ def check(problem: Problem, name: str) -> None:
     domain = getattr(problem, "domain", None)
     if not isinstance(domain, Domain):
         raise ConfigError([f"{name}: set `domain`, e.g. `domain = nedhpc.Box([0, 0], [1, 1])`"])
-    errors = [f"{name}: {error}" for error in _bad_names(problem)]
+    errors = [f"{name}: {error}" for error in (*domain_errors(domain), *_bad_names(problem))]
+    if errors:
+        raise ConfigError(errors)
     terms = declared_terms(problem)
     if not terms:
         errors.append(
