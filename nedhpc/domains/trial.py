@@ -33,10 +33,14 @@ def domain_errors(domain: Domain) -> list[str]:
     ]
 
 
-def _bounds_error(domain):
+def _bounds_error(domain: Domain) -> str | None:
     low, high = getattr(domain, "low", None), getattr(domain, "high", None)
-    shapes = [b.shape if isinstance(b, np.ndarray) else None for b in (low, high)]
-    if None in shapes or shapes[0] != shapes[1] or len(shapes[0]) != 1 or not shapes[0][0]:
+    if (
+        not (isinstance(low, np.ndarray) and isinstance(high, np.ndarray))
+        or low.shape != high.shape
+        or low.ndim != 1
+        or not low.size
+    ):
         return "low and high must be numpy arrays (D,) of the bounds"
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         return f"needs finite low < high; low = {low.tolist()}, high = {high.tolist()}"
@@ -55,13 +59,14 @@ def _part_errors(domain: Domain, name: Any, part: Any) -> Iterator[str]:
     if part.dim == 0:
         yield from _isolated_errors(domain, part)
         return
-    if not (0 < part.dim <= domain.dim and part.unit_dim >= 1):
+    unit_dim = part.unit_dim or 0
+    if not (0 < part.dim <= domain.dim and unit_dim > 0):
         yield (
-            f"dim = {part.dim} and unit_dim = {part.unit_dim}; needed are a dim from 0 to "
+            f"dim = {part.dim} and unit_dim = {unit_dim}; needed are a dim from 0 to "
             f"{domain.dim} and, if it is not 0, a unit_dim of at least 1"
         )
         return
-    unit = np.random.default_rng(0).random((NUM_POINTS, part.unit_dim))
+    unit = np.random.default_rng(0).random((NUM_POINTS, unit_dim))
     shape = (NUM_POINTS, domain.dim)
     error = _function_error("place", part.place, unit, shape, np.float64)
     if error is None and part.keep is not None:
