@@ -62,7 +62,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("speedup, chosen", [(1.1, 1), (1.29, 1), (1.31, 2), (0.01, 1)])
+@pytest.mark.parametrize("speedup, chosen", [(1.1, 1), (1.19, 1), (1.21, 2), (0.01, 1)])
 def test_threads_are_used_if_they_pay(comm, threads, caplog, speedup, chosen):
     caplog.set_level("INFO", "nedhpc")
     calls = []
@@ -98,7 +98,7 @@ def test_small_problems_always_have_one_thread():
 def test_idle_threads_sleep_unless_the_user_says_otherwise():
     environ = {}
     placement.quiet_threads(environ)
-    assert environ["OMP_WAIT_POLICY"] == "PASSIVE" and environ["GOMP_SPINCOUNT"] == "0"
+    assert environ["OMP_WAIT_POLICY"] == "PASSIVE" and int(environ["GOMP_SPINCOUNT"]) <= 10_000
     assert environ["OPENBLAS_NUM_THREADS"] == "1" and "OMP_NUM_THREADS" not in environ
     environ = {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "4"}
     placement.quiet_threads(environ)
