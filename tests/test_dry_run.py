@@ -193,3 +193,14 @@ def test_a_term_has_the_name_of_its_attribute():
 def test_a_value_that_is_not_finite_is_no_mixture_of_points():
     """The run itself reports it, with the step."""
     plan(lambda self, x, j: j.u / (0 * x[:, 0]) + j.v)
+
+
+def test_wrong_names_and_terms_are_reported_together():
+    class P(Square):
+        coefficients = {"a b": 1.0}
+        pde = nedhpc.residual("interor")(lambda self, j: j.u)
+
+    with pytest.raises(ConfigError) as caught:
+        Plan.of_table(make_table(problem={}, sampling={"interior": 36}), None, P)
+    assert "'a b' is not a Python name" in str(caught.value)
+    assert "is on 'interor'" in str(caught.value)

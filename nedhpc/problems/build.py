@@ -105,9 +105,10 @@ def check(problem: Problem, name: str) -> None:
     domain = getattr(problem, "domain", None)
     if not isinstance(domain, Domain):
         raise ConfigError([f"{name}: set `domain`, e.g. `domain = nedhpc.Box([0, 0], [1, 1])`"])
-    errors = [f"{name}: {error}" for error in (*domain_errors(domain), *_bad_names(problem))]
+    errors = [f"{name}: {error}" for error in domain_errors(domain)]
     if errors:
-        raise ConfigError(errors)
+        raise ConfigError(errors)  # the checks below use its parts
+    errors = [f"{name}: {error}" for error in _bad_names(problem)]
     terms = declared_terms(problem)
     if not terms:
         errors.append(
