@@ -130,14 +130,25 @@ def on_rank_0(comm, function: Callable, *args) -> Any:
 
     Only a NedError is raised on every rank.
     """
+    return comm.bcast(agreed(comm, function if comm.rank == 0 else _nothing, *args), 0)
+
+
+def agreed(comm, function: Callable, *args) -> Any:
+    """This rank's function(*args); a NedError of one rank is raised on every rank.
+
+    Collective on comm.
+    """
     result = error = None
-    if comm.rank == 0:
-        try:
-            result = function(*args)
-        except NedError as caught:
-            error = caught
+    try:
+        result = function(*args)
+    except NedError as caught:
+        error = caught
     agree(comm, error)
-    return comm.bcast(result, 0)
+    return result
+
+
+def _nothing(*args):
+    return None
 
 
 def all_come(comm) -> bool:

@@ -238,17 +238,21 @@ def check_points_are_separate(value: Tensor, parts: list[Tensor], trial: Trial, 
             # Where the value is not finite, autograd gives nan at all points: 0 times infinity.
             if bool((others.nan_to_num() != 0).any()):
                 mixed[name] = None
-    same = [
-        part.shape == value[rows].shape
-        and torch.allclose(value[rows], part, rtol=1e-9, atol=0, equal_nan=True)
-        for rows, part in zip(SUBSETS, parts, strict=True)
-    ]
-    if mixed or not all(same):
+    if mixed or not same_in_subsets(value, parts):
         raise UsageError(
             f"{where}: its value at one point depends on {', '.join(mixed) or 'the inputs'} at "
             "other points; points are split over ranks and chunks, so a mean, sum, maximum or "
             "norm over points would depend on how they are split"
         )
+
+
+def same_in_subsets(value: Tensor, parts: list[Tensor]) -> bool:
+    """True if the values at all points are those that calls with SUBSETS of them gave."""
+    return all(
+        part.shape == value[rows].shape
+        and torch.allclose(value[rows], part, rtol=1e-9, atol=0, equal_nan=True)
+        for rows, part in zip(SUBSETS, parts, strict=True)
+    )
 
 
 def is_misfit(term: Term, problem: Problem, layout, value: Tensor, trial: Trial) -> bool:

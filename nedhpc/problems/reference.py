@@ -3,13 +3,16 @@
 Both measure errors, so that a value of the wrong shape or precision would be a wrong figure.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from nedhpc.errors import NedError, UsageError
 from nedhpc.problems.base import Problem
-from nedhpc.problems.dry_run import SUBSETS, described, probe_points
+from nedhpc.problems.dry_run import SUBSETS, described, probe_points, same_in_subsets
 
 
 def exact_values(problem: Problem, x: Tensor) -> Tensor:
@@ -23,13 +26,8 @@ def exact_values(problem: Problem, x: Tensor) -> Tensor:
         UsageError: `exact` raises, or does not return one float64 for each point and output.
     """
     outputs = len(problem.outputs)
-    try:
-        u = problem.exact(x)
-    except NedError:
-        raise
-    except Exception as error:
-        raise UsageError(f"`exact` raises {described(error, problem.exact)}") from error
-    shape = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
+    u = _called("exact", problem.exact, x)
+    shape = _shape(u)
     if shape not in ((len(x), outputs), *([(len(x),)] if outputs == 1 else [])):
         raise UsageError(
             f"`exact` returns {shape} for {len(x)} points; needed is a tensor "
@@ -53,13 +51,11 @@ def check_exact(problem: Problem) -> None:
         return
     x = torch.as_tensor(probe_points(problem.domain.parts["interior"], np.random.default_rng(0)))
     u = exact_values(problem, x)
-    for rows in SUBSETS:
-        some = exact_values(problem, x[rows])
-        if not torch.allclose(some, u[rows], rtol=1e-9, atol=0, equal_nan=True):
-            raise UsageError(
-                "`exact` has another value at a point if the other points change or if it is "
-                "called again; the error would depend on the number of ranks"
-            )
+    if not same_in_subsets(u, [exact_values(problem, x[rows]) for rows in SUBSETS]):
+        raise UsageError(
+            "`exact` has another value at a point if the other points change or if it is called "
+            "again; the error would depend on the number of ranks"
+        )
 
 
 def finite_reference(problem: Problem, x: Tensor) -> Tensor:
@@ -81,21 +77,30 @@ def metric_values(problem: Problem, x: Tensor, u: Tensor, y: Tensor) -> dict[str
     Raises:
         UsageError: `metrics` raises, or a metric is not one number for each point.
     """
-    try:
-        values = problem.metrics(x, u, y)
-    except NedError:
-        raise
-    except Exception as error:
-        raise UsageError(f"`metrics` raises {described(error, problem.metrics)}") from error
+    values = _called("metrics", problem.metrics, x, u, y)
     if not isinstance(values, dict):
         raise UsageError(
             f"`metrics` returns {type(values).__name__}; needed is {{name: values (N,)}}"
         )
     for name, value in values.items():
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        if shape != (len(x),):
+        if _shape(value) != (len(x),):
             raise UsageError(
-                f"metric {name!r} is {shape} for {len(x)} points; needed is one number a point "
-                f"({len(x)},), of which the mean is reported"
+                f"metric {name!r} is {_shape(value)} for {len(x)} points; needed is one number a "
+                f"point ({len(x)},), of which the mean is reported"
             )
     return values
+
+
+def _called(name: str, method: Callable, *arguments: Tensor) -> Any:
+    """method(*arguments); an error in the user's code becomes a UsageError that says where."""
+    try:
+        return method(*arguments)
+    except NedError:
+        raise
+    except Exception as error:
+        raise UsageError(f"`{name}` raises {described(error, method)}") from error
+
+
+def _shape(value: object) -> tuple[int, ...] | str:
+    """The shape of a tensor, or the name of another type."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

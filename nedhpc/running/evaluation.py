@@ -1,15 +1,11 @@
 """Errors of a state against the reference, on points independent of sampling, seed and ranks."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from nedhpc.ansatz import jets
-from nedhpc.errors import UsageError
-from nedhpc.parallel.comm import agree, block, total
+from nedhpc.parallel.comm import agreed, block, total
 from nedhpc.plan import Plan
 from nedhpc.problems.base import Problem
 from nedhpc.problems.reference import finite_reference, metric_values
@@ -85,7 +81,7 @@ class Evaluation:
             x, y = points
             with torch.no_grad():
                 u = self.u(theta_P, x)
-                values = self._agreed(metric_values, self.plan.problem, x, u, y)
+                values = agreed(self.comm, metric_values, self.plan.problem, x, u, y)
             sums = total(self.comm, [len(x), *(float(v.double().sum()) for v in values.values())])
             means = (float(s / sums[0]) for s in sums[1:])
             found |= {prefix + name: mean for name, mean in zip(values, means, strict=True)}
@@ -96,21 +92,12 @@ class Evaluation:
         if problem.has_exact:
             x = torch.as_tensor(evaluation_points(problem.domain))
             x = x[slice(*block(len(x), self.comm.rank, self.comm.size))]
-            return x.to(**self._to), self._agreed(finite_reference, problem, x).to(**self._to)
+            u = agreed(self.comm, finite_reference, problem, x)
+            return x.to(**self._to), u.to(**self._to)
         data = problem.data
         if data is not None and len(data.held_out_x):
             return self._share(data.held_out_x, data.held_out_y)
         return None
-
-    def _agreed(self, function: Callable, *arguments) -> Any:
-        """function(*arguments); a UsageError of one rank is raised on every rank. Collective."""
-        found = error = None
-        try:
-            found = function(*arguments)
-        except UsageError as caught:
-            error = caught
-        agree(self.comm, error)
-        return found
 
     def _share(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
         part = slice(*block(len(arrays[0]), self.comm.rank, self.comm.size))
