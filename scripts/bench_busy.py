@@ -13,10 +13,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from nedhpc.files import series
+from bench_rows import step_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 THREAD_VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
@@ -35,30 +34,13 @@ def busy_loops(count):
 
 
 def seconds_per_step(checkout, steps):
-    """Of a run in a process of its own, start-up not counted."""
+    """Of a run in a newcomer's environment."""
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith(THREAD_VARIABLES)
     }
-    settings = {
-        "run.max_steps": steps,
-        "output.every_steps": steps,
-        "run.target_relative_l2": 1e-300,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "nedhpc", "run", "configs/poisson_2d.toml"]
-        command += ["--out", f"{folder}/run"]
-        command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        child = subprocess.run(
-            command,
-            cwd=checkout,
-            env=environ | {"PYTHONPATH": str(checkout)},
-            capture_output=True,
-            text=True,
-        )
-        if child.returncode:
-            sys.exit(child.stderr)
-        wall_time = series.read(f"{folder}/run/series.h5")["wall_time"]
-    return (wall_time[-1] - wall_time[0]) / steps
+    environ["PYTHONPATH"] = str(checkout)
+    settings = ["run.target_relative_l2=1e-300"]
+    return step_seconds(checkout, environ, "configs/poisson_2d.toml", steps, settings)
 
 
 def main():

@@ -35,6 +35,32 @@ STEPS = {
 }
 
 
+def step_seconds(checkout, environment, config, num_steps, settings=()):
+    """The seconds of a step of a run, as the run itself measures them, start-up not counted.
+
+    Args:
+        checkout: the revision that runs; it must be on the PYTHONPATH of `environment`.
+        environment: of the run's process.
+        config: path in the checkout.
+        num_steps: steps of the run.
+        settings: "section.key=value" overrides.
+    """
+    from nedhpc.files import series  # not in the worker of a first edition
+
+    settings = [*settings, f"run.max_steps={num_steps}", f"output.every_steps={num_steps}"]
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        command = [sys.executable, "-m", "nedhpc", "run", config, *overrides, "--out", run_dir]
+        done = subprocess.run(
+            command, env=environment, cwd=checkout, capture_output=True, text=True
+        )
+        if done.returncode:
+            sys.exit(done.stderr)
+        wall_time = series.read(run_dir / "series.h5")["wall_time"]
+    return (wall_time[-1] - wall_time[0]) / num_steps
+
+
 class Rows:
     """Rows of one case, computed by the revision that is on the path."""
 
@@ -126,9 +152,9 @@ class Revision:
         return float(self.worker.stdout.readline())
 
     def command(self, *arguments):
-        """(stdout, seconds) of a nedhpc command."""
+        """Seconds of a nedhpc command."""
         started = time.perf_counter()
-        done = subprocess.run(
+        subprocess.run(
             [sys.executable, "-m", "nedhpc", *arguments],
             env=self.environment,
             cwd=self.path,
@@ -136,34 +162,21 @@ class Revision:
             capture_output=True,
             text=True,
         )
-        return done.stdout, time.perf_counter() - started
+        return time.perf_counter() - started
 
     def step(self, case, num_steps):
-        """The seconds of a ptc step, as the run itself measures them."""
-        from nedhpc.files import series  # not in the worker of a first edition
-
         config, settings = STEPS[case]
-        settings = [
-            *settings,
-            f"run.max_steps={num_steps}",
-            f"output.every_steps={num_steps}",
-            f"device.threads={self.threads}",
-        ]
-        with tempfile.TemporaryDirectory() as folder:
-            run_dir = str(Path(folder) / "run")
-            overrides = [word for setting in settings for word in ("--set", setting)]
-            self.command("run", config, *overrides, "--out", run_dir)
-            wall_time = series.read(Path(run_dir) / "series.h5")["wall_time"]
-        return (wall_time[-1] - wall_time[0]) / num_steps
+        settings = [*settings, f"device.threads={self.threads}"]
+        return step_seconds(self.path, self.environment, config, num_steps, settings)
 
     def check(self):
-        return self.command("check", "configs/poisson_2d.toml")[1]
+        return self.command("check", "configs/poisson_2d.toml")
 
     def start(self):
         """Seconds of a whole run that takes no step."""
         with tempfile.TemporaryDirectory() as folder:
             settings = ["--set", "run.max_steps=0", "--out", str(Path(folder) / "run")]
-            return self.command("run", "configs/poisson_2d.toml", *settings)[1]
+            return self.command("run", "configs/poisson_2d.toml", *settings)
 
 
 def measure(revisions, args):
