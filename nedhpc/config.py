@@ -91,6 +91,11 @@ class Network(Section):
     """glorot: normal weights, zero biases. uniform: both uniform in +- 1 / sqrt(fan_in)."""
     init_scale: Positive = 1.0
     """The initial parameters are multiplied by it."""
+    scaling: Literal["auto", "none"] = "auto"
+    """auto: the network works in scaled variables, with coordinates and outputs of size one.
+
+    Coordinates are not scaled for a network of the user's own. none: neither is scaled.
+    """
     embedding: Literal["none", "fourier"] = "none"
     """Map of x before the first layer. If a coordinate is periodic, `periodic` is used instead."""
     fourier: Fourier = Fourier()
@@ -128,6 +133,8 @@ class Sampling(Section):
     """`residual` prefers points of the interior at which the residual is large."""
     resample_every: Annotated[int, Field(ge=0)] = 0
     """Number of steps between draws; 0: the sample never changes."""
+    adapt: Literal["auto", "none"] = "auto"
+    """auto: the sample grows if the energy on held-out points leaves that on the sample behind."""
     grow_draws: Annotated[int, Field(ge=0)] = 0
     """Number of draws in which the sample grows from a quarter to all points; 0: no growth."""
     residual: ResidualTable = ResidualTable()
@@ -155,6 +162,23 @@ class Sampling(Section):
                 "'sobol'"
             )
         return self
+
+
+class Weights(Section):
+    """[weights]. Any other key names a term or a part; its value multiplies the terms' weights."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Positive] = Field(init=False)  # pyright: ignore
+    balance: Literal["auto", "none"] = "auto"
+    """auto: each residual component is divided by its own sensitivity to u (flows/balance.py).
+
+    none: the energy is minimised as the terms are written. Other kinds of terms are never balanced.
+    """
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """The factors by name of a term or part."""
+        return dict(self.model_extra or {})
 
 
 class FlowTable(Section):
@@ -222,8 +246,13 @@ class Run(Section):
     """Seconds since the start or the resume after which the run ends; no limit if not given."""
     target_relative_l2: Positive = 1e-30
     """The run ends as converged if the relative L2 error is at most this."""
-    start: Literal["random", "last_layer"] = "random"
-    """last_layer: random parameters, except that the last layer is fitted before step 0."""
+    start: Literal["auto", "random", "last_layer"] = "auto"
+    """last_layer: random parameters, except that the last layer is fitted before step 0.
+
+    auto: last_layer if all terms are residuals and the network is the built-in one, else random.
+    """
+    windows: Annotated[int, Field(ge=0)] = 0
+    """Number of time windows that are solved one after the other; 0: chosen by the program."""
     initial: str | None = None
     """Path of a checkpoint whose parameters the run starts from, instead of `start`."""
 
@@ -261,8 +290,7 @@ class Config(Section):
     problem: ProblemTable
     network: Network = Network()
     sampling: Sampling = Sampling()
-    weights: dict[str, Positive] = {}
-    """[weights]: factors by name of a term or part, which multiply the weights of the terms."""
+    weights: Weights = Weights()
     flow: FlowTable = FlowTable()
     stepper: Stepper = Stepper()
     solver: Solver = Solver()

@@ -3,6 +3,7 @@
 `nedhpc check` prints a Plan, and `nedhpc run` runs one.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from nedhpc import steppers
 from nedhpc.ansatz import embeddings
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.ansatz.module import ModuleNetwork
+from nedhpc.ansatz.pieces import Pieces
+from nedhpc.ansatz.scaling import Scaling
 from nedhpc.config import Config
 from nedhpc.errors import ConfigError, UsageError
+from nedhpc.files.checkpoint import State
 from nedhpc.flows import metrics
 from nedhpc.flows.energy import Energy
 from nedhpc.parallel.precision import float64_default
@@ -24,7 +28,8 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.conditions import hard_layer
 from nedhpc.problems.reference import check_exact
-from nedhpc.sampling.counts import point_counts
+from nedhpc.problems.windows import continued
+from nedhpc.sampling.counts import grown, point_counts
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
 from nedhpc.user_code import GIVEN, load_class
 
@@ -62,7 +67,7 @@ class Plan:
         with float64_default():
             self.problem = make_problem(config, problem)
             with _Errors() as errors:
-                self.terms = errors.catch(bind_terms, self.problem, config.weights)
+                self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_exact, self.problem)
                 self.counts = errors.catch(
                     point_counts,
@@ -73,12 +78,41 @@ class Plan:
                 )
                 self.stepper = errors.catch(steppers.find, config.stepper.type)
                 self.stepper_settings = errors.catch(steppers.settings, config.stepper)
-                metric = errors.catch(metrics.find, config.flow.metric)
+                self._metric = errors.catch(metrics.find, config.flow.metric)
                 self.ansatz = errors.catch(make_network, config, self.problem)
         resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
         self.config = config.model_copy(update={"stepper": resolved})
-        self.energy = Energy(self.problem, self.terms, self.ansatz, config.solver.chunk)
-        self.metric = metric(self.energy, config.flow.metric_eps)
+        is_residual = all(term.kind.is_least_squares for term in self.terms)
+        self.balanced = config.weights.balance == "auto" and is_residual
+        """True if the rows are balanced."""
+        self.domain, self.pieces = self.problem.domain, Pieces(self.ansatz)
+        self._prepare()
+
+    def leg(self, state: State) -> "Plan":
+        """The plan of the window and of the growth of the sample that a state is in. Local.
+
+        Raises:
+            UsageError: this many points do not fit into memory.
+        """
+        leg, dim, outputs = copy.copy(self), self.problem.domain.dim, len(self.problem.outputs)
+        leg.pieces = Pieces(
+            self.ansatz,
+            [(p.end, p.theta_P, Scaling.of(p.scaling, dim, outputs)) for p in state.pieces],
+        )
+        if state.window is not None:
+            leg.domain = self.domain.between(*state.window)
+        if state.pieces:
+            leg.terms = continued(self.terms, self.problem, leg.pieces.last)
+        leg.counts = grown(self.counts, self.config.sampling.rule, self.domain, state.growth)
+        leg._prepare()
+        return leg
+
+    def _prepare(self) -> None:
+        """Build what depends on the window and on the number of points."""
+        self.energy = Energy(
+            self.problem, self.terms, self.ansatz, self.config.solver.chunk, self.balanced
+        )
+        self.metric = self._metric(self.energy, self.config.flow.metric_eps)
         self._choose_solver()
 
     @classmethod

@@ -296,13 +296,6 @@ def concatenate(parts: list[Channels], num_points: int) -> Channels:
     return out
 
 
-def coordinates(x_ND: torch.Tensor, layout: JetLayout) -> Channels:
-    """Jets of x itself: the value x, unit vectors as first derivatives, and zeros."""
-    unit = torch.eye(x_ND.shape[1], dtype=x_ND.dtype, device=x_ND.device)
-    first = [unit[a[0]].unsqueeze(0) if len(a) == 1 else None for a in layout.derivatives[1:]]
-    return [x_ND, *first, *([None] * len(layout.sums))]
-
-
 def function_jets(
     function: Callable[[torch.Tensor], torch.Tensor], x_ND: torch.Tensor, layout: JetLayout
 ) -> Channels:

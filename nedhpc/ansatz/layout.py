@@ -19,7 +19,7 @@ class Block:
 
     def of(self, theta_P):
         """This tensor as a view of theta_P (P,)."""
-        return theta_P[self.offset : self.end].view(self.shape)
+        return theta_P[self.offset : self.end].reshape(self.shape)
 
 
 def block_layout(named_shapes: Iterable[tuple[str, tuple[int, ...]]]) -> tuple[Block, ...]:

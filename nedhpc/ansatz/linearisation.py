@@ -60,20 +60,25 @@ class Linearisation:
         return out
 
     def _weight_rows(self, tap, z_bar, block_NOI):
-        if tap.h[0] is self.x_ND:  # the derivatives of x are unit vectors, so products are trivial
+        if self._enters(tap):  # the derivatives have one entry each, so products are trivial
             if 0 in z_bar:
-                torch.mul(z_bar[0].unsqueeze(2), self.x_ND.unsqueeze(1), out=block_NOI)
+                torch.mul(z_bar[0].unsqueeze(2), tap.h[0].unsqueeze(1), out=block_NOI)
             else:
                 block_NOI.zero_()
             for c, v in z_bar.items():
                 if c:
-                    block_NOI[:, :, self.layout.derivatives[c][0]] += v
+                    axis = self.layout.derivatives[c][0]
+                    block_NOI[:, :, axis] += v * tap.h[c][0, axis]
         elif not z_bar:
             block_NOI.zero_()
         else:
             h = self._entering(tap, z_bar)
             z_CNO, h_CNI = side_by_side([*z_bar.values()]), side_by_side(h)
             block_NOI.copy_(torch.bmm(z_CNO.permute(1, 2, 0), h_CNI.transpose(0, 1)))
+
+    def _enters(self, tap):
+        """True if the layer's input is the scaled coordinates."""
+        return tap is self._tape[0] and self.network.embedding is None
 
     def _entering(self, tap, z_bar):
         """The layer's input in the channels of z_bar, one row for each point."""
@@ -117,12 +122,13 @@ class Linearisation:
             if 0 in z_bar:
                 tap.linear.bias.of(g_P).copy_(z_bar[0].sum(0))
             block = tap.linear.weight.of(g_P)
-            if tap.h[0] is self.x_ND:
+            if self._enters(tap):
                 for c, v in z_bar.items():
                     if c:
-                        block[:, self.layout.derivatives[c][0]] += v.sum(0)
+                        axis = self.layout.derivatives[c][0]
+                        block[:, axis] += v.sum(0) * tap.h[c][0, axis]
                     else:
-                        block += v.T @ self.x_ND
+                        block += v.T @ tap.h[0]
             elif z_bar:
                 h = self._entering(tap, z_bar)
                 block += torch.cat([*z_bar.values()]).T @ torch.cat(h)

@@ -7,22 +7,23 @@ import numpy as np
 import torch
 
 from nedhpc.ansatz.activations import ACTIVATIONS
-from nedhpc.ansatz.algebra import coordinates
 from nedhpc.ansatz.constraints import HardCondition
 from nedhpc.ansatz.embeddings import Embedding
 from nedhpc.ansatz.jets import JetLayout
 from nedhpc.ansatz.layers import Activation, Layer, Linear, Push
 from nedhpc.ansatz.layout import block_layout
 from nedhpc.ansatz.linearisation import Linearisation, stacked
+from nedhpc.ansatz.scaling import Scaling
 
 FACTOR_OVERHEAD = 40
 """Cost of multiplying two products of factors and adding the result, in multiplications."""
 
 
 class MLP:
-    """Multilayer perceptron u(x; theta) with M outputs.
+    """Multilayer perceptron u(x; theta) with M outputs, in scaled variables.
 
-    theta holds each layer's weight (out, in), then its bias (out,).
+    theta holds each layer's weight (out, in), then its bias (out,). The attribute `scaling` may be
+    changed between steps; it is the identity at first.
 
     Args:
         num_inputs: D, the number of coordinates.
@@ -35,6 +36,9 @@ class MLP:
         constraint: A last layer that makes u satisfy conditions exactly.
     """
 
+    scales_coordinates = True
+    """True if the network sees scaled coordinates."""
+
     def __init__(
         self,
         num_inputs: int,
@@ -46,7 +50,9 @@ class MLP:
         embedding: Embedding | None = None,
         constraint: HardCondition | None = None,
     ):
-        self.embedding, self.init, self.init_scale = embedding, init, init_scale
+        self.embedding, self.constraint = embedding, constraint
+        self.init, self.init_scale = init, init_scale
+        self.scaling = Scaling.identity(num_inputs, num_outputs)
         self.num_outputs, self.activation = num_outputs, ACTIVATIONS[activation]
         self.widths = (embedding.width if embedding else num_inputs, *hidden, num_outputs)
         self.layout = block_layout(
@@ -60,7 +66,7 @@ class MLP:
         self.layers: list[Layer] = [embedding] if embedding else []
         for weight, bias in zip(self.layout[::2], self.layout[1::2], strict=True):
             self.layers += [Linear(weight, bias), Activation(self.activation)]
-        self.layers[-1:] = [constraint] if constraint else []  # the last layer has no activation
+        del self.layers[-1]  # the last layer has no activation
 
     def initial(self, seed: int) -> np.ndarray:
         """The initial parameters (P,), float64. They depend on the seed only.
@@ -82,16 +88,18 @@ class MLP:
         theta *= self.init_scale
         return theta
 
-    def features(self, seed: int, scale: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    def features(
+        self, seed: int, scale: float | np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> np.ndarray:
         """Parameters (P,) for random features whose first units are centred in a box.
 
         A unit of the first layer has w = scale N(0, 1) and b = -w . e(x_c), where x_c is a random
-        point of the box and e the embedding. Deeper hidden layers keep the `initial` draw. The last
-        layer is zero.
+        point of the box, in scaled coordinates, and e the embedding. Deeper hidden layers keep the
+        `initial` draw. The last layer is zero.
 
         Args:
             seed: Seed of all draws.
-            scale: Standard deviation of w.
+            scale: Standard deviation of w, or that of each unit, (units, 1).
             low: Lower bounds of the box of x, (D,).
             high: Upper bounds, (D,).
         """
@@ -99,13 +107,23 @@ class MLP:
         rng = np.random.Generator(np.random.Philox(key=(seed, 1)))
         weight, bias = self.layout[:2]
         w = scale * rng.standard_normal(weight.shape)
-        centre = rng.uniform(low, high, (weight.shape[0], len(low)))
+        centre = self.scaling.unit(rng.uniform(low, high, (weight.shape[0], len(low))))
         if self.embedding:
             centre = self.embedding(torch.as_tensor(centre)).numpy()
         theta[weight.offset : weight.end] = w.ravel()
         theta[bias.offset : bias.end] = -(w * centre).sum(1)
         theta[self.linear_columns] = 0
         return theta
+
+    def resized(self, theta_P: np.ndarray, scaling: Scaling) -> np.ndarray:
+        """Parameters (P,) that give the same u with other offsets and sizes of the outputs."""
+        old, new = self.scaling, scaling
+        weight, bias = self.layout[-2:]
+        theta_P = theta_P.copy()
+        ratio = old.size_M / new.size_M
+        weight.of(theta_P)[:] *= ratio[:, None]
+        bias.of(theta_P)[:] = ratio * bias.of(theta_P) + (old.offset_M - new.offset_M) / new.size_M
+        return theta_P
 
     def point_bytes(self, layout: JetLayout) -> int:
         """Bytes of one point's jets in all layers, float64."""
@@ -139,7 +157,8 @@ class MLP:
         return Linearisation(self, theta_P, x_ND, layout, u, tape)
 
     def _push(self, push):
-        channels = coordinates(push.x_ND, push.layout)
+        channels = self.scaling.coordinates(push.x_ND, push.layout)
         for layer in self.layers:
             channels = layer.push(channels, push)
-        return channels
+        channels = self.scaling.sized(channels)
+        return self.constraint.push(channels, push) if self.constraint else channels

@@ -11,11 +11,15 @@ from nedhpc.ansatz.embeddings import Embedding
 from nedhpc.ansatz.jets import JetLayout
 from nedhpc.ansatz.layout import block_layout
 from nedhpc.ansatz.linearisation import stacked
+from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import UsageError
 
 
 class ModuleNetwork:
-    """u = module(x) for a torch module that maps (N, D) to (N, M), each point by itself.
+    """u = offset + size module(x) for a torch module that maps (N, D) to (N, M) point by point.
+
+    The module sees the coordinates in the user's units, since it may contain e.g. sin(x). The
+    attribute `scaling`, of which only the outputs are used, may be changed between steps.
 
     Args:
         module: The module, whose parameters are evolved.
@@ -27,6 +31,8 @@ class ModuleNetwork:
         UsageError: The module has no parameters.
     """
 
+    scales_coordinates = False
+    """False, because the module may contain functions of the user's coordinates."""
     linear_columns = None
     """None, because it is not known in which columns of theta u is linear."""
 
@@ -38,6 +44,7 @@ class ModuleNetwork:
         constraint: HardCondition | None = None,
     ):
         self.module, self.num_outputs = module.double(), num_outputs
+        self.scaling = Scaling.identity(0, num_outputs)
         self.embedding, self.constraint = embedding, constraint
         self.layout = block_layout((name, p.shape) for name, p in module.named_parameters())
         if not self.layout:
@@ -53,7 +60,8 @@ class ModuleNetwork:
         """u, (N, M)."""
         parameters = {block.name: block.of(theta_P) for block in self.layout}
         h = self.embedding(x_ND) if self.embedding else x_ND
-        u = torch.func.functional_call(self.module, parameters, (h,))
+        v = torch.func.functional_call(self.module, parameters, (h,))
+        u = self.scaling.sized([v])[0]
         return self.constraint(u, x_ND) if self.constraint else u
 
     def jets(self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:

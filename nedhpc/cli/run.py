@@ -40,7 +40,11 @@ def report(comm, run_dir) -> None:
     found = on_rank_0(comm, info, run_dir)
     if comm.rank:
         return
-    error = "" if found["relative_l2"] is None else f"  relative L2 {found['relative_l2']:.3e}"
+    error = {
+        "measured": "  relative L2 {relative_l2:.3e} (measured)",
+        "estimated": "  error {error_estimate:.1e} (estimated)",
+        "unknown": "  error unknown",
+    }[found["error_is"]].format_map(found)
     for name, value in found["metrics"].items():
         error += f"  {name} {value:.4f}" if isinstance(value, float) else ""
     energy = "" if found["energy"] is None else f"  energy {found['energy']:.3e}"

@@ -153,6 +153,10 @@ class Domain:
         """Period of each coordinate; None if it is not periodic."""
         return (None,) * self.dim
 
+    def between(self, start: float, end: float) -> "Domain | None":
+        """The same domain at the times from start to end; None if it has no time. Local."""
+        return None
+
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """A smooth function that is zero on the part and positive elsewhere in the domain. Local.
 

@@ -121,6 +121,9 @@ class SpaceTime(Box):
     def coordinates(self) -> tuple[str, ...]:
         return (*space_coordinates(self.dim - 1), "t")
 
+    def between(self, start: float, end: float) -> "SpaceTime":
+        return SpaceTime(self.low[:-1], self.high[:-1], end, start, self.periodic)
+
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """(t - start) / (end - start) for "initial"; for "boundary" the product as in Box."""
         if part != "initial":

@@ -14,10 +14,22 @@ from nedhpc.errors import FutureSchemaError, NotAStateError
 from nedhpc.files.record import RunRecord
 from nedhpc.files.sealed import open_sealed, read_table, sealed_file, value, write_table
 
-FORMAT, SCHEMA_VERSION = "nedhpc-checkpoint", 1
+FORMAT, SCHEMA_VERSION = "nedhpc-checkpoint", 2
 NAME = re.compile(r"checkpoint-(\d{10})\.h5")
 LEFT_OVER = re.compile(r"\.(checkpoint-\d{10}\.h5|series\.h5|config\.toml)\.\d+")
 """Names of the files that sealed.replace leaves if it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The solution on a time window that is solved."""
+
+    start: float
+    end: float
+    theta_P: np.ndarray
+    """Network parameters, float64."""
+    scaling: dict[str, np.ndarray]
+    """As State.scaling."""
 
 
 @dataclass(slots=True)
@@ -38,6 +50,18 @@ class State:
     """Seconds of wall time, summed over the start and all resumes."""
     selection: dict = field(default_factory=dict)
     """Last choice of rule `residual`: `draw`, and the points' `index` in the pool and `weight`."""
+    scaling: dict[str, np.ndarray] = field(default_factory=dict)
+    """Arrays of ansatz.scaling.Scaling; {}: the identity, as in files of schema 1."""
+    reference_P: np.ndarray | None = None
+    """Parameters and coefficients at which the rows are balanced; None: they are not."""
+    growth: int = 0
+    """The sample has 2^growth times as many points as the config asks for."""
+    window: tuple[float, float] | None = None
+    """Start and end of the time window that is solved now; None: there are no windows."""
+    pieces: tuple[Piece, ...] = ()
+    """The windows before it."""
+    adaptation: dict = field(default_factory=dict)
+    """Memory of running.adaptation, {name: number or array}."""
 
 
 def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Path:
@@ -75,10 +99,54 @@ def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Pa
         file["sampling/draw"] = state.draw
         if state.selection:
             write_table(file.create_group("sampling/selection"), state.selection)
+        _write_frozen(file, state)
         file.attrs["complete"] = True
     for old in paths(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _write_frozen(file: h5py.File, state: State) -> None:
+    """Write what stays fixed between two changes of scales, sample or window."""
+    file["sampling/growth"] = state.growth
+    if state.scaling:
+        write_table(file.create_group("scaling"), state.scaling)
+    if state.reference_P is not None:
+        file["balance/reference"] = state.reference_P
+    if state.window is not None:
+        file["windows/now"] = np.array(state.window)
+    for number, piece in enumerate(state.pieces):
+        group = file.create_group(f"windows/{number:04d}")
+        group["theta"], group["times"] = piece.theta_P, np.array([piece.start, piece.end])
+        write_table(group.create_group("scaling"), piece.scaling)
+    if state.adaptation:
+        write_table(file.create_group("adaptation"), state.adaptation)
+
+
+def _read_frozen(file: h5py.File) -> dict:
+    """The fields of State that `_write_frozen` stores; their defaults in a file of schema 1."""
+    found, windows = {}, file.get("windows", {})
+    if "growth" in file["sampling"]:
+        found["growth"] = int(value(file["sampling"], "growth"))
+    if "scaling" in file:
+        found["scaling"] = read_table(file["scaling"])
+    if "balance" in file:
+        found["reference_P"] = value(file["balance"], "reference")
+    if "now" in windows:
+        start, end = value(windows, "now").tolist()
+        found["window"] = (start, end)
+    if "adaptation" in file:
+        found["adaptation"] = read_table(file["adaptation"])
+    found["pieces"] = tuple(
+        Piece(
+            *value(windows[name], "times").tolist(),
+            value(windows[name], "theta"),
+            read_table(windows[name]["scaling"]),
+        )
+        for name in sorted(windows)
+        if name != "now"
+    )
+    return found
 
 
 def paths(run_dir: str | Path) -> list[Path]:
@@ -135,6 +203,7 @@ def _read_state(file: h5py.File) -> State:
         int(value(sampling, "draw")),
         float(clock["wall_time"]),
         read_table(sampling["selection"]) if "selection" in sampling else {},
+        **_read_frozen(file),
     )
     if state.theta_P.ndim != 1 or state.theta_P.dtype != np.float64:
         raise ValueError(

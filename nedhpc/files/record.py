@@ -76,7 +76,7 @@ class RunRecord:
         sampling = {
             name: value(file["sampling"], name)
             for name in file["sampling"]
-            if name not in ("draw", "selection")  # they belong to the state
+            if name not in ("draw", "selection", "growth")  # they belong to the state
         }
         threads = tables["provenance"].pop("threads", None)
         return cls(

@@ -25,6 +25,8 @@ LONG_NAMES = {
     "dt": "time step taken",
     "energy": "energy on the sample",
     "held_out_energy": "energy on points that are not trained on",
+    "balanced_energy": "energy on the sample with balanced rows",
+    "balanced_held_out_energy": "energy with balanced rows on points that are not trained on",
     "relative_l2": "relative L2 error",
     "wall_time": "wall time, resumes included",
     "solver/effective_rank": "singular values above cutoff and damping",

@@ -31,13 +31,22 @@ class Flow:
         solver: a solvers.LeastSquares; None if no system is ever solved.
         factored: True if the energy's rows are kept as factors and never formed. Only the solver
             dual in the metric euclidean can do so.
+        phases: clock of a run's phases; default: one of its own.
     """
 
-    def __init__(self, comm, energy: Energy, metric: Metric, solver, factored: bool = False):
+    def __init__(
+        self,
+        comm,
+        energy: Energy,
+        metric: Metric,
+        solver,
+        factored: bool = False,
+        phases: Phases | None = None,
+    ):
         self.comm, self.energy, self.metric, self.solver = comm, energy, metric, solver
         self.factored = factored
         self.sample = None
-        self.phases = Phases()
+        self.phases = Phases() if phases is None else phases
 
     def energies(self, theta_P: torch.Tensor, t: float) -> np.ndarray:
         """Energy by term, (K,), the same on every rank. Cost O(N P)."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nedhpc.ansatz.jets import JetLayout
+from nedhpc.flows.balance import Balance
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.terms import LinearTerm, Seed, gradient
@@ -51,6 +52,8 @@ class Piece:
     n_ND: Tensor | None
     w_N: Tensor
     """Quadrature weights times the term's weight."""
+    b_NK: Tensor | None = None
+    """Factors of the components (flows/balance.py); None: all are 1."""
 
 
 class Energy:
@@ -61,9 +64,20 @@ class Energy:
         terms: its bound terms, at least one.
         ansatz: u(x; theta), with `jets` and `linearise`.
         chunk: largest number of points that are processed at once. JET_BYTES may make it smaller.
+        balanced: True if `balance` will be set, which multiplies the components of residuals.
     """
 
-    def __init__(self, problem: Problem, terms: Sequence[BoundTerm], ansatz, chunk: int):
+    balance: Balance | None = None
+    """Gives the factors of the components where the points do not hold them."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        terms: Sequence[BoundTerm],
+        ansatz,
+        chunk: int,
+        balanced: bool = False,
+    ):
         self.problem, self.terms, self.ansatz = problem, tuple(terms), ansatz
         self.point_bytes = max(ansatz.point_bytes(term.layout) for term in terms)
         self.chunk = min(chunk, max(1, JET_BYTES // self.point_bytes))
@@ -75,7 +89,7 @@ class Energy:
         """True if g = A^T r for all terms together."""
         self.is_least_squares = all(term.kind.is_least_squares for term in terms)
         """True if E = |r|^2 / 2 too."""
-        self.is_misfit = not self.num_coefficients and all(
+        self.is_misfit = not (balanced or self.num_coefficients) and all(
             term.is_misfit and term.weight == 1 and term.on in ("interior", "data")
             for term in terms
         )
@@ -112,7 +126,7 @@ class Energy:
         """
         E_K = [torch.zeros((), dtype=torch.float64, device=theta_P.device)] * len(self.terms)
         r_N = []
-        for piece in self._pieces(points):
+        for piece in self.pieces(points):
             value = self._value(piece, theta_P)
             kind = piece.term.kind
             E_K[piece.k] = E_K[piece.k] + piece.w_N.double() @ kind.density(value, piece.y_NM)
@@ -153,8 +167,8 @@ class Energy:
         return Linear(A, r_N, None, E_K) if self.has_row_residual else Linear(A, None, g_P, E_K)
 
     def _linear_chunks(self, theta_P: Tensor, points: dict[str, Points]) -> Iterator[Chunk]:
-        for piece in self._pieces(points):
-            lin, j, c, value = self._linearised_value(piece, theta_P)
+        for piece in self.pieces(points):
+            lin, j, c, value = self.linearised_value(piece, theta_P)
             kind, w_N = piece.term.kind, piece.w_N
             linear: LinearTerm = kind.linearise(value, j, c, piece.y_NM)
             density = kind.density(value, piece.y_NM)
@@ -172,12 +186,37 @@ class Energy:
         """(g_P, E_K) without rows, by one reverse sweep. Cost O(N P), memory of a chunk."""
         g_P = torch.zeros_like(theta_P)
         E_K = torch.zeros(len(self.terms), dtype=torch.float64, device=theta_P.device)
-        for piece in self._pieces(points):
-            lin, j, c, value = self._linearised_value(piece, theta_P)
+        for piece in self.pieces(points):
+            lin, j, c, value = self.linearised_value(piece, theta_P)
             density = piece.term.kind.density(value, piece.y_NM)
             E_K[piece.k] += piece.w_N.double() @ density.detach()
             g_P += Chunk(piece.k, lin, []).pull(_scaled(piece.w_N, gradient(density, j, c)))
         return g_P, E_K
+
+    def as_written(self, theta_P: Tensor, points: dict[str, Points]) -> Tensor:
+        """Energy by term as the user wrote it, without the factors of a balance; (K,) float64."""
+        E_K = torch.zeros(len(self.terms), dtype=torch.float64, device=theta_P.device)
+        with torch.no_grad():
+            for piece in self.pieces(points):
+                piece.b_NK = None
+                density = piece.term.kind.density(self._value(piece, theta_P), piece.y_NM)
+                E_K[piece.k] += piece.w_N.double() @ density
+        return E_K
+
+    def factors(self, on: str, points: Points) -> dict[str, Tensor]:
+        """{term: factors (N, K)} of the terms on a part at points; {} without a balance. Local."""
+        if self.balance is None:
+            return {}
+        found = {}
+        for term in self.terms:
+            if term.on == on:
+                parts = [slice(a, a + self.chunk) for a in range(0, len(points.x_ND), self.chunk)]
+                arrays = (points.x_ND, points.y_NM, points.n_ND)
+                chunks = [[None if v is None else v[p] for v in arrays] for p in parts]
+                b = [self.balance.factors(term, *chunk) for chunk in chunks]
+                empty = points.x_ND.new_zeros(0, term.num_components)
+                found[term.name] = torch.cat(b) if b else empty
+        return found
 
     def residual_size(self, theta_P: Tensor, on: str, x_ND: Tensor, n_ND=None) -> Tensor:
         """sqrt(sum_k weight_k |r_k|^2), (N,), over the residual terms on a part.
@@ -192,7 +231,9 @@ class Energy:
         for start in range(0, max(1, len(x_ND)), self.chunk):
             part = slice(start, start + self.chunk)
             x, n = x_ND[part], None if n_ND is None else n_ND[part]
-            pieces = [Piece(0, t, x, None, n, x[:, 0]) for t in self.terms if t.on == on]
+            b = self.factors(on, Points(x, x[:, 0], n_ND=n))
+            here = [t for t in self.terms if t.on == on]
+            pieces = [Piece(0, t, x, None, n, x[:, 0], b.get(t.name)) for t in here]
             squares = [p.term.weight * self._value(p, theta_P).square().sum(1) for p in pieces]
             sizes.append(sum(squares[1:], squares[0]).sqrt())
         return torch.cat(sizes)
@@ -229,14 +270,16 @@ class Energy:
                 j_seed[:, channel, output] = root_w_N
                 yield j_seed, c_seed
 
-    def _pieces(self, points: dict[str, Points]) -> Iterator[Piece]:
+    def pieces(self, points: dict[str, Points]) -> Iterator[Piece]:
+        """The points of each term in chunks."""
         for k, term in enumerate(self.terms):
             on = points[term.on]
             # One empty chunk keeps the shapes of an empty share right.
             for start in range(0, max(1, len(on.x_ND)), self.chunk):
                 part = slice(start, start + self.chunk)
-                y, n = (None if v is None else v[part] for v in (on.y_NM, on.n_ND))
-                yield Piece(k, term, on.x_ND[part], y, n, on.weight_N[part] * term.weight)
+                b = on.factors.get(term.name)
+                y, n, b = (None if v is None else v[part] for v in (on.y_NM, on.n_ND, b))
+                yield Piece(k, term, on.x_ND[part], y, n, on.weight_N[part] * term.weight, b)
 
     def _coefficients(self, theta_P: Tensor, num_points: int) -> Tensor:
         return theta_P[self.num_network :].expand(num_points, self.num_coefficients)
@@ -246,17 +289,21 @@ class Energy:
         x = piece.x_ND
         j = self.ansatz.jets(theta_P[: self.num_network], x, piece.term.layout)
         c = self._coefficients(theta_P, len(x))
-        return piece.term.value(x, j, c, piece.y_NM, piece.n_ND)
+        return _balanced(piece, piece.term.value(x, j, c, piece.y_NM, piece.n_ND))
 
-    def _linearised_value(self, piece: Piece, theta_P: Tensor):
+    def linearised_value(self, piece: Piece, theta_P: Tensor):
         """(linearisation, j, c, value): the value is differentiable in the leaves j and c only."""
         x = piece.x_ND
         lin = self.ansatz.linearise(theta_P[: self.num_network].detach(), x, piece.term.layout)
         j = lin.j_NCM.detach().requires_grad_()
         c = self._coefficients(theta_P, len(x)).detach().clone().requires_grad_()
         with torch.enable_grad():
-            value = piece.term.value(x, j, c, piece.y_NM, piece.n_ND)
+            value = _balanced(piece, piece.term.value(x, j, c, piece.y_NM, piece.n_ND))
         return lin, j, c, value
+
+
+def _balanced(piece: Piece, value_NK: Tensor) -> Tensor:
+    return value_NK if piece.b_NK is None else piece.b_NK * value_NK
 
 
 def _scaled(factor_N: Tensor, seed: Seed) -> Seed:

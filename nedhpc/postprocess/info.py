@@ -10,7 +10,14 @@ from nedhpc import config
 from nedhpc.files import checkpoint
 from nedhpc.files.record import RunRecord
 
-NUMBERS = ("energy", "held_out_energy", "relative_l2", "projection_error")
+NUMBERS = (
+    "energy",
+    "held_out_energy",
+    "balanced_energy",
+    "balanced_held_out_energy",
+    "relative_l2",
+    "projection_error",
+)
 """Numbers that are None if they were not measured."""
 FACTS = (
     "seconds_per_step",
@@ -55,7 +62,12 @@ def info(path: str | Path) -> dict[str, Any]:
         "energy": measured["energy"],
         "energy_terms": _with_prefix(stats, "energy_terms_"),
         "held_out_energy": measured["held_out_energy"],
+        "balanced_energy": measured["balanced_energy"],
+        "balanced_held_out_energy": measured["balanced_held_out_energy"],
         "relative_l2": measured["relative_l2"],
+        "error_estimate": stats.get("error_estimate"),
+        "error_is": error_is(measured["relative_l2"], stats.get("error_estimate")),
+        "warnings": [line for line in str(stats.get("warnings") or "").split("\n") if line],
         "metrics": metrics,
         "coefficients": coefficients,
         "projection_error": measured["projection_error"],
@@ -66,6 +78,13 @@ def info(path: str | Path) -> dict[str, Any]:
         "changes": record.changes,
         "skipped": list(skipped.values()),
     }
+
+
+def error_is(relative_l2: float | None, estimate: float | None) -> str:
+    """How the error is known: "measured", "estimated" or "unknown". Local."""
+    if relative_l2 is not None:
+        return "measured"
+    return "unknown" if estimate is None else "estimated"
 
 
 def _plain(value):

@@ -71,6 +71,9 @@ def convergence(axis: Any, runs: Sequence[Solution], paths: Sequence[str | Path]
             axis.semilogy(columns["wall_time"], error, label=f"{name}relative L2 error", **style)
         energy = columns["energy"]
         axis.semilogy(columns["wall_time"], energy, "--", label=f"{name}energy", alpha=0.6, **style)
+        if "held_out_energy" in columns:
+            held_out, label = columns["held_out_energy"], f"{name}energy on held-out points"
+            axis.semilogy(columns["wall_time"], held_out, ":", label=label, alpha=0.6, **style)
     axis.set(xlabel="wall time [s]", title="convergence")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

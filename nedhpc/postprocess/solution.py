@@ -7,6 +7,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from nedhpc.ansatz import jets
+from nedhpc.ansatz.pieces import Pieces
+from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, series
 from nedhpc.parallel.precision import float64_default
@@ -57,6 +59,9 @@ class Solution:
             self.problem = make_problem(config, problem)
             self.ansatz = make_network(config, self.problem)
         self.config = config
+        self.ansatz.scaling = self._scaling(self.state.scaling)
+        solved = [(p.end, p.theta_P, self._scaling(p.scaling)) for p in self.state.pieces]
+        self._pieces = Pieces(self.ansatz, solved)
         if checkpoint.layout(self.ansatz) != self.record.layout:
             raise UsageError(
                 f"{path}: the parameters ({', '.join(self.record.layout)}) do not belong to this "
@@ -118,13 +123,16 @@ class Solution:
             raise UsageError(f"x has shape {x.shape}; {needed}")
         return torch.as_tensor(x)
 
+    def _scaling(self, arrays) -> Scaling:
+        return Scaling.of(arrays, self.problem.domain.dim, len(self.problem.outputs))
+
     def _jets(self, names, x):
         """{name: values} of jets at points, in chunks."""
         layout = jets.parse(names, self.outputs, self.problem.coordinates)
         theta_P = torch.as_tensor(self.state.theta_P)
         with float64_default(), torch.no_grad():
             parts = [
-                layout.view(self.ansatz.jets(theta_P, x_ND, layout))
+                layout.view(self._pieces.jets(theta_P, x_ND, layout))
                 for x_ND in self.points(x).split(CHUNK)
             ]
         return {name: torch.cat([getattr(j, name) for j in parts]).numpy() for name in names}

@@ -103,7 +103,7 @@ class Residual(Term):
         return 0.5 * (value_NK * value_NK).sum(1)
 
     def linearise(self, value_NK, j, c, y_NM):
-        return LinearTerm(_gradients(value_NK, j, c), value_NK.detach())
+        return LinearTerm(gradients(value_NK, j, c), value_NK.detach())
 
     def residual(self, value_NK, y_NM, base_NK=None):
         return value_NK
@@ -160,7 +160,7 @@ class CrossEntropy(Term):
         L, r_NK = softmax_rows(value_NK.detach(), y_NM)
         with torch.enable_grad():
             logits = torch.einsum("nij,nj->ni", L, value_NK)
-        return LinearTerm(_gradients(logits, j, c), r_NK)
+        return LinearTerm(gradients(logits, j, c), r_NK)
 
     def residual(self, value_NK, y_NM, base_NK=None):
         # r + L (z - z_base), with L and r frozen at the base. Its second derivative is L z''.
@@ -211,7 +211,7 @@ def gradient(value_N: Tensor, j: Tensor, c: Tensor, create_graph: bool = False) 
         )
 
 
-def _gradients(value_NK: Tensor, j: Tensor, c: Tensor) -> list[Seed]:
+def gradients(value_NK: Tensor, j: Tensor, c: Tensor) -> list[Seed]:
     """`gradient` of each component, all in one batched backward pass."""
     if value_NK.shape[1] == 1 or not value_NK.requires_grad:
         return [gradient(component, j, c) for component in value_NK.unbind(1)]

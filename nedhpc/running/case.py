@@ -2,13 +2,19 @@
 
 import os
 import time
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nedhpc.ansatz.scaling import Scaling
 from nedhpc.files.checkpoint import State
+from nedhpc.flows.balance import Balance
 from nedhpc.flows.descent import Flow
+from nedhpc.parallel.comm import total
 from nedhpc.parallel.parameters import Parameters
+from nedhpc.parallel.phases import Phases
 from nedhpc.parallel.placement import (
     choose_device,
     choose_threads,
@@ -18,7 +24,7 @@ from nedhpc.parallel.placement import (
 )
 from nedhpc.plan import Plan
 from nedhpc.running.evaluation import Evaluation
-from nedhpc.sampling.points import Sampler
+from nedhpc.sampling.points import Points, Sampler
 from nedhpc.sampling.sample import Sample
 from nedhpc.solvers import SOLVERS
 from nedhpc.steppers.ts import TimeStepper
@@ -38,34 +44,89 @@ class Case:
     """
 
     def __init__(self, comm, plan: Plan, threads: int | None = None):
-        config, energy, problem = plan.config, plan.energy, plan.problem
-        self.comm, self.plan, self.config = comm, plan, config
+        config, problem = plan.config, plan.problem
+        self.comm, self.plan, self.config = comm, plan, plan.config
         self._stored_threads = threads
         self.device = choose_device(comm, config.device.type, config.device.threads or threads or 0)
         self.dtype = getattr(torch, config.device.dtype)
         coefficients = tuple(problem.coefficients)
         self.parameters = Parameters(
-            comm, energy.num_network, coefficients, self.dtype, self.device
+            comm, plan.energy.num_network, coefficients, self.dtype, self.device
         )
+        self.phases = Phases()
+        self.evaluation = Evaluation(comm, plan, self.device, self.dtype)
+        self._leg: tuple | None = None
+        self._enter(State(np.empty(0), {}, 0, 0.0, config.stepper.dt))
+
+    def _enter(self, state: State) -> None:
+        """Build flow and sample for a state's window, scales and size of the sample.
+
+        They are kept if the last state had the same.
+        """
+        names = ("scaling", "reference_P", "growth", "window", "pieces")
+        leg = tuple(getattr(state, name) for name in names)
+        if self._leg is not None and all(a is b for a, b in zip(leg, self._leg, strict=True)):
+            return
+        self._leg, base = leg, self.plan
+        dim, outputs = base.problem.domain.dim, len(base.problem.outputs)
+        base.ansatz.scaling = Scaling.of(state.scaling, dim, outputs)
+        self.leg = plan = base.leg(state)
+        if state.reference_P is not None:
+            plan.energy.balance = Balance(
+                base.ansatz, plan.terms, state.reference_P, plan.domain, base.problem.data
+            )
         solver = None
         if plan.solver != "none":
-            settings = config.solver.krylov if plan.solver == "krylov" else None
-            solver = SOLVERS[plan.solver](comm, config.solver.rtol, settings)
-        self.flow = Flow(comm, energy, plan.metric, solver, plan.is_factored)
+            settings = self.config.solver.krylov if plan.solver == "krylov" else None
+            solver = SOLVERS[plan.solver](self.comm, self.config.solver.rtol, settings)
+        self.flow = Flow(self.comm, plan.energy, plan.metric, solver, plan.is_factored, self.phases)
         sampler = Sampler(
-            comm.rank,
-            comm.size,
-            problem,
+            self.comm.rank,
+            self.comm.size,
+            plan.domain,
+            base.problem.data,
             plan.counts,
-            config.sampling.rule,
-            config.run.seed,
+            self.config.sampling.rule,
+            self.config.run.seed,
             self.device,
             self.dtype,
-            config.sampling.grow_draws,
+            self.config.sampling.grow_draws,
             {term.on for term in plan.terms if "n" in term.roles},
         )
-        self.sample = Sample(comm, sampler, config.sampling.residual, energy.residual_size)
-        self.evaluation = Evaluation(comm, plan, self.device, self.dtype)
+        residual = self.config.sampling.residual
+        self.sample = Sample(self.comm, sampler, residual, plan.energy.residual_size)
+        self.held_out = self._balanced(sampler.held_out(base.counts))
+        self.evaluation.pieces = plan.pieces
+
+    def _balanced(self, points: dict[str, Points]) -> dict[str, Points]:
+        """The points with the factors of the balance."""
+        energy = self.leg.energy
+        return {on: replace(p, factors=energy.factors(on, p)) for on, p in points.items()}
+
+    def held_out_energy(self, theta_P: Tensor) -> float:
+        """Energy on the held-out points. Collective. Cost: a residual at these points."""
+        with torch.no_grad():
+            E_K, _ = self.leg.energy.evaluate(theta_P, self.held_out)
+        return float(total(self.comm, E_K.cpu().numpy()).sum())
+
+    def energies_as_written(
+        self, theta_P: Tensor, E_K: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Energies by term as the user wrote them, and the balanced held-out one. Collective.
+
+        Args:
+            theta_P: parameters, (P,).
+            E_K: balanced energy by term on the sample.
+
+        Returns:
+            (those on the sample, those on the held-out points, the balanced sum on these).
+        """
+        energy, held_out = self.leg.energy, self.held_out_energy(theta_P)
+        written = [energy.as_written(theta_P, self.held_out)]
+        if energy.balance is not None:
+            written.append(energy.as_written(theta_P, self.flow.sample))
+        sums = [total(self.comm, E.cpu().numpy()) for E in written]
+        return (sums[1] if energy.balance is not None else np.asarray(E_K)), sums[0], held_out
 
     def draw_number(self, step: int) -> int:
         """Number of the draw that a step uses. Local."""
@@ -83,13 +144,16 @@ class Case:
         """
         with self.flow.phases("sample"):
             is_new = self.sample.at(self.draw_number(step), theta_P)
-        self.flow.sample = self.sample.points
+            if is_new or self.flow.sample is None:
+                self.flow.sample = self._balanced(self.sample.points)
         return is_new
 
     def take_up(self, state: State) -> Tensor:
         """The state's parameters on the device; its sample is put into the flow. Collective."""
+        self._enter(state)
         theta_P = self.parameters.join(state.theta_P, state.coefficients)
         self.sample.load(state.selection)
+        self.flow.sample = None
         self.draw(state.step, theta_P)
         return theta_P
 
@@ -104,8 +168,22 @@ class Case:
             stepper: the stepper's own state.
         """
         theta_P, coefficients = self.parameters.split(parameters)
-        draw, selection = self.draw_number(step), self.sample.state()
-        return State(theta_P, coefficients, step, time, dt, stepper, draw=draw, selection=selection)
+        scaling, reference_P, growth, window, pieces = self._leg
+        return State(
+            theta_P,
+            coefficients,
+            step,
+            time,
+            dt,
+            stepper,
+            draw=self.draw_number(step),
+            selection=self.sample.state(),
+            scaling=scaling,
+            reference_P=reference_P,
+            growth=growth,
+            window=window,
+            pieces=pieces,
+        )
 
     def time_stepper(self) -> TimeStepper:
         """A TimeStepper for the config, to be used as a context manager. Collective."""
@@ -127,7 +205,7 @@ class Case:
         """
         given = given_threads(self.config.device.threads, os.environ, self._stored_threads)
         threads = given or 1
-        worth_it = threads_worth_trying(self.plan.cost.flops) and self.device.type == "cpu"
+        worth_it = threads_worth_trying(self.leg.cost.flops) and self.device.type == "cpu"
         if given is None and worth_it and self.plan.solver != "none":
             share = threads_per_rank(self.comm)
 

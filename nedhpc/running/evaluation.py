@@ -30,7 +30,7 @@ class Evaluation:
     """
 
     def __init__(self, comm, plan: Plan, device: torch.device, dtype: torch.dtype):
-        self.comm, self.plan = comm, plan
+        self.comm, self.plan, self.pieces = comm, plan, plan.pieces
         self._to = {"device": device, "dtype": dtype}
         problem = plan.problem
         names = tuple(problem.outputs)
@@ -45,10 +45,16 @@ class Evaluation:
         """Values (N, M) of the network with parameters (theta, c). Local."""
         theta_P = theta_P[: self.plan.energy.num_network]
         values = [
-            self.plan.ansatz.jets(theta_P, x, self._layout)[:, 0]
+            self.pieces.jets(theta_P, x, self._layout)[:, 0]
             for x in x_ND.split(EVALUATION_CHUNK)
         ]
         return torch.cat(values)
+
+    def u_now(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
+        """Values (N, M) of the ansatz that is evolved now, without the windows before. Local."""
+        theta_P = theta_P[: self.plan.energy.num_network]
+        with torch.no_grad():
+            return self.plan.ansatz.jets(theta_P, x_ND, self._layout)[:, 0]
 
     def relative_l2(self, theta_P: Tensor) -> float | None:
         """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm.

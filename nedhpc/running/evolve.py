@@ -1,6 +1,7 @@
 """The whole run: build, start, step, observe, stop."""
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -13,14 +14,16 @@ from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
 from nedhpc.parallel.comm import all_come
 from nedhpc.plan import Plan
+from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.case import Case
 from nedhpc.running.guard import Guard
 from nedhpc.running.limits import Clock, Limits
-from nedhpc.running.measured import Measured, Moment
+from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
 from nedhpc.running.observers import Observer, Stop
 from nedhpc.running.recorder import Checkpoints, Progress, Recorder
 from nedhpc.running.signals import StopSignals
 from nedhpc.running.start import open_folder
+from nedhpc.running.trust import Known, warnings
 from nedhpc.steppers.base import StepInfo
 
 log = logging.getLogger("nedhpc")
@@ -51,12 +54,15 @@ class Run:
         started = time.monotonic()
         self.comm, self.plan, self.config, self.run_dir = comm, plan, plan.config, run_dir
         self.is_resumed, self.status, self.note = resumed is not None, "running", ""
+        self.known: Known | None = None
+        self.warnings: list[str] = []
         self.case = Case(comm, plan, None if resumed is None else resumed[1].threads)
         state, self.record, series = open_folder(self.case, run_dir, resumed)
         self.first_step, self.first_wall_time = state.step, state.wall_time
         self.clock = Clock(comm, state.wall_time, started, signals)
         self.last = self.good = Moment(state, StepInfo(dt=0.0), self.measure)
         self.guard = Guard(self.config, plan.stepper)
+        self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
         self.observers = [Recorder(series), Limits(), self.checkpoints, Progress(), *observers]
 
@@ -83,23 +89,27 @@ class Run:
         Returns:
             The Stop; None after a non-finite step, when the run may try a shorter one.
         """
-        case, state, stop = self.case, self.good.state, None
+        case, state, stop, changed = self.case, self.good.state, None, None
         theta = case.take_up(state)
 
         def before_step(step: int) -> bool:
             return case.draw(step, theta)
 
         def after_step(parameters, step, time, dt, info) -> bool:
-            nonlocal theta, stop
+            nonlocal theta, stop, changed
             theta = parameters
             self.clock.look()
             state = case.state(parameters, step, time, dt, stepper.state())
             state.wall_time = self.clock.wall_time
+            changed = self.adaptation.change(theta, state, info)
+            state.adaptation = self.adaptation.memory
+            if changed is not None:
+                info = dataclasses.replace(info, stalled=False)
             self.last = Moment(state, info, self.measure)
             if self.last.is_finite:
                 self.good = self.last
             stop = self._ask("step")
-            return stop is not None
+            return stop is not None or changed is not None
 
         try:
             with case.time_stepper() as stepper:
@@ -109,7 +119,16 @@ class Run:
             self._agreed(error)
             self.last = self.good = self.guard.shorter_step(self.good, error, self.comm.rank)
             return None
+        if stop is None and changed is not None:
+            self._change(changed)
+            return None
         return stop or Stop(end.reason, "an option of PETSc ended the run")
+
+    def _change(self, state: State) -> None:
+        """Continue from a state with another window, sample or scales."""
+        state.adaptation = self.adaptation.memory
+        self.case.take_up(state)
+        self.good = self.last = Moment(state, StepInfo(dt=0.0), self.measure)
 
     def _ask(self, event: str) -> Stop | None:
         """Call every observer, and return the first Stop."""
@@ -126,9 +145,23 @@ class Run:
         self.status, self.note = stop.status, stop.message or self.note
         self.last.measured()
         self.good = self.last
+        self._judge()
         for observer in self.observers:
             observer.end(self, stop)
         self.checkpoints.save(self, self.good)
+
+    def _judge(self) -> None:
+        """Estimate the error of the last state, and collect the warnings. Collective."""
+        state, measured = self.last.state, self.last.measured()
+        theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
+        if self.case.flow.sample is None:
+            return
+        self.known = self.adaptation.known(theta_P)
+        end = float(self.plan.problem.domain.high[-1])
+        unsolved = state.window is not None and state.window[1] < end
+        self.warnings = warnings(measured, self.known, state.window[1] if unsolved else None)
+        for text in self.warnings if self.comm.rank == 0 else []:
+            log.warning("%s", text)
 
     def measure(self, state: State, info: StepInfo) -> Measured:
         """Energy and errors of a state. Collective on comm.
@@ -149,10 +182,21 @@ class Run:
                 "step dt or a learning rate that is too large, or a problem function that divides "
                 "by zero or takes a root or log of a negative number"
             )
-        with case.flow.phases("output"):
+        with case.phases("output"):
+            written_K, held_out_K, balanced_held_out = case.energies_as_written(theta_P, E_K)
             error, metrics = case.evaluation.relative_l2(theta_P), case.evaluation.metrics(theta_P)
-        terms = {term.name: float(E) for term, E in zip(self.plan.terms, E_K, strict=True)}
-        return Measured(state.step, float(np.sum(E_K)), terms, error, metrics)
+        terms = {term.name: 0.0 for term in self.plan.terms}
+        terms |= {term.name: float(E) for term, E in zip(case.leg.terms, written_K, strict=True)}
+        return Measured(
+            step=state.step,
+            energy=float(written_K.sum()),
+            energy_terms=terms,
+            held_out_energy=float(held_out_K.sum()),
+            balanced_energy=float(np.sum(E_K)),
+            balanced_held_out_energy=balanced_held_out,
+            relative_l2=error,
+            metrics=metrics,
+        )
 
     def stats(self, moment: Moment) -> dict:
         """The facts that `nedhpc info` reports beside the state, {name: value}. Local."""
@@ -170,10 +214,14 @@ class Run:
             "seconds_per_step": (moment.state.wall_time - self.first_wall_time) / steps,
             "projection_error": moment.info.projection_error,
         }
+        stats |= {"warnings": "\n".join(self.warnings)}
+        if self.known is not None:
+            stats["error_estimate"] = self.known.relative
         if measured is None:
             return stats
         error = measured.relative_l2
         stats |= {"energy": measured.energy, "relative_l2": np.nan if error is None else error}
+        stats |= {name: getattr(measured, name) for name in OTHER_ENERGIES}
         stats |= {f"metrics_{name}": value for name, value in measured.metrics.items()}
         return stats | {f"energy_terms_{name}": E for name, E in measured.energy_terms.items()}
 

@@ -9,14 +9,24 @@ from nedhpc.files.checkpoint import State
 from nedhpc.steppers.base import StepInfo
 
 
+OTHER_ENERGIES = ("held_out_energy", "balanced_energy", "balanced_held_out_energy")
+"""Energies of a Measured beside `energy`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Energy and errors of one state, the same on every rank."""
 
     step: int
     energy: float
+    """Energy on the sample, as the user wrote it."""
     energy_terms: dict[str, float]
     """Energy by term."""
+    held_out_energy: float
+    """The same energy on points that are not trained on."""
+    balanced_energy: float
+    """Energy on the sample with balanced rows, which the flow descends."""
+    balanced_held_out_energy: float
     relative_l2: float | None
     """None without a reference."""
     metrics: dict[str, float]

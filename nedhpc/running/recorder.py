@@ -14,6 +14,7 @@ from nedhpc.errors import StorageError
 from nedhpc.files import checkpoint
 from nedhpc.files.series import Series
 from nedhpc.parallel.comm import agree, total
+from nedhpc.running.measured import OTHER_ENERGIES
 from nedhpc.running.observers import Observer
 
 log = logging.getLogger("nedhpc")
@@ -53,12 +54,13 @@ class Recorder(Observer):
             "time": state.time,
             "dt": info.dt,
             "energy": measured.energy,
+            **{name: getattr(measured, name) for name in OTHER_ENERGIES},
             "relative_l2": np.nan if error is None else error,
             "wall_time": state.wall_time,
             "solver/effective_rank": info.effective_rank,
             "solver/projection_error": info.projection_error,
         }
-        seconds = run.case.flow.phases.take()
+        seconds = run.case.phases.take()
         entry |= {f"seconds/{phase}": value for phase, value in seconds.items()}
         entry |= {f"energy_terms/{name}": E for name, E in measured.energy_terms.items()}
         entry |= {f"metrics/{name}": value for name, value in measured.metrics.items()}
@@ -95,7 +97,7 @@ class Checkpoints(Observer):
         """
         started = time.monotonic()
         self._saved_at = moment.state.wall_time
-        with run.case.flow.phases("output"):
+        with run.case.phases("output"):
             memory = int(total(run.comm, [psutil.Process().memory_info().rss / 2**20])[0])
             stats = run.stats(moment) | {"peak_memory_mb": memory}
             record = dataclasses.replace(run.record, stats=stats)
@@ -153,6 +155,7 @@ def describe(moment, seconds: float) -> str:
     error += "".join(f"{name}={value:.4f}  " for name, value in measured.metrics.items())
     return (
         f"t={state.time:.2e}  dt={moment.info.dt:.0e}  E={measured.energy:.1e}  "
+        f"held-out={measured.held_out_energy:.1e}  "
         f"{error}{seconds:.3f} s/step"
     )
 

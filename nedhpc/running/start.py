@@ -5,12 +5,13 @@ Functions are collective on the case's comm.
 
 import dataclasses
 import logging
-from math import inf
+from math import floor, inf, log2
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, provenance
 from nedhpc.files.checkpoint import State
@@ -18,6 +19,8 @@ from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import adapt, check, prepare
 from nedhpc.files.series import Series
 from nedhpc.parallel.comm import on_rank_0, total
+from nedhpc.plan import Plan
+from nedhpc.problems.sizes import output_sizes
 from nedhpc.running.case import Case
 from nedhpc.solvers import SOLVERS
 from nedhpc.user_code import digests
@@ -31,6 +34,8 @@ REFINEMENTS = 4
 RTOL = 1e-15
 """Singular values below this share of the largest are cut off."""
 MAX_ITERATIONS = 10
+FIRST_ROWS = 500
+"""Rows of the first sample, if the config asks for more and the network is not much larger."""
 
 
 Resumed = tuple[State, RunRecord]
@@ -96,58 +101,136 @@ def first_state(case: Case) -> State:
         UsageError: run.initial belongs to another network.
     """
     config, plan = case.config, case.plan
-    coefficients = dict(plan.problem.coefficients)
-    if config.run.initial is not None:
-        given, record = on_rank_0(case.comm, checkpoint.read, config.run.initial)
-        here = checkpoint.layout(plan.ansatz)
-        if record.layout != here:
-            raise UsageError(
-                f"run.initial = {config.run.initial!r} holds the parameters "
-                f"{', '.join(record.layout)}; this config's network has {', '.join(here)}"
-            )
-        known = given.coefficients.items()
-        coefficients |= {name: value for name, value in known if name in coefficients}
-        theta_P = given.theta_P
-    elif config.run.start == "last_layer":
-        case.draw(0, None)
-        theta_P, coefficients = case.parameters.split(last_layer(case))
-    else:
-        theta_P = plan.ansatz.initial(config.run.seed)
-    return State(theta_P, coefficients, 0, 0.0, config.stepper.dt)
+    blank = State(np.empty(0), dict(plan.problem.coefficients), 0, 0.0, config.stepper.dt)
+    if config.run.initial is None:
+        return fresh(case, blank)
+    given, record = on_rank_0(case.comm, checkpoint.read, config.run.initial)
+    here = checkpoint.layout(plan.ansatz)
+    if record.layout != here:
+        raise UsageError(
+            f"run.initial = {config.run.initial!r} holds the parameters "
+            f"{', '.join(record.layout)}; this config's network has {', '.join(here)}"
+        )
+    known = given.coefficients.items()
+    blank.coefficients |= {name: value for name, value in known if name in blank.coefficients}
+    blank.theta_P, blank.scaling = given.theta_P, given.scaling
+    return rebalanced(case, blank)
 
 
-def last_layer(case: Case) -> Tensor:
+def fresh(case: Case, state: State, attempt: int = 0) -> State:
+    """A state with new scales, parameters and balance, in the same window. Collective.
+
+    Args:
+        case: the case.
+        state: window, pieces, growth, coefficients and clock are kept.
+        attempt: number of the attempt; each draws other random parameters.
+
+    Raises:
+        UsageError: run.start = "last_layer" cannot be used.
+    """
+    config, ansatz = case.config, case.plan.ansatz
+    seed = config.run.seed + attempt
+    state = dataclasses.replace(state, stepper={}, selection={}, dt=config.stepper.dt)
+    state.growth = first_growth(case.plan)
+    state = dataclasses.replace(
+        state, scaling=on_rank_0(case.comm, scales, case.plan, state), reference_P=None
+    )
+    ansatz.scaling = Scaling.of(state.scaling, case.plan.problem.domain.dim, ansatz.num_outputs)
+    start, reason = config.run.start, why_no_last_layer(case.plan)
+    if start == "last_layer" and reason:
+        raise UsageError(f"run.start = 'last_layer' {reason}")
+    if start == "random" or reason:
+        # Without a fit of the last layer, the window before is the best first guess.
+        warm = bool(state.pieces) and not attempt
+        state.theta_P = state.pieces[-1].theta_P if warm else ansatz.initial(seed)
+        return rebalanced(case, state)
+    state.theta_P = ansatz.features(seed, 1.0, *box(case.plan, state))
+    state = rebalanced(case, state)
+    state.theta_P, state.coefficients = case.parameters.split(last_layer(case, state, seed))
+    return rebalanced(case, state)
+
+
+def first_growth(plan: Plan) -> int:
+    """How often the sample is halved at the start: early steps gain nothing from many points."""
+    sampling = plan.config.sampling
+    if sampling.adapt == "none" or sampling.rule == "grid" or sampling.resample_every:
+        return 0
+    num_parameters = plan.energy.num_parameters
+    enough = min(2 * num_parameters, max(FIRST_ROWS, num_parameters // 4))
+    return -max(0, floor(log2(plan.num_rows / enough)))
+
+
+def scales(plan: Plan, state: State) -> dict[str, np.ndarray]:
+    """The arrays of the Scaling that a state's window starts with. Local."""
+    if plan.config.network.scaling == "none":
+        return {}
+    leg = plan.leg(state)
+    domain, num_outputs = leg.domain, len(plan.problem.outputs)
+    found = Scaling.identity(domain.dim, num_outputs)
+    if plan.ansatz.scales_coordinates:
+        free = np.array([period is None for period in domain.periods])
+        half_D = np.where(free, (domain.high - domain.low) / 2, 1.0)
+        centre_D = np.where(free, (domain.high + domain.low) / 2, 0.0)
+        found = dataclasses.replace(found, centre_D=centre_D, half_D=half_D)
+    if plan.energy.is_least_squares:
+        coefficients = state.coefficients.values()
+        data = plan.problem.data
+        found = found.outputs(
+            *output_sizes(leg.terms, domain, data, coefficients, num_outputs)
+        )
+    return found.arrays
+
+
+def rebalanced(case: Case, state: State) -> State:
+    """The state with its rows balanced at its own parameters. Local."""
+    if not case.plan.balanced:
+        return state
+    reference_P = np.concatenate([state.theta_P, list(state.coefficients.values())])
+    return dataclasses.replace(state, reference_P=reference_P)
+
+
+def box(plan: Plan, state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the window's domain. Local."""
+    domain = plan.leg(state).domain
+    return domain.low, domain.high
+
+
+def why_no_last_layer(plan: Plan) -> str:
+    """The reason why the last layer cannot be fitted; "" if it can. Local."""
+    if plan.ansatz.linear_columns is None:
+        return (
+            "needs the built-in network: which columns of a torch module are linear is not known"
+        )
+    if not plan.energy.has_row_residual:
+        return "needs Residual terms: a Density has no row residual to solve for"
+    return ""
+
+
+def last_layer(case: Case, state: State, seed: int) -> Tensor:
     """Parameters (P,) of random features, with the last layer at its steady state. Collective.
 
     The last layer holds the columns in which u is linear. The flow restricted to them reaches its
     steady state in one least-squares solve if the terms are linear in u, else in a few Gauss-Newton
-    steps (random features, Huang et al. 2006). The scale of the features is chosen by generalised
-    cross-validation of the energy (Golub, Heath and Wahba 1979), then refined around the best one.
+    steps (random features, Huang et al. 2006). The scale of the features is the one with
+    the least energy on held-out points, and is then refined.
     Cost: one N x P_last factorisation for each trial.
 
-    Raises:
-        UsageError: the network's linear columns are not known, or a term has no row residual.
+    Args:
+        case: the case.
+        state: gives the window, the scales and the balance.
+        seed: of the random features.
     """
-    plan, ansatz = case.plan, case.plan.ansatz
-    if ansatz.linear_columns is None:
-        raise UsageError(
-            "run.start = 'last_layer' needs the built-in network: which columns of a torch module "
-            "are linear is not known"
-        )
-    if not plan.energy.has_row_residual:
-        raise UsageError(
-            "run.start = 'last_layer' needs Residual terms: a Density has no row residual to "
-            "solve for"
-        )
-    domain = plan.problem.domain
-    width = float(np.mean(domain.high - domain.low))
+    ansatz = case.plan.ansatz
+    case.take_up(state)
+    low, high = box(case.plan, state)
+    width = float(np.mean(ansatz.scaling.unit(high) - ansatz.scaling.unit(low)))
     tried: dict[float, tuple[float, Tensor, float]] = {}
 
     def score(scale: float) -> float:
         if scale not in tried:
-            theta_P = ansatz.features(case.config.run.seed, scale / width, domain.low, domain.high)
+            theta_P = ansatz.features(seed, scale / width, low, high)
             tried[scale] = solve_last_layer(
-                case, case.parameters.join(theta_P, plan.problem.coefficients)
+                case, case.parameters.join(theta_P, state.coefficients)
             )
         return tried[scale][0]
 
@@ -164,17 +247,16 @@ def last_layer(case: Case) -> Tensor:
 
 
 def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]:
-    """(cross-validation score, theta, energy) of the last layer's least-squares solution.
+    """(larger of energy and held-out energy, theta, energy) of the last layer's solution.
 
     Collective.
     """
-    flow, energy, columns = case.flow, case.plan.energy, case.plan.ansatz.linear_columns
+    flow, energy, columns = case.flow, case.leg.energy, case.plan.ansatz.linear_columns
     solver = SOLVERS["tsqr"](case.comm, RTOL)
-    E, score = float(flow.energies(theta_P, 0.0).sum()), inf
+    E = float(flow.energies(theta_P, 0.0).sum())
     for _ in range(MAX_ITERATIONS):
         linear = energy.linearise(theta_P, flow.sample, columns)
-        num_rows = int(total(case.comm, [linear.A.num_rows])[0])
-        delta, info = solver.solve_rows(solver.init(linear.A, -linear.r_N))
+        delta, _ = solver.solve_rows(solver.init(linear.A, -linear.r_N))
         trial = theta_P.clone()
         trial[columns] += delta
         E_trial = float(flow.energies(trial, 0.0).sum())
@@ -182,8 +264,6 @@ def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]
             break
         is_small_gain = E_trial > 0.5 * E
         theta_P, E = trial, E_trial
-        # Generalised cross-validation: E over the squared share of rows that the fit leaves free.
-        score = E / max(1 - info.effective_rank / num_rows, 1 / num_rows) ** 2
         if is_small_gain:
             break
-    return score, theta_P, E
+    return max(E, case.held_out_energy(theta_P)), theta_P, E

@@ -75,7 +75,7 @@ def choose(
     chosen_N, t = largest(comm, key_N, count)
     mine = np.flatnonzero(chosen_N)
     # Horvitz and Thompson's weights: each chosen point stands for 1 / pi_i points of the pool.
-    measure = sampler.problem.domain.parts[on].measure
+    measure = sampler.domain.parts[on].measure
     weight = measure / num_pool / -np.expm1(-p_N[mine] * np.exp(-t))
     return tuple(np.concatenate(comm.allgather(share)) for share in (start + mine, weight))
 

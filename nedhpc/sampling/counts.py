@@ -1,12 +1,16 @@
 """How many points each part gets. Local: imports no MPI."""
 
 from collections.abc import Sequence
+from math import ceil
 
 from nedhpc.config import Sampling
 from nedhpc.domains.base import Domain
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
 from nedhpc.sampling.points import ADAPTED
+
+FEWEST = 16
+"""Least number of points of a part in a sample that was made smaller."""
 
 
 def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> dict[str, int]:
@@ -45,16 +49,34 @@ def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> d
     return counts
 
 
+def grown(counts: dict[str, int], rule: str, domain: Domain, growth: int) -> dict[str, int]:
+    """Numbers of points of a sample that was doubled `growth` times; data keep their rows.
+
+    If growth is negative, the sample was halved, but no part has less than FEWEST points. An even
+    grid gets twice as many cells along each direction instead, and is never halved.
+    """
+    found = {}
+    for on, count in counts.items():
+        part = None if on == "data" else domain.parts[on]
+        if part is None or part.dim == 0:
+            found[on] = count
+        elif rule == "grid":
+            found[on] = count * 2 ** (max(0, growth) * part.dim)
+        else:
+            found[on] = max(min(count, FEWEST), ceil(count * 2.0**growth))
+    return found
+
+
 def _points(on, given, domain):
     part = domain.parts[on]
     if part.dim == 0:
         return part.num_points  # every draw has all of them
-    if given is None:
-        raise UsageError(
-            f"sampling.{on}: missing; the problem has terms on {on!r} and needs its number of "
-            "points"
-        )
-    return given
+    return default_count(part.dim) if given is None else given
+
+
+def default_count(dim: int) -> int:
+    """Number of points of a part of dimension `dim`, if the config gives none; it is a square."""
+    return {1: 400, 2: 1600}.get(dim, 3600)
 
 
 def _rows(given, data):

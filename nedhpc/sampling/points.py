@@ -9,7 +9,7 @@ and 1 / N on data, unless the points were chosen. Local: no function here commun
 import hashlib
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 
 from nedhpc.domains.base import Domain, Part, midpoints
 from nedhpc.errors import UsageError
+from nedhpc.problems.data import DataSet
 
 STREAMS = {"interior": 0, "boundary": 1, "data": 2, "initial": 3}
 """Numbers of the random streams that the checkpoints of the first edition continue with."""
@@ -24,6 +25,8 @@ ADAPTED = "interior"
 """The part on which rule `residual` chooses points; the others keep Sobol points."""
 FIRST_SHARE = 0.25
 """Share of the points that the first draw of a growing sample has."""
+HELD_OUT, MIN_HELD_OUT = 0.25, 32
+"""Held-out points for each training point, and the least number of them on a part."""
 CHUNK = 8192
 """Number of candidates that are tried at once if a part rejects some; the same on every rank."""
 LEAST_ACCEPTED = 1e-3
@@ -41,6 +44,8 @@ class Points:
     """Targets, on "data" only."""
     n_ND: torch.Tensor | None = None
     """Outward unit normals, on the parts in `with_normals` only."""
+    factors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Factors (N, K) of the components of each term (flows/balance.py), by the term's name."""
 
 
 class Sampler:
@@ -49,7 +54,8 @@ class Sampler:
     Args:
         rank: this rank.
         size: number of ranks.
-        problem: its `domain` and `data` are used.
+        domain: the domain, or a window of it.
+        data: the data set, or None.
         counts: {part: global number of points}.
         rule: "uniform", "sobol", "grid", or "residual", which draws as "sobol" here.
         seed: seed of all draws.
@@ -63,7 +69,8 @@ class Sampler:
         self,
         rank: int,
         size: int,
-        problem,
+        domain: Domain,
+        data: DataSet | None,
         counts: Mapping[str, int],
         rule: str,
         seed: int,
@@ -72,7 +79,8 @@ class Sampler:
         grow_draws: int = 0,
         with_normals: Collection[str] = (),
     ) -> None:
-        self.rank, self.size, self.problem, self.counts = rank, size, problem, counts
+        self.rank, self.size, self.domain, self.data = rank, size, domain, data
+        self.counts = counts
         self.rule, self.seed, self.device, self.dtype = rule, seed, device, dtype
         self.grow_draws, self.with_normals = grow_draws, with_normals
 
@@ -95,6 +103,33 @@ class Sampler:
             {part: this rank's share of its points}.
         """
         return {on: self._points(on, number, (chosen or {}).get(on)) for on in self.counts}
+
+    def held_out(self, counts: Mapping[str, int]) -> dict[str, Points]:
+        """Points that no draw has, a share HELD_OUT of `counts`. Local.
+
+        Isolated points have no others. On "data" they are the held-out rows of the data set, or, if
+        it has none, the rows that are trained on.
+        """
+        return {on: self._held_out(on, counts[on]) for on in self.counts}
+
+    def _held_out(self, on, count):
+        if on == "data":
+            data = self.data
+            x, y = data.held_out_x, data.held_out_y
+            if not len(x):
+                x, y = data.x_ND, data.y_NM
+            start, stop = self.rank * len(x) // self.size, (self.rank + 1) * len(x) // self.size
+            rows = slice(start, stop)
+            weight_N = np.full(stop - start, 1 / len(x))
+            return Points(*(self._tensor(array) for array in (x[rows], weight_N, y[rows])))
+        part = self._part(on)
+        if part.dim:
+            count = max(MIN_HELD_OUT, ceil(HELD_OUT * count))
+        start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
+        x_ND = part_points(part, on, "sobol", self.seed, 0, count, start, stop, (2,))
+        n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
+        weight_N = np.full(stop - start, part.measure / count)
+        return Points(self._tensor(x_ND), self._tensor(weight_N), n_ND=n_ND)
 
     def pool(self, on: str, number: int, start: int, stop: int) -> torch.Tensor:
         """Points of the pool that rule `residual` chooses from, (stop - start, D). Local.
@@ -127,7 +162,7 @@ class Sampler:
 
     def _rows(self, number, count, start, stop):
         """Rows of the data set: all of them, or `count` random ones."""
-        data = self.problem.data
+        data = self.data
         rows = slice(start, stop)
         if count < len(data.x_ND):
             order = generator(self.seed, "data", number).permutation(len(data.x_ND))
@@ -142,14 +177,22 @@ class Sampler:
         return part_points(self._part(on), on, "sobol", self.seed, number, None, start, stop)
 
     def _part(self, on):
-        return self.problem.domain.parts[on]
+        return self.domain.parts[on]
 
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
 
 
 def part_points(
-    part: Part, on: str, rule: str, seed: int, number: int, count: int | None, start: int, stop: int
+    part: Part,
+    on: str,
+    rule: str,
+    seed: int,
+    number: int,
+    count: int | None,
+    start: int,
+    stop: int,
+    stream: tuple[int, ...] = (),
 ) -> np.ndarray:
     """Points start..stop of one draw on a part, (stop - start, D) float64. Local.
 
@@ -162,16 +205,17 @@ def part_points(
         count: global number of points; only a grid uses it.
         start: first point.
         stop: one more than the last point.
+        stream: numbers that separate other uses from the training points.
     """
     if part.dim == 0 or rule == "grid":
         return part.grid(count, start, stop)
 
-    def stream(first):
-        return unit_stream(part.unit_dim, rule, generator(seed, on, number), first)
+    def points_from(first):
+        return unit_stream(part.unit_dim, rule, generator(seed, on, number, *stream), first)
 
     if part.accepts_all:
-        return part.points(stream(start)(stop - start))[0]
-    return _accepted(part, on, stream(0), start, stop)
+        return part.points(points_from(start)(stop - start))[0]
+    return _accepted(part, on, points_from(0), start, stop)
 
 
 def _accepted(part, on, next_points, start, stop):

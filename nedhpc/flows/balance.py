@@ -1,0 +1,115 @@
+"""Balanced rows: each residual component is divided by its own sensitivity to unit jets. Local.
+
+A residual in SI units may be of size 1e9 beside a condition of size 300, and one component may
+change by orders of magnitude from point to point. Component k of a term is therefore multiplied by
+
+    b_k(x) = sqrt(c / |part|) / s_k(x),    s_k(x)^2 = sum_m (dr_k/dj_m(x) unit_m)^2,
+
+where unit_m is the size of jet m if the solution, in scaled variables, has jets of size one
+(problems/sizes.py). Then the energy of a term is a mean square over its part, and c = CONDITION on
+every part but the interior. The derivatives are those at a reference state, so that the energy does
+not change within a run of the flow (row equilibration, as for a linear system).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nedhpc.domains.base import Domain
+from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.data import DataSet
+from nedhpc.problems.sizes import Probe, unit_jets
+from nedhpc.problems.terms import gradients
+
+CONDITION = 10.0
+"""Weight of a condition's mean square against that of an equation in the interior."""
+FLOOR = 1e-8
+"""A sensitivity below this share of the typical one is replaced by the typical one.
+
+Where a term hardly depends on u, its value there is no measure of the error of u.
+"""
+NUDGE = 0.1
+"""Size of the jets that are added to the reference state if a component has no sensitivity there.
+
+An example is u^2 at u = 0.
+"""
+
+
+class Balance:
+    """The factors b of all terms for one reference state.
+
+    Args:
+        ansatz: the ansatz, whose scaling gives the sizes of the outputs.
+        terms: bound residual terms.
+        theta_P: reference parameters and coefficients, (P,), float64 on the CPU.
+        domain: the domain, or the window of it that is solved.
+        data: the data set, or None.
+    """
+
+    def __init__(
+        self,
+        ansatz,
+        terms: tuple[BoundTerm, ...],
+        theta_P: np.ndarray,
+        domain: Domain,
+        data: DataSet | None,
+    ):
+        self.ansatz, self.domain = ansatz, domain
+        self.theta_P = torch.as_tensor(theta_P, dtype=torch.float64)
+        self.half_D = (domain.high - domain.low) / 2
+        self.typical = {
+            term.name: self._typical(Probe(term, domain, data, self._coefficients)) for term in terms
+        }
+        """Root mean square of the sensitivity of each component, {term: (K,)}."""
+
+    @property
+    def _coefficients(self) -> list[float]:
+        return self.theta_P[self.ansatz.num_parameters :].tolist()
+
+    def factors(self, term: BoundTerm, x_ND: Tensor, y_NM, n_ND) -> Tensor:
+        """b (N, K) of a term at points, on their device.
+
+        Args:
+            term: one of the terms.
+            x_ND: points.
+            y_NM: targets, or None.
+            n_ND: normals, or None.
+        """
+        theta_P = self.theta_P.to(x_ND)
+        with torch.no_grad():
+            j_NCM = self.ansatz.jets(theta_P[: self.ansatz.num_parameters], x_ND, term.layout)
+        c_NQ = theta_P[self.ansatz.num_parameters :].expand(len(x_ND), -1)
+        s_NK = self._sensitivity(term, x_ND, j_NCM, c_NQ, y_NM, n_ND)
+        typical_K = self.typical[term.name].to(s_NK)
+        small = ~(s_NK >= FLOOR * typical_K)  # NaN too; the energy's own check reports it
+        s_NK = torch.where(small, typical_K.expand_as(s_NK), s_NK)
+        return self._weight(term) / s_NK
+
+    def _weight(self, term: BoundTerm) -> float:
+        measure = 1.0 if term.on == "data" else self.domain.parts[term.on].measure
+        return ((1.0 if term.on == "interior" else CONDITION) / measure) ** 0.5
+
+    def _sensitivity(self, term, x_ND, j_NCM, c_NQ, y_NM, n_ND) -> Tensor:
+        unit_CM = unit_jets(term.layout, self.half_D, self.ansatz.scaling.size_M).to(j_NCM)
+        j, c = j_NCM.detach().requires_grad_(), c_NQ.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            value = term.value(x_ND, j, c, y_NM, n_ND)
+        return torch.stack(
+            [(d_j * unit_CM).square().sum((1, 2)).sqrt() for d_j, _ in gradients(value, j, c)], 1
+        )
+
+    def _typical(self, probe: Probe) -> Tensor:
+        term, x = probe.term, probe.x_ND
+        theta_P = self.theta_P[: self.ansatz.num_parameters]
+        with torch.no_grad():
+            j_NCM = self.ansatz.jets(theta_P, x, term.layout)
+        unit_CM = unit_jets(term.layout, self.half_D, self.ansatz.scaling.size_M)
+        signs_NCM = torch.as_tensor(np.random.default_rng(0).choice([-1.0, 1.0], j_NCM.shape))
+        typical_K = torch.zeros(term.num_components, dtype=torch.float64)
+        for nudge in (0.0, NUDGE):
+            j = j_NCM + nudge * signs_NCM * unit_CM
+            s_NK = self._sensitivity(term, x, j, probe.c_NQ, probe.y_NM, probe.n_ND)
+            found_K = s_NK.square().nanmean(0).sqrt()
+            usable = found_K.isfinite() & (found_K > 0) & (typical_K == 0)
+            typical_K = torch.where(usable, found_K, typical_K)
+        return torch.where(typical_K > 0, typical_K, torch.ones_like(typical_K))

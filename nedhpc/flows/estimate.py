@@ -1,0 +1,158 @@
+"""The error that the held-out residual implies, through the linearised operator. Collective.
+
+Let L be the derivative of the balanced residual r at the solution u. The error e satisfies L e = -r
+to first order. It is looked for among random features that the network has never seen,
+w = sum_i c_i phi_i, by least squares on training and held-out points together. With w = Phi c and
+Phi = U S V^T, the unknowns are y = S V^T c, so that |y| is the root mean square of w in units of
+the outputs' sizes:
+
+    y = argmin |L Phi V S^-1 y + r|,    sensitivity = smallest singular value of L Phi V S^-1.
+
+If the sensitivity vanishes, u can be changed without changing any residual: the conditions do not
+determine the solution. Hierarchical error estimates do the same with a finer mesh (Bank and Smith,
+SIAM J. Numer. Anal. 30, 1993).
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nedhpc.ansatz.jets import parse
+from nedhpc.ansatz.mlp import MLP
+from nedhpc.flows.energy import Energy
+from nedhpc.parallel.comm import on_rank_0, total
+from nedhpc.sampling.points import Points
+from nedhpc.solvers.tsqr import merge
+
+NUM_FEATURES = 128
+SLOPES = np.geomspace(1, 60, NUM_FEATURES)[:, None]
+"""Standard deviation of the slopes of each random feature, in scaled coordinates."""
+CUTOFF = 1e-7
+"""Combinations of features with a smaller share of the largest singular value are left out."""
+LEAST = 1e-10
+"""Smaller singular values of the operator, relative to the largest, are raised to it."""
+MAX_DIM = 3
+"""In more coordinates so few features span no useful space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The estimated error of u; the same on every rank."""
+
+    error_M: np.ndarray
+    """Root mean square of the estimated error of each output, in units of its size."""
+    sensitivity: float
+    """Root mean square of the balanced residual for an error of u of size one, at the least."""
+
+
+def features(energy: Energy, low: np.ndarray, high: np.ndarray) -> tuple[MLP, np.ndarray]:
+    """A network of random features in the variables of the ansatz, and its parameters. Local.
+
+    Args:
+        energy: the energy; its ansatz gives scaling, embedding and hard conditions.
+        low: lower bounds of the domain, (D,).
+        high: upper bounds, (D,).
+    """
+    ansatz = energy.ansatz
+    net = MLP(
+        len(low),
+        [NUM_FEATURES],
+        ansatz.num_outputs,
+        embedding=ansatz.embedding,
+        constraint=ansatz.constraint,
+    )
+    net.scaling = ansatz.scaling
+    return net, net.features(12345, SLOPES, low, high)
+
+
+def estimate(
+    comm,
+    energy: Energy,
+    theta_P: torch.Tensor,
+    samples: list[dict[str, Points]],
+    low: np.ndarray,
+    high: np.ndarray,
+) -> Estimate | None:
+    """The estimate, as the module's docstring says; None if there are too few points.
+
+    Args:
+        comm: communicator.
+        energy: a balanced energy of residuals.
+        theta_P: parameters, (P,).
+        samples: points with factors: the training and the held-out ones.
+        low, high: bounds of the domain, (D,).
+    """
+    net, theta = features(energy, low, high)
+    theta_f = torch.as_tensor(theta).to(theta_P)
+    rows = [block for points in samples for block in _residuals(energy, theta_P, net, theta_f, points)]
+    share = len(samples) ** -0.5
+    R = _triangle(comm, share * torch.cat(rows))
+    Phi_M = [
+        _triangle(comm, share * torch.cat([_values(comm, net, theta_f, p, m) for p in samples]))
+        for m in range(net.num_outputs)
+    ]
+    return on_rank_0(comm, _solved, R, Phi_M)
+
+
+def _residuals(energy: Energy, theta_P, net: MLP, theta_f, points):
+    """Rows [L phi, r], (N, P_f + 1), of each chunk of a sample's points."""
+    columns = net.linear_columns
+    width = columns.stop - columns.start
+    for piece in energy.pieces(points):
+        _, j, c, value = energy.linearised_value(piece, theta_P)
+        linear = piece.term.kind.linearise(value, j, c, piece.y_NM)
+        lin = net.linearise(theta_f, piece.x_ND, piece.term.layout)
+        root_N = piece.w_N.sqrt()
+        for (seed, _), r_N in zip(linear.seeds, linear.r_NK.unbind(1), strict=True):
+            out = seed.new_empty(len(seed), width + 1)
+            lin.rows(root_N.view(-1, 1, 1) * seed, out[:, :width], columns)
+            out[:, width] = root_N * r_N
+            yield out
+
+
+def _values(comm, net: MLP, theta_f, points: dict[str, Points], m: int) -> torch.Tensor:
+    """Values of output m of the features in the interior, or at the data, in units of its size.
+
+    Shape (N, P_f / M); the squares of a column add up to a mean square over all ranks.
+    """
+    on = "interior" if "interior" in points else next(iter(points))
+    x_ND, weight_N = points[on].x_ND, points[on].weight_N
+    measure = float(total(comm, [float(weight_N.sum())])[0])
+    names = tuple(f"u{o}" for o in range(net.num_outputs))
+    lin = net.linearise(theta_f, x_ND, parse((names[m],), names, [f"x{i}" for i in range(x_ND.shape[1])]))
+    seed = x_ND.new_zeros(len(x_ND), 1, net.num_outputs)
+    seed[:, 0, m] = (weight_N / measure).sqrt() / float(net.scaling.size_M[m])
+    columns = net.linear_columns
+    rows = lin.rows(seed, x_ND.new_empty(len(x_ND), columns.stop - columns.start), columns)
+    return rows[:, _columns_of(m, net.num_outputs)]
+
+
+def _columns_of(m: int, num_outputs: int) -> list[int]:
+    """Columns of the last layer that belong to output m: its weights, then its bias."""
+    start = m * NUM_FEATURES
+    return [*range(start, start + NUM_FEATURES), num_outputs * NUM_FEATURES + m]
+
+
+def _triangle(comm, rows: torch.Tensor) -> torch.Tensor | None:
+    """R of a QR factorisation of the rows of all ranks, on rank 0; None elsewhere."""
+    return merge(comm, torch.linalg.qr(rows.double(), mode="r").R)
+
+
+def _solved(R: torch.Tensor, Phi_M: list[torch.Tensor]) -> Estimate | None:
+    """The least-squares problem in y. Local."""
+    A, r = R[:, :-1], R[:, -1]
+    blocks, ends = [], [0]
+    for m, Phi in enumerate(Phi_M):
+        _, s, Vh = torch.linalg.svd(Phi, full_matrices=False)
+        kept = s > CUTOFF * s[0]
+        blocks.append(A[:, _columns_of(m, len(Phi_M))] @ (Vh[kept].T / s[kept]))
+        ends.append(ends[-1] + int(kept.sum()))
+    B = torch.cat(blocks, 1)
+    if len(B) < B.shape[1] or not B.isfinite().all() or not r.isfinite().all():
+        return None
+    U, s, Vh = torch.linalg.svd(B, full_matrices=False)
+    y = Vh.T @ (U.T @ r / s.clamp(min=LEAST * float(s[0])))
+    error_M = [float(y[a:b].norm()) for a, b in itertools.pairwise(ends)]
+    return Estimate(np.array(error_M), float(s[-1]))

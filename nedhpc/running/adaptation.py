@@ -1,0 +1,235 @@
+"""What an expert would change between steps: sample, scales, start, time windows. Collective.
+
+Every CHECK_EVERY steps the energy on held-out points is compared with that on the sample:
+
+- If it is more than OVERFIT times as large, the sample is doubled.
+- If the energy hardly falls any more, the outputs are rescaled by the solution itself and the rows
+  are balanced again. If that was done, a state whose energy is above POOR is given up: a window in
+  time is made shorter, and any other problem starts again from other parameters.
+- If the state of a window is good, the next window continues it.
+
+All decisions use numbers that are the same on every rank, and their memory is part of the state, so
+that a resumed run decides as an uninterrupted one.
+"""
+
+import dataclasses
+import logging
+
+import numpy as np
+
+from nedhpc.ansatz.scaling import Scaling
+from nedhpc.errors import UsageError
+from nedhpc.files.checkpoint import Piece, State
+from nedhpc.problems.windows import why_not
+from nedhpc.running.start import fresh, rebalanced
+from nedhpc.running.trust import POOR, Known, known, moments
+
+log = logging.getLogger("nedhpc")
+
+CHECK_EVERY = 5
+"""Steps between two checks."""
+OVERFIT = 1.5
+"""Ratio of the held-out energy to that of the sample from which the sample grows."""
+ROUNDING = 1e-20
+"""Energies below this are rounding errors: their ratio means nothing."""
+SLOW, PATIENCE = 0.5, 4
+"""The energy falls slowly if PATIENCE checks left more than the share SLOW of it."""
+HOPELESS, HOPELESS_STEPS = 1e-2, 30
+"""A window whose energy is still above HOPELESS after so many steps is made shorter."""
+WRONG = 0.1
+"""A state with a larger energy tells nothing about the size of the solution."""
+EASY = 1e-9
+"""If a window ends with less energy, the next one is twice as long."""
+RESCALE = 3.0
+"""Ratio of an output's spread to its size from which the outputs are rescaled."""
+MAX_RESCALES = 3
+MAX_ROWS = 40
+"""The sample grows to this many rows for each parameter at most."""
+MAX_GROWTH = 8
+MAX_STARTS = 3
+"""Most starts of a problem without windows."""
+SHORTEST = 2.0**-24
+"""A window shorter than this share of the time interval is not tried."""
+
+
+class Adaptation:
+    """Decides between steps whether the run continues with another window, sample or scales.
+
+    Args:
+        run: the run, of which case, plan, clock and config are used.
+        state: the state that the run starts or continues from.
+    """
+
+    def __init__(self, run, state: State):
+        self.run, self.case, self.plan = run, run.case, run.plan
+        config = run.config
+        reason = why_not(run.plan.problem, run.plan.terms)
+        if config.run.windows > 1 and reason:
+            raise UsageError(f"run.windows = {config.run.windows}: the problem cannot be solved in "
+                             f"time windows: {reason}")
+        self.has_windows = not reason and config.run.windows != 1
+        self.adapts = config.sampling.adapt == "auto"
+        self.memory = dict(state.adaptation) or self._new_memory()
+
+    @staticmethod
+    def _new_memory(**known) -> dict:
+        return {
+            "energies": np.empty(0),
+            "first_step": 0,
+            "first_time": 0.0,
+            "checks": 0,
+            "rescales": 0,
+            "starts": 1,
+            "failed": 0,
+            "last_check": -1,
+            "growth_ends": 0,
+        } | known
+
+    def change(self, theta_P, state: State, info) -> State | None:
+        """The state to continue from after a change; None if nothing changes. Collective.
+
+        Args:
+            theta_P: parameters on the device.
+            state: the state after a step.
+            info: StepInfo of the step.
+        """
+        memory = self.memory
+        if info.E_K is None or (state.step % CHECK_EVERY and not info.stalled):
+            return None
+        E, held_out = float(info.E_K.sum()), self.case.held_out_energy(theta_P)
+        memory["energies"] = np.append(memory["energies"], E)[-PATIENCE - 1 :]
+        memory["checks"] += 1
+        if memory["checks"] * CHECK_EVERY >= HOPELESS_STEPS and self.has_windows:
+            if held_out > HOPELESS:
+                shorter = self._shorter(state, held_out)
+                if shorter is not None:
+                    return shorter
+        if state.window is not None and held_out < POOR and self._used(state) > 1:
+            if state.window[1] < self._times[1]:
+                return self._next(theta_P, state, held_out)
+        if self.adapts and held_out > OVERFIT * E and held_out > ROUNDING:
+            grown = self._grow(state)
+            if grown is not None:
+                return grown
+        energies = memory["energies"]
+        is_slow = len(energies) > PATIENCE and E > SLOW * energies[0]
+        if not (is_slow or info.stalled):
+            return None
+        return self._slow(theta_P, state, held_out, info.stalled)
+
+    def _grow(self, state: State) -> State | None:
+        """Twice as many points; None if there is no more room for them."""
+        leg = self.case.leg
+        enough = leg.num_rows > MAX_ROWS * leg.energy.num_parameters or state.growth >= MAX_GROWTH
+        larger = dataclasses.replace(state, growth=state.growth + 1, selection={}, stepper={})
+        try:
+            more = self.plan.leg(larger)
+        except UsageError:
+            return None
+        if enough or more.counts == leg.counts:
+            return None
+        self.memory["energies"] = np.empty(0)
+        self._say(state, f"the sample grows to {sum(more.counts.values())} points: the energy on "
+                  "held-out points has left that on the sample behind")
+        return rebalanced(self.case, larger)
+
+    def _slow(self, theta_P, state: State, held_out: float, stalled: bool) -> State | None:
+        """What follows if the energy falls slowly or not at all."""
+        memory = self.memory
+        if memory["rescales"] < MAX_RESCALES and held_out < WRONG:
+            memory["rescales"] += 1
+            rescaled = self._rescaled(theta_P, state)
+            if rescaled is not None:
+                memory["energies"] = np.empty(0)
+                return rescaled
+        is_poor = held_out > POOR
+        if self.has_windows:
+            if is_poor:
+                return self._shorter(state, held_out)
+            if state.window is not None and state.window[1] < self._times[1]:
+                return self._next(theta_P, state, held_out)
+        return None
+
+    @property
+    def _times(self):
+        domain = self.plan.problem.domain
+        return float(domain.low[-1]), float(domain.high[-1])
+
+    def _used(self, state: State) -> float:
+        """How much of its share of the steps and of the time the window has used."""
+        limits, (start, end) = self.run.config.run, state.window
+        share = (end - start) / (self._times[1] - start)
+        memory, steps = self.memory, limits.max_steps - self.memory["first_step"]
+        used = (state.step - memory["first_step"]) / max(1, steps)
+        if limits.max_wall_time is not None:
+            clock = self.run.clock
+            left = limits.max_wall_time - (memory["first_time"] - clock.wall_before)
+            used = max(used, (clock.wall_time - memory["first_time"]) / max(1e-9, left))
+        return used / share
+
+    def _rescaled(self, theta_P, state: State) -> State | None:
+        """Sizes of the outputs from the solution itself; None if they fit."""
+        plan, case = self.plan, self.case
+        if not plan.balanced or plan.config.network.scaling == "none":
+            return None
+        if plan.ansatz.linear_columns is None:
+            return None
+        mean_M, spread_M = moments(case, theta_P)
+        old = plan.ansatz.scaling
+        floor_M = 1e-8 * np.maximum(np.abs(mean_M), 1e-8 * old.size_M)
+        ratio_M = np.maximum(spread_M, floor_M) / old.size_M
+        if (ratio_M < RESCALE).all() and (ratio_M > 1 / RESCALE).all():
+            return None
+        new = old.outputs(mean_M, np.maximum(spread_M, floor_M))
+        self._say(state, "the outputs are rescaled to the sizes "
+                  + ", ".join(f"{size:.3g}" for size in new.size_M))
+        resized = dataclasses.replace(
+            state,
+            theta_P=plan.ansatz.resized(state.theta_P, new),
+            scaling=new.arrays,
+            stepper={},
+        )
+        return rebalanced(case, resized)
+
+    def _shorter(self, state: State, held_out: float) -> State | None:
+        start, end = state.window or self._times
+        first, last = self._times
+        length = (end - start) / (4 if held_out > 1e-2 else 2)
+        if length < SHORTEST * (last - first):
+            return None
+        self._say(state, f"the energy on held-out points stays at {held_out:.1e}; a shorter time "
+                  f"window is tried, from {start:.6g} to {start + length:.6g}")
+        return self._window(state, start, start + length, failed=1)
+
+    def _next(self, theta_P, state: State, held_out: float) -> State:
+        start, end = state.window
+        piece = Piece(start, end, state.theta_P, state.scaling)
+        found = self.known(theta_P)
+        was_easy = self.memory["failed"] == 0 and held_out < EASY
+        length = (end - start) * (2 if was_easy else 1)
+        last = self._times[1]
+        new_end = end + length
+        # The rest is not left shorter than half a window.
+        new_end = last if new_end > last - 0.5 * length else new_end
+        self._say(state, f"the next time window, from {end:.6g} to {new_end:.6g}")
+        state = dataclasses.replace(state, pieces=(*state.pieces, piece), growth=0)
+        before = dataclasses.asdict(found)
+        return self._window(state, end, new_end, failed=0, **before)
+
+    def known(self, theta_P) -> Known:
+        """What is known of the error, in this window and those before. Collective."""
+        names = ("error_M", "spread_M", "sensitivity")
+        before = Known(*(self.memory[name] for name in names)) if names[0] in self.memory else None
+        return known(self.case, theta_P, before)
+
+    def _window(self, state: State, start: float, end: float, failed: int, **before) -> State:
+        kept = ("first_step", "first_time", "error_M", "spread_M", "sensitivity")
+        begun = {name: self.memory[name] for name in kept if name in self.memory}
+        if not failed:
+            begun = {"first_step": state.step, "first_time": state.wall_time, **before}
+        self.memory = self._new_memory(failed=failed, **begun)
+        return fresh(self.case, dataclasses.replace(state, window=(start, end)))
+
+    def _say(self, state, text):
+        if self.case.comm.rank == 0:
+            log.info("after step %d: %s", state.step, text)

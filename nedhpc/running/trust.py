@@ -1,0 +1,112 @@
+"""How far the answer can be trusted: its error, and what is wrong with it in words. Collective."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from nedhpc.flows.estimate import MAX_DIM, estimate
+from nedhpc.parallel.comm import total
+from nedhpc.running.case import Case
+
+POOR = 1e-5
+"""A balanced energy above this is too large for a solution to be trusted."""
+OVERFIT = 10.0
+"""Held-out energy over that of the sample from which the sample is called overfitted."""
+NEGLIGIBLE = 1e-12
+"""Balanced energies below this are too small to matter."""
+UNDETERMINED = 1e-6
+"""A smaller sensitivity of the residuals means that the solution is not unique."""
+LARGE_ERROR = 1e-2
+"""An estimated error above this is a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The estimated error of a window's solution, summed with those of the windows before."""
+
+    error_M: np.ndarray
+    """Root mean square error of each output, in its units; NaN if it is not known."""
+    spread_M: np.ndarray
+    """Largest standard deviation of each output in a window, in its units."""
+    sensitivity: float = np.inf
+    """The least of all windows, as in flows.estimate."""
+
+    @property
+    def relative(self) -> float:
+        """Largest error of an output relative to its spread; NaN if it is not known."""
+        ratio_M = self.error_M / np.maximum(self.spread_M, 1e-300)
+        return float(ratio_M.max())
+
+
+def moments(case: Case, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (M,) of the outputs in the window that is solved now."""
+    sample = case.held_out
+    points = sample.get("interior") or next(iter(sample.values()))
+    u_NM = case.evaluation.u_now(theta_P, points.x_ND).double()
+    sums = [len(u_NM), *u_NM.sum(0).tolist(), *u_NM.square().sum(0).tolist()]
+    num, *sums = total(case.comm, sums)
+    mean_M, square_M = np.array(sums[: u_NM.shape[1]]) / num, np.array(sums[u_NM.shape[1] :]) / num
+    return mean_M, np.sqrt(np.maximum(square_M - mean_M**2, 0))
+
+
+def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
+    """What is known of the error in the present window and those before. Cost: some seconds.
+
+    Args:
+        case: the case.
+        theta_P: parameters on the device.
+        before: of the windows before; None if there are none.
+    """
+    ansatz, domain = case.plan.ansatz, case.leg.domain
+    spread_M, found = moments(case, theta_P)[1], None
+    usable = case.plan.balanced and ansatz.scales_coordinates and domain.dim <= MAX_DIM
+    if usable and case.leg.energy.balance is not None:
+        samples = [case.flow.sample, case.held_out]
+        found = estimate(
+            case.comm, case.leg.energy, theta_P, samples, domain.low, domain.high
+        )
+    error_M = np.full(len(spread_M), np.nan)
+    sensitivity = np.inf
+    if found is not None:
+        error_M, sensitivity = found.error_M * ansatz.scaling.size_M, found.sensitivity
+    if before is not None:
+        error_M = error_M + before.error_M
+        spread_M = np.maximum(spread_M, before.spread_M)
+        sensitivity = min(sensitivity, before.sensitivity)
+    return Known(error_M, spread_M, sensitivity)
+
+
+def warnings(measured, found: Known, solved_to: float | None) -> list[str]:
+    """What the user must know, one sentence each; none if all is well. Local.
+
+    Args:
+        measured: the last measurement.
+        found: what is known of the error.
+        solved_to: time to which the solution was found, if that is not the end.
+    """
+    texts = []
+    E, held_out = measured.balanced_energy, measured.balanced_held_out_energy
+    if solved_to is not None:
+        texts.append(
+            f"the solution is known up to t = {solved_to:.6g} only; give the run more steps or time"
+        )
+    if found.sensitivity < UNDETERMINED:
+        texts.append(
+            "the terms do not determine the solution: it can be changed without a change of any "
+            "residual; the likely cause is a missing condition"
+        )
+    if held_out > POOR:
+        texts.append(
+            f"the equations are not satisfied: the balanced energy on held-out points is "
+            f"{held_out:.1e}; likely causes are a network that is too small, too few steps, or "
+            "conditions that contradict each other"
+        )
+    elif held_out > OVERFIT * E and held_out > NEGLIGIBLE:
+        texts.append(
+            f"the energy on held-out points is {held_out / E:.0f} times that on the sample; use "
+            "more points"
+        )
+    if found.relative > LARGE_ERROR:
+        texts.append(f"the estimated error is {found.relative:.1e} of the solution's variation")
+    return texts
