@@ -1,14 +1,19 @@
 """Write the page docs/benchmarks.md and its figure from results that are already measured.
 
 `measured` is the Measured of bench_accuracy.py: `measured.compared(case, method)` and
-`measured.aimed(aim)` are the results of a cell, one for each seed that was measured.
+`measured.aimed(aim)` are the results of a cell, one for each seed that was measured. The tables of
+the random problems come from docs/trust_table.md.
 """
 
 import math
 import statistics
 from importlib.metadata import version
+from pathlib import Path
 
 from bench_cases import LEVELS, METHODS, NED
+
+TRUST_TABLE = Path(__file__).resolve().parent.parent / "docs" / "trust_table.md"
+"""What bench_trust.py printed, for each revision that was measured."""
 
 
 def page(measured, where):
@@ -44,6 +49,10 @@ def page(measured, where):
             "",
             *classification(measured),
             "",
+            "## Random problems with default settings",
+            "",
+            *trust(TRUST_TABLE),
+            "",
             "## In detail",
             "",
             "Seconds and steps are medians. `s to` is the wall time after which the median run has",
@@ -77,6 +86,41 @@ def introduction(seconds):
         "that the cell was not measured yet. `n/a` means that the network has more parameters than",
         "the problem has rows; only the metric euclidean can then be used. The published figures",
         "are the best run of a sweep, with their own time and hardware.",
+    ]
+
+
+def trust(table):
+    """How the random problems are measured, and the table if the file `table` exists."""
+    known = table.read_text().strip() if table.exists() else "Not measured yet."
+    return [
+        "`scripts/bench_trust.py` asks how far a user can trust a run with default settings. It",
+        "solves 200 random problems, ten of each of 20 kinds. Their solutions are known to the",
+        "script but not to the solver. The config of each has only `[problem]` and",
+        "`run.max_wall_time`; if a revision has no default numbers of points, it also has",
+        "`hidden = [64]`, 1000 interior points, and 200 points on each other part. A run has one",
+        "thread, and it is killed after twice its time.",
+        "",
+        "    scripts/bench_trust.py --append docs/trust_table.md  # this checkout, 60 s a problem",
+        "    scripts/bench_trust.py --checkout FOLDER             # another revision",
+        "    scripts/bench_trust.py --only heat --seconds 20      # one kind, less time",
+        "",
+        "Results are kept in `runs/trust` (`--cache`), so that an interrupted benchmark continues.",
+        "A result belongs to a git revision, or to the name that `--label` gives, a seed and a",
+        "time. `--help` lists the kinds. This page shows the tables in docs/trust_table.md.",
+        "",
+        "- The error is the largest, over the outputs, of |u - u*| / |u* - mean u*|, in L2 norms",
+        "  over 5000 random points. An answer that is only the mean of u* has the error 1.",
+        "- `warned`: the exit code is not 0, the status is `stalled` or `failed`, `nedhpc info`",
+        "  reports warnings, or the run itself estimates an error above 1e-2. A run that only ends",
+        "  at its wall time does not warn.",
+        "- `wrong or none`: the error exceeds 1e-2, the run gives no answer, or the problem has no",
+        "  right answer: the conditions of the kind `contradictory` have no solution, those of the",
+        "  kind `missing` have several.",
+        "- `wrong without a word`: wrong, and not warned.",
+        "- The shares of errors count only problems with a right answer. For data with noise, no",
+        "  method reaches each level: noise of 3e-2 leaves an error of about 3e-3.",
+        "",
+        *known.splitlines(),
     ]
 
 
