@@ -14,7 +14,7 @@ import pytest
 import tomli_w
 import torch
 from exact_jets import perturbed, relative_residuals
-from processes import run
+from processes import finish, start
 
 import nedhpc
 from nedhpc.errors import UsageError
@@ -83,7 +83,8 @@ def solved(config, overrides, folder):
     """(exit code, error text, the Solution if the code is 0) of a run."""
     settings = [*overrides, f"run.max_wall_time={SECONDS}"]
     words = [word for setting in settings for word in ("--set", setting)]
-    code, _, err = run("run", config, "--out", folder / "run", *words, timeout=TIMEOUT)
+    process = start("run", config, "--out", folder / "run", *words)
+    code, _, err = finish(process, TIMEOUT)
     return code, err, nedhpc.load(folder / "run") if code == 0 else None
 
 
