@@ -18,7 +18,7 @@ SIZES = [1, 2, 3, 7, 60]
 def draws(rule, size, number, counts, dim=2, grow_draws=0, seed=5):
     problem = problems.build({"name": "poisson", "dim": dim})
     samplers = [
-        sampling.Sampler(rank, size, problem, counts, rule, seed, "cpu", torch.float64, grow_draws)
+        sampling.Sampler(rank, size, problem.domain, problem.data, counts, rule, seed, "cpu", torch.float64, grow_draws)
         for rank in range(size)
     ]
     shares = [sampler.draw(number) for sampler in samplers]
