@@ -57,11 +57,16 @@ def folder(comm, tmp_path_factory):
 
 
 def make_table(**tables):
-    """A config table of a small problem, with whole tables replaced or extended."""
+    """A config table of a small problem, with whole tables replaced or extended.
+
+    Nothing is scaled, balanced or adapted, so that a test sees only the mechanism it is about.
+    """
     base = {
         "problem": {"name": "poisson", "dim": 1},
-        "network": {"hidden": [8]},
-        "sampling": {"interior": 40, "rule": "grid"},
+        "network": {"hidden": [8], "scaling": "none"},
+        "sampling": {"interior": 40, "rule": "grid", "adapt": "none"},
+        "weights": {"balance": "none"},
+        "run": {"start": "random", "windows": 1},
         "checkpoint": {"every_seconds": 1e6},
         "device": {"threads": 1},
     }

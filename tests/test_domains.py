@@ -89,7 +89,9 @@ def test_weights_add_up_to_the_measure_of_a_part(name):
     counts = {on: part.num_points or 100 for on, part in problem.domain.parts.items()}
     for on, part in problem.domain.parts.items():
         shares = [
-            Sampler(rank, 3, problem.domain, problem.data, counts, "sobol", 1, "cpu", torch.float64).draw(0)[on]
+            Sampler(
+                rank, 3, problem.domain, problem.data, counts, "sobol", 1, "cpu", torch.float64
+            ).draw(0)[on]
             for rank in range(3)
         ]
         assert np.isclose(sum(float(share.weight_N.sum()) for share in shares), part.measure)
@@ -102,9 +104,19 @@ def test_a_sample_by_rejection_does_not_depend_on_ranks(rule, size):
     counts = {"interior": 10_000, "rim": 50}
 
     def draw(rank, size):
-        return Sampler(rank, size, problem.domain, problem.data, counts, rule, 1, "cpu", torch.float64, 0, ["rim"]).draw(
-            2
-        )
+        return Sampler(
+            rank,
+            size,
+            problem.domain,
+            problem.data,
+            counts,
+            rule,
+            1,
+            "cpu",
+            torch.float64,
+            0,
+            ["rim"],
+        ).draw(2)
 
     whole, shares = draw(0, 1), [draw(rank, size) for rank in range(size)]
     for on in counts:
@@ -123,7 +135,9 @@ def test_a_part_that_accepts_next_to_nothing_is_refused():
         dim=2, measure=1.0, place=lambda unit: unit, keep=lambda x: x[:, 0] > 2
     )
     problem = type("Problem", (), {"domain": ring, "data": None})()
-    sampler = Sampler(0, 1, problem.domain, problem.data, {"interior": 5}, "sobol", 1, "cpu", torch.float64)
+    sampler = Sampler(
+        0, 1, problem.domain, problem.data, {"interior": 5}, "sobol", 1, "cpu", torch.float64
+    )
     with pytest.raises(UsageError, match="'interior' of the domain accepts 0 of"):
         sampler.draw(0)
 
@@ -289,7 +303,9 @@ def test_samples_are_those_of_the_first_edition(name, rule):
     """Its checkpoints hold a draw's number, not its points: the points must stay the same."""
     problem = problems.build({"name": name} | ({"dim": 3} if name == "poisson" else {}))
     counts, grow = (GRID_COUNTS[name], 0) if rule == "grid" else (COUNTS[name], 5)
-    sampler = Sampler(0, 1, problem.domain, problem.data, counts, rule, 7, "cpu", torch.float64, grow)
+    sampler = Sampler(
+        0, 1, problem.domain, problem.data, counts, rule, 7, "cpu", torch.float64, grow
+    )
     digest = hashlib.sha256()
     for number in (0, 3):
         for _, points in sorted(sampler.draw(number).items()):

@@ -176,7 +176,15 @@ def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, 
     energy = make_energy(problem(), MLP(2, hidden, 2))
     counts = {"interior": interior, "boundary": 5}
     sample = Sampler(
-        comm.rank, comm.size, energy.problem, counts, "sobol", 0, torch.device("cpu"), torch.float64
+        comm.rank,
+        comm.size,
+        energy.problem.domain,
+        energy.problem.data,
+        counts,
+        "sobol",
+        0,
+        torch.device("cpu"),
+        torch.float64,
     ).draw(0)
     theta = torch.as_tensor([*energy.ansatz.initial(0), 0.7, 1.0])
     factored, rows = (

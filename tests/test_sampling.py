@@ -18,7 +18,18 @@ SIZES = [1, 2, 3, 7, 60]
 def draws(rule, size, number, counts, dim=2, grow_draws=0, seed=5):
     problem = problems.build({"name": "poisson", "dim": dim})
     samplers = [
-        sampling.Sampler(rank, size, problem.domain, problem.data, counts, rule, seed, "cpu", torch.float64, grow_draws)
+        sampling.Sampler(
+            rank,
+            size,
+            problem.domain,
+            problem.data,
+            counts,
+            rule,
+            seed,
+            "cpu",
+            torch.float64,
+            grow_draws,
+        )
         for rank in range(size)
     ]
     shares = [sampler.draw(number) for sampler in samplers]
@@ -80,7 +91,16 @@ def test_a_sample_grows_to_its_number(size):
 def test_weights_of_a_growing_sample_integrate():
     problem = problems.build({"name": "poisson", "dim": 2})
     sampler = sampling.Sampler(
-        0, 1, problem, {"interior": 64, "boundary": 40}, "sobol", 0, "cpu", torch.float64, 5
+        0,
+        1,
+        problem.domain,
+        problem.data,
+        {"interior": 64, "boundary": 40},
+        "sobol",
+        0,
+        "cpu",
+        torch.float64,
+        5,
     )
     for number in range(7):
         points = sampler.draw(number)
@@ -98,7 +118,15 @@ def test_boundary_points_lie_on_the_boundary(dim):
 def test_a_midpoint_grid_integrates():
     problem = problems.build({"name": "poisson", "dim": 2})
     points = sampling.Sampler(
-        0, 1, problem, {"interior": 900, "boundary": 120}, "grid", 0, "cpu", torch.float64
+        0,
+        1,
+        problem.domain,
+        problem.data,
+        {"interior": 900, "boundary": 120},
+        "grid",
+        0,
+        "cpu",
+        torch.float64,
     ).draw(0)
     x = points["interior"].x_ND
     assert abs(points["interior"].weight_N @ torch.sin(np.pi * x).prod(1) - 4 / np.pi**2) < 1e-3
@@ -169,7 +197,8 @@ def test_a_space_time_grid_has_midpoints_and_weights():
     points = sampling.Sampler(
         0,
         1,
-        problem,
+        problem.domain,
+        problem.data,
         {"interior": 25, "boundary": 20, "initial": 7},
         "grid",
         0,

@@ -34,6 +34,8 @@ REFINEMENTS = 4
 RTOL = 1e-15
 """Singular values below this share of the largest are cut off."""
 MAX_ITERATIONS = 10
+USUAL_SIZE = 100.0
+"""Norm of the last layer's weights in scaled variables from which a fit counts as ill-conditioned."""
 FIRST_ROWS = 500
 """Rows of the first sample, if the config asks for more and the network is not much larger."""
 
@@ -247,7 +249,11 @@ def last_layer(case: Case, state: State, seed: int) -> Tensor:
 
 
 def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]:
-    """(larger of energy and held-out energy, theta, energy) of the last layer's solution.
+    """(score, theta, energy) of the last layer's solution.
+
+    The score is the larger of the energy and that on held-out points, times the size of the last
+    layer's weights if they are large: features that nearly depend on each other fit well with huge
+    weights of both signs, but the flow can hardly move from such a state.
 
     Collective.
     """
@@ -266,4 +272,5 @@ def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]
         theta_P, E = trial, E_trial
         if is_small_gain:
             break
-    return max(E, case.held_out_energy(theta_P)), theta_P, E
+    size = float(theta_P[columns].norm())
+    return max(E, case.held_out_energy(theta_P)) * (1 + size / USUAL_SIZE), theta_P, E

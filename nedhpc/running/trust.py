@@ -11,6 +11,8 @@ from nedhpc.running.case import Case
 
 POOR = 1e-5
 """A balanced energy above this is too large for a solution to be trusted."""
+LARGE = 1e-3
+"""A balanced energy above this is a warning even if the estimated error is small."""
 OVERFIT = 10.0
 """Held-out energy over that of the sample from which the sample is called overfitted."""
 NEGLIGIBLE = 1e-12
@@ -96,7 +98,7 @@ def warnings(measured, found: Known, solved_to: float | None) -> list[str]:
             "the terms do not determine the solution: it can be changed without a change of any "
             "residual; the likely cause is a missing condition"
         )
-    if held_out > POOR:
+    if held_out > (POOR if np.isnan(found.relative) else LARGE):
         texts.append(
             f"the equations are not satisfied: the balanced energy on held-out points is "
             f"{held_out:.1e}; likely causes are a network that is too small, too few steps, or "
