@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from processes import ROOT
 
 import nedhpc
@@ -97,6 +99,11 @@ def test_a_decimal_comma_is_inferred(read, said, name):
 def test_mixed_decimal_marks_are_refused(read):
     with pytest.raises(UsageError, match="line 2, column 1: '3,5' has a decimal ','"):
         read("1.5;2\n3,5;4\n")
+
+
+def test_a_point_beside_a_decimal_comma_is_refused(read):
+    with pytest.raises(UsageError, match="line 1, column 1: '1.5' has a decimal '.'"):
+        read("1.5;2\n2.5;3\n", decimal=",", header=False)
 
 
 def test_an_integer_is_read_beside_decimal_commas(read):
@@ -237,6 +244,19 @@ def test_what_is_not_a_table_is_refused_with_its_place(read, what):
         read(text)
     assert len(str(error.value)) < 400 and str(error.value).count("\n") == 0
     assert error.value.exit_code == 2 and "data.csv" in str(error.value)
+
+
+@given(st.text(alphabet='0123,.;|\t "#%\n\r-+enaxi\u00e9', max_size=60))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_any_text_is_read_or_refused_in_a_few_words(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    try:
+        x, y = nedhpc.read_table(path)
+    except UsageError as error:
+        assert len(str(error)) < 600
+    else:
+        assert len(x) == len(y) >= 2 and np.isfinite(np.hstack([x, y])).all()
 
 
 def test_a_short_row_is_refused_even_if_rows_may_be_dropped(read):

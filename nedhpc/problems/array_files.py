@@ -124,13 +124,5 @@ def read_parquet(path: Path) -> Table:
         frame = frame.reset_index()
     elif not isinstance(frame.index, pandas.RangeIndex):
         log.info("%s: the index has no name and is left out", path.name)
-    columns = []
-    for position in range(frame.shape[1]):
-        column = frame.iloc[:, position]
-        # numpy has no type for pandas' nullable numbers.
-        is_nullable = pandas.api.types.is_numeric_dtype(column.dtype)
-        is_nullable = is_nullable and not isinstance(column.dtype, np.dtype)
-        columns.append(
-            column.to_numpy(float, na_value=np.nan) if is_nullable else column.to_numpy()
-        )
+    columns = [frame.iloc[:, position].to_numpy() for position in range(frame.shape[1])]
     return Table([str(name) for name in frame], columns, list(range(1, len(columns) + 1)))
