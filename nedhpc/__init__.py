@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.postprocess.solution import Solution
     from nedhpc.problems.base import Problem, cross_entropy, density, residual
     from nedhpc.problems.data import DataSet
+    from nedhpc.problems.tables import read_table
     from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
     from nedhpc.running.observers import Observer, Stop
     from nedhpc.steppers.base import StepInfo, StepRule
@@ -45,6 +46,7 @@ _WHERE = {
     "cross_entropy": "nedhpc.problems.base",
     "density": "nedhpc.problems.base",
     "load": "nedhpc.api",
+    "read_table": "nedhpc.problems.tables",
     "residual": "nedhpc.problems.base",
     "run": "nedhpc.api",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "cross_entropy",
     "density",
     "load",
+    "read_table",
     "residual",
     "run",
 ]

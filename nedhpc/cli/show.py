@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import logging
+import sys
 
 from nedhpc.configs_path import configs_folder
 
@@ -10,6 +12,7 @@ def check(args) -> None:
     """Validate a config, try each term once, and predict the cost of a step. Local."""
     from nedhpc.plan import Plan
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     plan = Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=args.ranks)
     points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
     local = -(-plan.num_rows // args.ranks)

@@ -3,6 +3,7 @@
 from nedhpc.problems.base import Problem, cross_entropy, declared_terms, density, residual
 from nedhpc.problems.build import CATALOGUE, bind_terms, build, check, construct
 from nedhpc.problems.data import DataSet
+from nedhpc.problems.tables import read_table
 from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "cross_entropy",
     "declared_terms",
     "density",
+    "read_table",
     "residual",
 ]

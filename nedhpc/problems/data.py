@@ -4,10 +4,10 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from nedhpc.errors import UsageError
+from nedhpc.problems.tables import read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,54 +28,18 @@ class DataSet:
         return digest.hexdigest()
 
 
-def read(path: Path, targets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of a CSV, NPZ or HDF5 file.
+def read(path: Path, targets: int | str | list[str], **options) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of the file that `problem.file` names: (x_ND, y_NM), float64.
 
     Args:
-        path: a CSV file whose last columns are the targets, or an NPZ or HDF5 file with arrays
-            x (N, D) and y (N, M). NPZ files are read without pickle.
-        targets: number of target columns of a CSV file.
-
-    Returns:
-        (x_ND, y_NM), float64.
+        path: the file.
+        targets: names of the target columns, or how many of the last columns are targets.
+        **options: the other options of `read_table`.
 
     Raises:
-        UsageError: the file is missing, cannot be read, or holds a value that is not finite.
+        UsageError: as `read_table`.
     """
-    where = f"problem.file = {str(path)!r}"
-    if not path.is_file():
-        raise UsageError(f"{where}: there is no such file")
-    try:
-        x, y = (np.asarray(array, float) for array in _arrays(path, targets, where))
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise UsageError(
-            f"{where} cannot be read: {error}; it needs arrays x (N, D) and y (N, M), or "
-            "comma-separated numbers with the targets in the last columns"
-        ) from None
-    x, y = (x[:, None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
-    if len(x) != len(y) or x.ndim != 2 or y.ndim != 2 or not x.shape[1] or not y.shape[1]:
-        shapes = f"x has shape {x.shape} and y {y.shape}; needed are (N, D) and (N, M)"
-        raise UsageError(f"{where}: {shapes}")
-    bad = ~(np.isfinite(x).all(1) & np.isfinite(y).all(1))
-    if bad.any():
-        row = int(np.argmax(bad)) + 1
-        raise UsageError(f"{where}: row {row} holds a value that is not a finite number")
-    return x, y
-
-
-def _arrays(path: Path, targets: int, where: str):
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return file["x"], file["y"]
-    if path.suffix in (".h5", ".hdf5"):
-        with h5py.File(path, "r") as file:
-            return file["x"][:], file["y"][:]
-    if path.suffix == ".csv":
-        table = np.atleast_2d(np.genfromtxt(path, delimiter=","))
-        if len(table) > 1 and np.isnan(table[0]).all():
-            table = table[1:]  # a header line
-        return table[:, :-targets], table[:, -targets:]
-    raise UsageError(f"{where}: its name ends in neither .csv, .npz, .h5 nor .hdf5")
+    return read_table(path, targets=targets, key="problem.file", **options)
 
 
 def split(x: np.ndarray, y: np.ndarray, held_out: float, seed: int, source: str) -> DataSet:

@@ -1,5 +1,6 @@
 """Regression: fit u(x) to a named function or to the user's file of inputs and targets."""
 
+from collections.abc import Sequence
 from math import pi
 from pathlib import Path
 
@@ -56,9 +57,11 @@ class Regression(Problem):
     """min sum |u(x_q) - y_q|^2 / (2 N) on the point set "data".
 
     The targets are either the values of `function`, a name of FUNCTIONS, at `num_points` Sobol
-    points of [-1, 1]^dim, or those of `file`. That is a CSV file, whose last `targets` columns are
-    the targets, or an NPZ or HDF5 file with arrays x (N, D) and y (N, M). A share `held_out` of its
-    rows, chosen by `split_seed`, is not trained on and measures the error.
+    points of [-1, 1]^dim, or those of `file`, which `nedhpc.read_table` reads: text (.csv .dat .txt
+    .tsv), .parquet, or arrays (.npz .npy .h5 .hdf5). The last `targets` columns are the targets;
+    `targets` and `inputs` may also list columns by name. A share `held_out` of the rows, chosen by
+    `split_seed`, is not trained on and measures the error. The share and the seed determine which
+    rows are held out; their values do not.
     """
 
     def __init__(
@@ -68,7 +71,12 @@ class Regression(Problem):
         file: str = "",
         dim: int = 1,
         num_points: int = 1000,
-        targets: int = 1,
+        inputs: Sequence[str] = (),
+        targets: int | str | list[str] = 1,
+        separator: str = "",
+        decimal: str = "",
+        header: bool | None = None,
+        missing: str = "refuse",
         held_out: float = 0.2,
         split_seed: int = 0,
     ):
@@ -78,7 +86,9 @@ class Regression(Problem):
         if function:
             self._sample(function, dim, num_points, split_seed)
         else:
-            self.data = split(*read(Path(file), targets), held_out, split_seed, file)
+            text = {"separator": separator, "decimal": decimal, "header": header}
+            x_ND, y_NM = read(Path(file), targets, inputs=inputs, missing=missing, **text)
+            self.data = split(x_ND, y_NM, held_out, split_seed, file)
             low, high = self.data.x_ND.min(0), self.data.x_ND.max(0)
             if not (low < high).all():
                 column = int(np.argmin(low < high))

@@ -1,0 +1,128 @@
+"""Files of arrays: NPZ, NPY, HDF5 and Parquet. Local."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from nedhpc.errors import UsageError
+from nedhpc.names import unknown
+from nedhpc.problems.cells import Table, real, short
+from nedhpc.problems.text_table import import_pandas
+
+log = logging.getLogger("nedhpc")
+
+
+def read_arrays(path: Path, inputs: Sequence[str], targets: Sequence[str] | int) -> Table:
+    """Columns of an NPY, NPZ or HDF5 file.
+
+    Args:
+        path: the file.
+        inputs: names of arrays, or nothing.
+        targets: names of arrays, or a number of columns.
+
+    Returns:
+        The columns of the arrays that are named; else of x, then y; else of the only array.
+
+    Raises:
+        UsageError: an array is missing, has a wrong shape, or does not hold real numbers.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _columns({"": np.load(path, allow_pickle=False)})
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return _choose(file.files, file.__getitem__, inputs, targets)
+    with h5py.File(path, "r") as file:
+        names: list[str] = []
+        # This visits no link to another file.
+        file.visititems(lambda name, item: names.append(name) if is_dataset(item) else None)
+        links = [name for name in file if not _is_own(file, name)]
+        return _choose([*names, *links], lambda name: _own_array(file, name), inputs, targets)
+
+
+def is_dataset(item) -> bool:
+    """True if an object of an HDF5 file is a dataset."""
+    return isinstance(item, h5py.Dataset)
+
+
+def _is_own(file: h5py.File, name: str) -> bool:
+    return isinstance(file.get(name, getlink=True), h5py.HardLink)
+
+
+def _own_array(file: h5py.File, name: str) -> np.ndarray:
+    """An array whose values lie in this file."""
+    item = file[name] if _is_own(file, name) else None
+    if item is None or item.external or item.is_virtual:
+        raise UsageError(f"array {short(name)} is a link or lies in another file; copy it in")
+    if item.dtype.kind == "O" or item.shape is None:
+        raise UsageError(f"array {short(name)} holds text or objects; needed are real numbers")
+    return item[()]
+
+
+def _choose(
+    names: Sequence[str],
+    load: Callable[[str], np.ndarray],
+    inputs: Sequence[str],
+    targets: Sequence[str] | int,
+) -> Table:
+    """The columns of the arrays that the user names, or of those that the file is made of."""
+    wanted = [*inputs, *([] if isinstance(targets, int) else targets)]
+    if wanted:
+        for name in wanted:
+            if name not in names:
+                raise UsageError(unknown(f"array {name!r}", "name", name, names))
+        # All other arrays are inputs if only the targets are named.
+        return _columns({n: load(n) for n in (wanted if inputs else names)})
+    if "x" in names and "y" in names:
+        arrays = {"x": load("x"), "y": load("y")}
+        table = _columns(arrays)
+        table.num_targets = arrays["y"].shape[1] if arrays["y"].ndim == 2 else 1
+        return table
+    if len(names) == 1:
+        return _columns({"": load(names[0])})
+    found = short(", ".join(names), 200) or "nothing"
+    raise UsageError(
+        f"it holds {found}; needed are arrays x (N, D) and y (N, M), one array of columns, or the "
+        "names of arrays in `inputs` and `targets`"
+    )
+
+
+def _columns(arrays: dict[str, np.ndarray]) -> Table:
+    """The columns of arrays (N,) or (N, K). Those of one array have the same name."""
+    shapes = ", ".join(f"{name} {array.shape}".strip() for name, array in arrays.items())
+    heights = {array.shape[:1] for array in arrays.values()}
+    if len(heights) > 1 or any(
+        array.ndim not in (1, 2) or 0 in array.shape[1:] for array in arrays.values()
+    ):
+        raise UsageError(f"shapes are {short(shapes, 200)}; needed are (N, D) and (N, M)")
+    names, columns = [], []
+    for name, array in arrays.items():
+        values = real(array, f"array {short(name)}".strip())
+        values = values[:, None] if values.ndim == 1 else values
+        names += [name] * values.shape[1]
+        columns += list(values.T)
+    return Table(names if all(names) else [], columns, list(range(1, len(columns) + 1)))
+
+
+def read_parquet(path: Path) -> Table:
+    """Columns of a Parquet file. An index with a name is a column.
+
+    Raises:
+        UsageError: the file cannot be read, or pandas or pyarrow is not installed.
+    """
+    pandas = import_pandas()
+    try:
+        frame = pandas.read_parquet(path)
+    except ImportError:
+        raise UsageError(
+            "reading Parquet needs pyarrow, which is not installed: pip install 'nedhpc[data]'"
+        ) from None
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    elif not isinstance(frame.index, pandas.RangeIndex):
+        log.info("%s: the index has no name and is left out", path.name)
+    columns = [frame.iloc[:, position].to_numpy() for position in range(frame.shape[1])]
+    return Table([str(name) for name in frame], columns, list(range(1, len(columns) + 1)))
