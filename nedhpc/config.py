@@ -251,6 +251,8 @@ class Run(Section):
 
     auto: last_layer if all terms are residuals and the network is the built-in one, else random.
     """
+    starts: Annotated[int, Field(ge=0)] = 0
+    """Most starts from different random parameters if the energy stays large; 0: up to three."""
     windows: Annotated[int, Field(ge=0)] = 0
     """Number of time windows that are solved one after the other; 0: chosen by the program."""
     initial: str | None = None

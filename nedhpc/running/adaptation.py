@@ -17,7 +17,7 @@ import logging
 
 import numpy as np
 
-from nedhpc.ansatz.scaling import Scaling
+from nedhpc.ansatz.scaling import NAMES, Scaling
 from nedhpc.errors import UsageError
 from nedhpc.files.checkpoint import Piece, State
 from nedhpc.problems.windows import why_not
@@ -46,6 +46,8 @@ MAX_RESCALES = 3
 MAX_ROWS = 40
 """The sample grows to this many rows for each parameter at most."""
 MAX_GROWTH = 8
+NOISE_STEPS = 60
+"""Steps without a lower energy on held-out rows after which a fit to data ends."""
 MAX_STARTS = 3
 """Most starts of a problem without windows."""
 SHORTEST = 2.0**-24
@@ -70,6 +72,8 @@ class Adaptation:
         self.has_windows = not reason and config.run.windows != 1
         self.adapts = config.sampling.adapt == "auto"
         self.memory = dict(state.adaptation) or self._new_memory()
+        self.ended = ""
+        """The reason why the run ends; "" if it goes on."""
 
     @staticmethod
     def _new_memory(**known) -> dict:
@@ -98,6 +102,13 @@ class Adaptation:
             return None
         E, held_out = float(info.E_K.sum()), self.case.held_out_energy(theta_P)
         memory["energies"] = np.append(memory["energies"], E)[-PATIENCE - 1 :]
+        if self._has_passed_the_minimum(state, held_out):
+            self.ended = (
+                "the energy on held-out rows has passed its minimum, because the data are noisy or "
+                f"the network is too large for them; the state after step {memory['best_step']} is "
+                "kept"
+            )
+            return state
         memory["checks"] += 1
         if memory["checks"] * CHECK_EVERY >= HOPELESS_STEPS and self.has_windows:
             if held_out > HOPELESS:
@@ -148,7 +159,67 @@ class Adaptation:
                 return self._shorter(state, held_out)
             if state.window is not None and state.window[1] < self._times[1]:
                 return self._next(theta_P, state, held_out)
+        elif stalled and held_out > HOPELESS and memory["starts"] < self.max_starts:
+            return self._again(state, held_out)
         return None
+
+    @property
+    def max_starts(self) -> int:
+        limits = self.run.config.run
+        if limits.initial is not None or limits.start == "random" and not limits.starts:
+            return 1
+        return limits.starts or MAX_STARTS
+
+    def _again(self, state: State, held_out: float) -> State:
+        """Another start from other random parameters; the best state is remembered."""
+        self._remember(state, held_out)
+        best = {name: self.memory[name] for name in self.memory if name.startswith("best")}
+        starts = self.memory["starts"] + 1
+        self._say(state, f"the energy on held-out points stays at {held_out:.1e}; start {starts} "
+                  "with other random parameters")
+        self.memory = self._new_memory(starts=starts, **best)
+        return fresh(self.case, state, starts - 1)
+
+    def _remember(self, state: State, held_out: float) -> None:
+        """Keep this state if it is the best so far."""
+        if held_out < self.memory.get("best_energy", np.inf):
+            scaling = Scaling.of(state.scaling, 0, 0).arrays if state.scaling else {}
+            reference_P = state.reference_P
+            self.memory |= {"best_energy": held_out, "best_step": state.step}
+            self.memory |= {"best_theta": state.theta_P, "best_growth": state.growth}
+            self.memory |= {"best_coefficients": np.array(list(state.coefficients.values()))}
+            self.memory |= {f"best_{name}": array for name, array in scaling.items()}
+            if reference_P is not None:
+                self.memory["best_reference"] = reference_P
+
+    def best(self, state: State) -> State | None:
+        """The remembered state, if it is better than the last one; else None. Collective."""
+        memory = self.memory
+        if "best_energy" not in memory:
+            return None
+        theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
+        if not self.case.held_out_energy(theta_P) > memory["best_energy"]:
+            return None
+        scaling = {name: memory[f"best_{name}"] for name in NAMES} if state.scaling else {}
+        coefficients = dict(zip(state.coefficients, memory["best_coefficients"], strict=True))
+        return dataclasses.replace(
+            state,
+            theta_P=memory["best_theta"],
+            coefficients={name: float(value) for name, value in coefficients.items()},
+            growth=int(memory["best_growth"]),
+            scaling=scaling,
+            reference_P=memory.get("best_reference"),
+            stepper={},
+            selection={},
+        )
+
+    def _has_passed_the_minimum(self, state: State, held_out: float) -> bool:
+        """True if the energy on held-out rows of noisy data has risen for some time."""
+        data = self.plan.problem.data
+        if data is None or not len(data.held_out_x) or not self.adapts:
+            return False
+        self._remember(state, held_out)
+        return state.step - self.memory["best_step"] >= NOISE_STEPS
 
     @property
     def _times(self):

@@ -40,6 +40,7 @@ class Evaluation:
         self._training = None if data is None else self._share(data.x_ND, data.y_NM)
         # Logits have no reference to compare them with, but metrics of them have.
         self._has_error = not any(term.kind.needs_targets for term in plan.terms)
+        self._is_data = not problem.has_exact and self._points is not None
 
     def u(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
         """Values (N, M) of the network with parameters (theta, c). Local."""
@@ -92,6 +93,33 @@ class Evaluation:
             means = (float(s / sums[0]) for s in sums[1:])
             found |= {prefix + name: mean for name, mean in zip(values, means, strict=True)}
         return found
+
+    def by_output(self, theta_P: Tensor) -> dict[str, float]:
+        """Errors of each output. Collective on comm; without a reference there are none.
+
+        For data, r2_<output> is 1 - |u - y|^2 / |y - mean y|^2 and rmse_<output> the root mean
+        square of u - y, on held-out rows. If the solution is known and has several outputs,
+        relative_l2_<output> is |u - u*| / |u* - mean u*|.
+        """
+        names = tuple(self.plan.problem.outputs)
+        if self._points is None or not self._has_error or not (self._is_data or len(names) > 1):
+            return {}
+        x, y = self._points
+        with torch.no_grad():
+            error = (self.u(theta_P, x) - y).double() if len(x) else y.double()
+        y, M = y.double(), len(names)
+        parts = [error.square().sum(0), y.sum(0), y.square().sum(0)]
+        num, *sums = total(self.comm, [len(y), *torch.cat(parts).tolist()])
+        squares, mean = np.array(sums[:M]), np.array(sums[M : 2 * M]) / num
+        about_mean = np.maximum(np.array(sums[2 * M :]) - num * mean**2, np.finfo(float).tiny)
+        if self._is_data:
+            r2 = dict(zip((f"r2_{name}" for name in names), 1 - squares / about_mean, strict=True))
+            rmse = np.sqrt(squares / num)
+            found = r2 | dict(zip((f"rmse_{name}" for name in names), rmse, strict=True))
+        else:
+            errors = np.sqrt(squares / about_mean)
+            found = dict(zip((f"relative_l2_{name}" for name in names), errors, strict=True))
+        return {name: float(value) for name, value in found.items()}
 
     def _reference(self, problem: Problem) -> tuple[Tensor, Tensor] | None:
         """This rank's share of (x, reference), or None. Collective."""

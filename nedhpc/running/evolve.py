@@ -120,6 +120,8 @@ class Run:
             self.last = self.good = self.guard.shorter_step(self.good, error, self.comm.rank)
             return None
         if stop is None and changed is not None:
+            if self.adaptation.ended:
+                return Stop("stalled", self.adaptation.ended)
             self._change(changed)
             return None
         return stop or Stop(end.reason, "an option of PETSc ended the run")
@@ -143,6 +145,9 @@ class Run:
     def _finish(self, stop: Stop) -> None:
         """Measure, record and save the last state with the status of the run."""
         self.status, self.note = stop.status, stop.message or self.note
+        best = self.adaptation.best(self.last.state)
+        if best is not None:
+            self._change(best)
         self.last.measured()
         self.good = self.last
         self._judge()
@@ -184,7 +189,9 @@ class Run:
             )
         with case.phases("output"):
             written_K, held_out_K, balanced_held_out = case.energies_as_written(theta_P, E_K)
-            error, metrics = case.evaluation.relative_l2(theta_P), case.evaluation.metrics(theta_P)
+            evaluation = case.evaluation
+            error, metrics = evaluation.relative_l2(theta_P), evaluation.metrics(theta_P)
+            metrics |= evaluation.by_output(theta_P)
         terms = {term.name: 0.0 for term in self.plan.terms}
         terms |= {term.name: float(E) for term, E in zip(case.leg.terms, written_K, strict=True)}
         return Measured(
