@@ -31,8 +31,11 @@ def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | No
         return Stop("converged", f"the target {limits.target_relative_l2:g} is reached")
     if info.steady:
         return Stop("converged", "the flow is steady by the tolerance of the time stepper")
+    if info.vanished:
+        return Stop("converged", "the gradient vanished to rounding")
     if info.stalled:
-        return Stop("stalled", "no step lowers the energy further")
+        cause = f"; {info.cause}" if info.cause else ""
+        return Stop("stalled", f"no step lowers the energy further{cause}")
     # A step that ends at max_time may miss it by rounding.
     if limits.max_time is not None and state.time >= limits.max_time * (1 - 1e-14):
         return Stop("max_time")
