@@ -202,8 +202,8 @@ class Stepper(Section):
     dt: Positive = 1.0
     """First time step, which some steppers keep. sgd, adam and lbfgs use their lr instead.
 
-    If a step of a PETSc type gives a non-finite energy, the run restarts from the last good state
-    with dt / 4.
+    If a step of a PETSc type gives a non-finite energy, or if its nonlinear solve fails, the run
+    restarts from the last good state with dt / 4.
     """
     petsc_options: str = ""
     """PETSc options of the time stepper, as on a command line."""

@@ -34,6 +34,10 @@ class NonFiniteError(NedError):
     """NaN or infinity in an energy, a gradient or a state."""
 
 
+class FailedStepError(NedError):
+    """PETSc could not make a time step: its nonlinear solve failed, or its error control."""
+
+
 class NotAStateError(UsageError):
     """A file is not a complete file of nedhpc in a schema that this version reads."""
 

@@ -57,6 +57,13 @@ WRONG = {
     "no dependence on u": (lambda self, x, j: x[:, 0], "no gradient with respect to u"),
     "a detached value": (lambda self, x, j: j.u.detach(), "no gradient with respect to u"),
     "a comparison": (lambda self, x, j: (j.u > 0.5).double(), "no gradient with respect to u"),
+    "a sign": (lambda self, x, j: torch.sign(j.u), "its value does not change with u.*tanh"),
+    "rounded values": (lambda self, x, j: torch.round(j.u) - 1, "its value does not change with u"),
+    "a product with 0": (lambda self, x, j: 0 * j.u + x[:, 0], "its value does not change with u"),
+    "flat components": (
+        lambda self, x, j: torch.stack([torch.floor(j.u), torch.ceil(j.v)], 1),
+        "its value does not change with u",
+    ),
     "an unknown jet": (lambda self, x, j: j.w_x, "jet 'w_x' is unknown"),
     "an unknown coefficient": (
         lambda self, x, j, c: j.u - c.mu,
@@ -93,7 +100,25 @@ RIGHT = {
     "a logarithm": (lambda self, x, j: torch.log(j.u - 0.5), {"u"}, 1),
     "order four": (lambda self, x, j: j.bilap_u - j.u_xxxx, {"bilap_u", "u_xxxx"}, 1),
     "a clamp": (lambda self, x, j: j.u.clamp(max=0.2), {"u"}, 1),
+    "an obstacle": (lambda self, x, j: torch.relu(-j.u - 3), {"u"}, 1),
+    "a large threshold": (lambda self, x, j: torch.relu(j.u - 1e3), {"u"}, 1),
+    "a mask": (lambda self, x, j: torch.where(x[:, 0] < 0.01, j.u, 1.0), {"u"}, 1),
+    "components that cancel": (lambda self, x, j: torch.stack([j.u, -j.u], 1), {"u"}, 2),
+    "one flat component": (lambda self, x, j: torch.stack([j.u, j.u.sign()], 1), {"u"}, 2),
+    "a square": (lambda self, x, j: j.u**2, {"u"}, 1),
+    "a sign of a factor": (lambda self, x, j: j.u_x.sign() * j.u, {"u", "u_x"}, 1),
 }
+
+
+def test_a_flat_term_on_isolated_points_is_refused():
+    class Ends(nedhpc.Problem):
+        domain = nedhpc.Box([0.0], [1.0])
+        coefficients = {"nu": 0.0}
+        pde = nedhpc.residual("interior")(lambda self, j, c: torch.relu(c.nu) + 0 * j.lap_u)
+        wall = nedhpc.residual("boundary")(lambda self, j: torch.round(j.u))
+
+    with pytest.raises(ConfigError, match="1 error.*\n.*term 'wall': its value does not change"):
+        Plan.of_table(make_table(problem={}), None, Ends)
 
 
 @pytest.mark.parametrize("name", RIGHT)

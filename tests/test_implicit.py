@@ -14,8 +14,9 @@ from mpi4py import MPI
 from test_flow import march, parameters
 
 from nedhpc.config import Stepper, override, tomllib, validate
-from nedhpc.errors import NedError, NonFiniteError, UsageError
+from nedhpc.errors import FailedStepError, NedError, NonFiniteError, UsageError
 from nedhpc.files.resume import load_resume
+from nedhpc.postprocess.solution import Solution
 from nedhpc.steppers.ts import TimeStepper
 
 pytestmark = pytest.mark.mpi
@@ -232,6 +233,32 @@ def test_a_failing_nonlinear_solve_is_an_error_or_shortens_the_step(comm):
         lambda theta, time, info: sizes.append(info.dt),
     )
     assert 0 < sizes[0] < 1e3
+
+
+@pytest.mark.parametrize("kind", ["beuler", "theta", "cn", "bdf", "arkimex"])
+def test_a_failed_nonlinear_solve_is_repeated_with_a_shorter_dt(comm, folder, kind):
+    """With the default dt, the first solves of beuler, theta and cn fail here."""
+    config = make_config(
+        network={"hidden": [20, 20]},
+        stepper={"type": kind},
+        run={"max_steps": 2},
+    )
+    status, state = run(config, folder / "run", comm)
+    assert status == "max_steps" and state.step == 2
+    assert kind in ("bdf", "arkimex") or 0.25**4 < state.dt < 1
+    if comm.rank == 0:
+        energy = Solution(folder / "run").series["energy"]
+        assert energy[-1] < energy[0]
+
+
+def test_retries_of_a_failed_nonlinear_solve_end(comm, folder):
+    """No dt helps a Newton iteration that may make no iteration."""
+    config = make_config(
+        stepper={"type": "beuler", "petsc_options": "-snes_max_it 1 -snes_rtol 1e-30"},
+        run={"max_steps": 1},
+    )
+    with pytest.raises(FailedStepError, match="after step 0: .*10 retries, down to dt = 9.54e-07"):
+        run(config, folder / "run", comm)
 
 
 @pytest.mark.parametrize("kind", IMPLICIT)

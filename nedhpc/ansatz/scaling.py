@@ -15,7 +15,6 @@ import torch
 from nedhpc.ansatz.algebra import Channels
 from nedhpc.ansatz.jets import JetLayout
 
-
 NAMES = ("centre", "half", "offset", "size")
 
 

@@ -58,7 +58,8 @@ class Balance:
         self.theta_P = torch.as_tensor(theta_P, dtype=torch.float64)
         self.half_D = (domain.high - domain.low) / 2
         self.typical = {
-            term.name: self._typical(Probe(term, domain, data, self._coefficients)) for term in terms
+            term.name: self._typical(Probe(term, domain, data, self._coefficients))
+            for term in terms
         }
         """Root mean square of the sensitivity of each component, {term: (K,)}."""
 

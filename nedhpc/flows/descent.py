@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from nedhpc.errors import NonFiniteError
+from nedhpc.flows import diagnosis
 from nedhpc.flows.energy import Energy
 from nedhpc.flows.metrics import Metric
 from nedhpc.flows.system import System, as_tensor, metric_triangle, summed
@@ -99,15 +100,16 @@ class Flow:
             with self.phases("solve"):
                 state = self.solver.init(rows.A, -rows.r_N)
                 solution = self.solver.solve_rows(state, self.metric.eps)
-            return self._finite(*solution)
+            return self._finite(theta_P, *solution)
         g_P, E_K = self.gradient(theta_P, t)
         B = self._metric_rows(theta_P)
         if B is None:
-            _require_finite(E_K, "the energy or its gradient")
+            finite = E_K.sum() + float(g_P.sum())
+            self._require_finite(theta_P, finite, "the energy or its gradient")
             return -g_P, None
         with self.phases("solve"):
             solution = self.solver.solve_params(self.solver.init(B, None), -g_P, self.metric.eps)
-        return self._finite(*solution)
+        return self._finite(theta_P, *solution)
 
     def residual(self, theta_P: torch.Tensor, theta_dot_P: torch.Tensor, t: float) -> torch.Tensor:
         """F = M(theta) theta_dot + g(theta), (P,), the same on every rank. Cost O(N P).
@@ -147,7 +149,7 @@ class Flow:
         """
         rows = self._rows(theta_P)
         E_K = total(self.comm, rows.E_K.cpu().numpy())
-        _require_finite(E_K, "the energy")
+        self._require_finite(theta_P, E_K, "the energy or the derivative of a term")
         # In the variables y = R_M theta the metric is the identity (see system.py).
         A, R_M = rows.A, None
         B = self._metric_rows(theta_P, rows.A)
@@ -172,16 +174,22 @@ class Flow:
         with self.phases("rows"):
             return self.metric.rows(theta_P, self.sample, A)
 
-    @staticmethod
-    def _finite(theta_dot_P, info):
-        _require_finite(theta_dot_P.sum().item(), "theta_dot")
+    def non_finite(self, theta_P: torch.Tensor, what: str, step_cause: str) -> NonFiniteError:
+        """The error for something that is not finite at theta; it names the term and the point.
+
+        Args:
+            theta_P: parameters, (P,).
+            what: what is not finite.
+            step_cause: how a step may have led to theta; "" if no step did.
+        """
+        arguments = (self.comm, self.energy, theta_P, self.sample)
+        return diagnosis.non_finite(*arguments, what, step_cause)
+
+    def _finite(self, theta_P, theta_dot_P, info):
+        self._require_finite(theta_P, theta_dot_P.sum().item(), "theta_dot")
         return theta_dot_P, info
 
-
-def _require_finite(values, what):
-    if not np.isfinite(values).all():
-        raise NonFiniteError(
-            f"{what} is not finite; the likely cause is a time step dt beyond the flow's stability "
-            "limit, or a problem function that divides by zero or takes a root or log "
-            "of a negative number"
-        )
+    def _require_finite(self, theta_P, values, what):
+        if not np.isfinite(values).all():
+            cause = "a time step dt beyond the flow's stability limit"
+            raise self.non_finite(theta_P, what, cause)

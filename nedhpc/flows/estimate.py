@@ -86,7 +86,9 @@ def estimate(
     """
     net, theta = features(energy, low, high)
     theta_f = torch.as_tensor(theta).to(theta_P)
-    rows = [block for points in samples for block in _residuals(energy, theta_P, net, theta_f, points)]
+    rows = [
+        block for points in samples for block in _residuals(energy, theta_P, net, theta_f, points)
+    ]
     share = len(samples) ** -0.5
     R = _triangle(comm, share * torch.cat(rows))
     Phi_M = [
@@ -121,7 +123,9 @@ def _values(comm, net: MLP, theta_f, points: dict[str, Points], m: int) -> torch
     x_ND, weight_N = points[on].x_ND, points[on].weight_N
     measure = float(total(comm, [float(weight_N.sum())])[0])
     names = tuple(f"u{o}" for o in range(net.num_outputs))
-    lin = net.linearise(theta_f, x_ND, parse((names[m],), names, [f"x{i}" for i in range(x_ND.shape[1])]))
+    lin = net.linearise(
+        theta_f, x_ND, parse((names[m],), names, [f"x{i}" for i in range(x_ND.shape[1])])
+    )
     seed = x_ND.new_zeros(len(x_ND), 1, net.num_outputs)
     seed[:, 0, m] = (weight_N / measure).sqrt() / float(net.scaling.size_M[m])
     columns = net.linear_columns

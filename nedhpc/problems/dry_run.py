@@ -8,6 +8,7 @@ numbers, changed inputs, a wrong signature. Local, and the same on every rank.
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from nedhpc.ansatz import jets
 from nedhpc.domains.base import Part
 from nedhpc.errors import NedError, UsageError
+from nedhpc.problems import slope
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm, argument_roles
 from nedhpc.problems.terms import Term
@@ -45,6 +47,11 @@ class Trial:
     @property
     def t(self) -> Tensor:
         return self.x[:, -1]
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """The jets that the method used, and all coefficients."""
+        return [*self.j._seen.values(), *vars(self.c).values()]
 
     def some(self, rows: list[int]) -> "Trial":
         """The same inputs at some of the points."""
@@ -98,6 +105,8 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
         value = call(trial)
     parts = [call(trial.some(rows)) for rows in SUBSETS]
     check_value(value, parts, call(trial), trial, before, where)
+    wide = partial(make_trial, problem, term, roles, where, slope.NUM_POINTS, slope.wide_sample)
+    slope.check_slope(value, trial, wide, call, where)
     declared = (term.jets,) if isinstance(term.jets, str) else tuple(term.jets or ())
     names = tuple(dict.fromkeys((*declared, *trial.j._seen)))
     layout = jets.parse(names, tuple(problem.outputs), problem.coordinates)
@@ -114,8 +123,26 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
     )
 
 
-def make_trial(problem: Problem, term: Term, roles: tuple[str, ...], where: str) -> Trial:
+def small_sample(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers between 0.1 and 1, at which most formulas are smooth."""
+    return rng.uniform(0.1, 1, shape)
+
+
+def make_trial(
+    problem: Problem,
+    term: Term,
+    roles: tuple[str, ...],
+    where: str,
+    num_points: int = NUM_POINTS,
+    sample: Callable[..., np.ndarray] = small_sample,
+) -> Trial:
     """Points of the term's part with targets and normals, the same in every call. Local.
+
+    Args:
+        problem, term, roles, where: as for `dry_run`, `argument_roles` and `check_value`.
+        num_points: number of points.
+        sample: function of (generator, shape) that draws the jets. If it is not the default, it
+            draws the coefficients too, which otherwise have their initial values.
 
     Raises:
         UsageError: the method asks for targets, normals or times that do not exist here.
@@ -124,11 +151,11 @@ def make_trial(problem: Problem, term: Term, roles: tuple[str, ...], where: str)
     y = n = None
     if term.on == "data":
         assert problem.data is not None
-        rows = np.arange(NUM_POINTS) % len(problem.data.x_ND)
+        rows = np.arange(num_points) % len(problem.data.x_ND)
         x, y = (torch.as_tensor(a[rows]) for a in (problem.data.x_ND, problem.data.y_NM))
     else:
         part = problem.domain.parts[term.on]
-        x = torch.as_tensor(probe_points(part, rng))
+        x = torch.as_tensor(probe_points(part, rng, num_points))
         if "n" in roles:
             try:
                 n = part.normal(x)
@@ -145,11 +172,14 @@ def make_trial(problem: Problem, term: Term, roles: tuple[str, ...], where: str)
 
     def make(name: str) -> Tensor:
         layout = jets.parse((name,), tuple(problem.outputs), problem.coordinates)
-        j = torch.as_tensor(rng.uniform(0.1, 1, (NUM_POINTS, layout.num_channels, num_outputs)))
+        j = torch.as_tensor(sample(rng, (num_points, layout.num_channels, num_outputs)))
         return getattr(layout.view(j), name).clone().requires_grad_()
 
-    ones = torch.ones(NUM_POINTS, dtype=torch.float64)
-    c = SimpleNamespace(**{k: (v * ones).requires_grad_() for k, v in problem.coefficients.items()})
+    c = SimpleNamespace()
+    for name, start in problem.coefficients.items():
+        shape = (num_points,)
+        numbers = np.full(shape, float(start)) if sample is small_sample else sample(rng, shape)
+        setattr(c, name, torch.as_tensor(numbers).requires_grad_())
     return Trial(x, RandomJets(make, tuple(problem.outputs)), c, y, n)
 
 

@@ -124,7 +124,9 @@ def output_sizes(
     from_equation_M = np.zeros(num_outputs)
     for probe in probes:
         if probe.term.on == "interior":
-            np.maximum(from_equation_M, _needed_by(probe, half_D, offset_M, guess_M), from_equation_M)
+            np.maximum(
+                from_equation_M, _needed_by(probe, half_D, offset_M, guess_M), from_equation_M
+            )
     from_equation_M[from_equation_M < 1e-3 * np.abs(offset_M)] = 0
     size_M = np.maximum(size_M, from_equation_M)
     return offset_M, np.where(size_M > 0, size_M, guess_M)

@@ -134,7 +134,10 @@ class Density(Term):
             [torch.cat([d_j.reshape(len(j), -1), d_c], 1) for d_j, d_c in columns], 1
         )
         # L = sqrt(lambda) V^T. Negative eigenvalues are left out: they could make a step an ascent.
-        values, vectors = torch.linalg.eigh(hessian)
+        # torch refuses a matrix that is not finite. The rows of its point become NaN.
+        finite = hessian.isfinite().all(2).all(1)
+        values, vectors = torch.linalg.eigh(hessian.where(finite[:, None, None], 0))
+        values = values.where(finite.unsqueeze(1), torch.nan)
         L = values.clamp(min=0).sqrt().unsqueeze(2) * vectors.transpose(1, 2)
         split = flat.shape[1] - c.shape[1]
         seeds = [(row[:, :split].reshape(j.shape), row[:, split:]) for row in L.unbind(1)]

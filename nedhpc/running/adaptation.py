@@ -67,8 +67,10 @@ class Adaptation:
         config = run.config
         reason = why_not(run.plan.problem, run.plan.terms)
         if config.run.windows > 1 and reason:
-            raise UsageError(f"run.windows = {config.run.windows}: the problem cannot be solved in "
-                             f"time windows: {reason}")
+            raise UsageError(
+                f"run.windows = {config.run.windows}: the problem cannot be solved in "
+                f"time windows: {reason}"
+            )
         self.has_windows = not reason and config.run.windows != 1
         self.adapts = config.sampling.adapt == "auto"
         self.memory = dict(state.adaptation) or self._new_memory()
@@ -140,8 +142,11 @@ class Adaptation:
         if enough or more.counts == leg.counts:
             return None
         self.memory["energies"] = np.empty(0)
-        self._say(state, f"the sample grows to {sum(more.counts.values())} points: the energy on "
-                  "held-out points has left that on the sample behind")
+        self._say(
+            state,
+            f"the sample grows to {sum(more.counts.values())} points: the energy on "
+            "held-out points has left that on the sample behind",
+        )
         return rebalanced(self.case, larger)
 
     def _slow(self, theta_P, state: State, held_out: float, stalled: bool) -> State | None:
@@ -175,8 +180,11 @@ class Adaptation:
         self._remember(state, held_out)
         best = {name: self.memory[name] for name in self.memory if name.startswith("best")}
         starts = self.memory["starts"] + 1
-        self._say(state, f"the energy on held-out points stays at {held_out:.1e}; start {starts} "
-                  "with other random parameters")
+        self._say(
+            state,
+            f"the energy on held-out points stays at {held_out:.1e}; start {starts} "
+            "with other random parameters",
+        )
         self.memory = self._new_memory(starts=starts, **best)
         return fresh(self.case, state, starts - 1)
 
@@ -252,8 +260,11 @@ class Adaptation:
         if (ratio_M < RESCALE).all() and (ratio_M > 1 / RESCALE).all():
             return None
         new = old.outputs(mean_M, np.maximum(spread_M, floor_M))
-        self._say(state, "the outputs are rescaled to the sizes "
-                  + ", ".join(f"{size:.3g}" for size in new.size_M))
+        self._say(
+            state,
+            "the outputs are rescaled to the sizes "
+            + ", ".join(f"{size:.3g}" for size in new.size_M),
+        )
         resized = dataclasses.replace(
             state,
             theta_P=plan.ansatz.resized(state.theta_P, new),
@@ -268,8 +279,11 @@ class Adaptation:
         length = (end - start) / (4 if held_out > 1e-2 else 2)
         if length < SHORTEST * (last - first):
             return None
-        self._say(state, f"the energy on held-out points stays at {held_out:.1e}; a shorter time "
-                  f"window is tried, from {start:.6g} to {start + length:.6g}")
+        self._say(
+            state,
+            f"the energy on held-out points stays at {held_out:.1e}; a shorter time "
+            f"window is tried, from {start:.6g} to {start + length:.6g}",
+        )
         return self._window(state, start, start + length, failed=1)
 
     def _next(self, theta_P, state: State, held_out: float) -> State:

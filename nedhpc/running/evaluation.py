@@ -46,8 +46,7 @@ class Evaluation:
         """Values (N, M) of the network with parameters (theta, c). Local."""
         theta_P = theta_P[: self.plan.energy.num_network]
         values = [
-            self.pieces.jets(theta_P, x, self._layout)[:, 0]
-            for x in x_ND.split(EVALUATION_CHUNK)
+            self.pieces.jets(theta_P, x, self._layout)[:, 0] for x in x_ND.split(EVALUATION_CHUNK)
         ]
         return torch.cat(values)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nedhpc.errors import NedError, NonFiniteError, StorageError
+from nedhpc.errors import FailedStepError, NedError, NonFiniteError, StorageError
 from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
 from nedhpc.parallel.comm import all_come
 from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.case import Case
-from nedhpc.running.guard import Guard
+from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits
 from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
 from nedhpc.running.observers import Observer, Stop
@@ -61,7 +61,7 @@ class Run:
         self.first_step, self.first_wall_time = state.step, state.wall_time
         self.clock = Clock(comm, state.wall_time, started, signals)
         self.last = self.good = Moment(state, StepInfo(dt=0.0), self.measure)
-        self.guard = Guard(self.config, plan.stepper)
+        self.guard = Guard(self.case)
         self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
         self.observers = [Recorder(series), Limits(), self.checkpoints, Progress(), *observers]
@@ -84,10 +84,10 @@ class Run:
         return self.status, self.good.state
 
     def _march(self) -> Stop | None:
-        """Step from the last good state until an observer or a non-finite step ends this.
+        """Step from the last good state until an observer or a failed step ends this.
 
         Returns:
-            The Stop; None after a non-finite step, when the run may try a shorter one.
+            The Stop; None after a step that failed, when the run may try a shorter one.
         """
         case, state, stop, changed = self.case, self.good.state, None, None
         theta = case.take_up(state)
@@ -104,7 +104,7 @@ class Run:
             changed = self.adaptation.change(theta, state, info)
             state.adaptation = self.adaptation.memory
             if changed is not None:
-                info = dataclasses.replace(info, stalled=False)
+                info = dataclasses.replace(info, stalled=False, vanished=False)
             self.last = Moment(state, info, self.measure)
             if self.last.is_finite:
                 self.good = self.last
@@ -115,9 +115,9 @@ class Run:
             with case.time_stepper() as stepper:
                 start = (theta, state.step, state.time, state.dt, state.stepper)
                 end = stepper.solve(*start, before_step, after_step)
-        except NonFiniteError as error:
+        except (NonFiniteError, FailedStepError) as error:
             self._agreed(error)
-            self.last = self.good = self.guard.shorter_step(self.good, error, self.comm.rank)
+            self.last = self.good = self.guard.shorter_step(self.good, self.last, error)
             return None
         if stop is None and changed is not None:
             if self.adaptation.ended:
@@ -182,11 +182,8 @@ class Run:
         theta_P = case.parameters.join(state.theta_P, state.coefficients)
         E_K = info.E_K if info.E_K is not None else case.flow.energies(theta_P, state.time)
         if not np.isfinite(E_K).all():
-            raise NonFiniteError(
-                f"the energy is not finite after step {state.step}; the likely cause is a time "
-                "step dt or a learning rate that is too large, or a problem function that divides "
-                "by zero or takes a root or log of a negative number"
-            )
+            cause = "a time step dt or a learning rate that is too large" if state.step else ""
+            raise case.flow.non_finite(theta_P, f"the energy after step {state.step}", cause)
         with case.phases("output"):
             written_K, held_out_K, balanced_held_out = case.energies_as_written(theta_P, E_K)
             evaluation = case.evaluation
@@ -242,8 +239,8 @@ class Run:
             raise
         except NedError as error:
             self._agreed(error)
-            step = self.good.state.step
-            self.status, self.note, self.last = "failed", str(error), self.good
+            message = located(self.case, self.good, error)
+            self.status, self.note, self.last = "failed", message, self.good
             with contextlib.suppress(NonFiniteError):  # the state is then saved without an energy
                 self.good.measured()
             for observer in self.observers:
@@ -251,7 +248,7 @@ class Run:
                     observer.end(self, Stop(self.status, self.note))
             self.checkpoints.save(self, self.good)
             raise type(error)(
-                f"after step {step}: {error}; the state after that step is in {self.run_dir}"
+                f"{message}; the state after step {self.good.state.step} is in {self.run_dir}"
             ) from error
         finally:
             self._own.Free()

@@ -12,6 +12,7 @@ from nedhpc.parallel.comm import maximum
 from nedhpc.running.measured import Moment
 from nedhpc.running.observers import Observer, Stop
 from nedhpc.running.signals import LIMIT, MARGIN_SECONDS, StopSignals, describe, slurm_end
+from nedhpc.running.trust import LARGE
 
 
 def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | None:
@@ -31,8 +32,12 @@ def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | No
         return Stop("converged", f"the target {limits.target_relative_l2:g} is reached")
     if info.steady:
         return Stop("converged", "the flow is steady by the tolerance of the time stepper")
+    poor = moment.known is not None and moment.known.balanced_held_out_energy > LARGE
+    if info.vanished and not poor:
+        return Stop("converged", "the gradient vanished to rounding")
     if info.stalled:
-        return Stop("stalled", "no step lowers the energy further")
+        cause = f"; {info.cause}" if info.cause else ""
+        return Stop("stalled", f"no step lowers the energy further{cause}")
     # A step that ends at max_time may miss it by rounding.
     if limits.max_time is not None and state.time >= limits.max_time * (1 - 1e-14):
         return Stop("max_time")

@@ -8,7 +8,6 @@ import numpy as np
 from nedhpc.files.checkpoint import State
 from nedhpc.steppers.base import StepInfo
 
-
 OTHER_ENERGIES = ("held_out_energy", "balanced_energy", "balanced_held_out_energy")
 """Energies of a Measured beside `energy`."""
 

@@ -5,7 +5,7 @@ Functions are collective on the case's comm.
 
 import dataclasses
 import logging
-from math import floor, inf, log2
+from math import floor, log2
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import adapt, check, prepare
 from nedhpc.files.series import Series
-from nedhpc.parallel.comm import on_rank_0, total
+from nedhpc.parallel.comm import on_rank_0
 from nedhpc.plan import Plan
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.running.case import Case
@@ -35,7 +35,7 @@ RTOL = 1e-15
 """Singular values below this share of the largest are cut off."""
 MAX_ITERATIONS = 10
 USUAL_SIZE = 100.0
-"""Norm of the last layer's weights in scaled variables from which a fit counts as ill-conditioned."""
+"""Norm of the last layer's weights from which a fit counts as ill-conditioned."""
 FIRST_ROWS = 500
 """Rows of the first sample, if the config asks for more and the network is not much larger."""
 
@@ -177,9 +177,7 @@ def scales(plan: Plan, state: State) -> dict[str, np.ndarray]:
     if plan.energy.is_least_squares:
         coefficients = state.coefficients.values()
         data = plan.problem.data
-        found = found.outputs(
-            *output_sizes(leg.terms, domain, data, coefficients, num_outputs)
-        )
+        found = found.outputs(*output_sizes(leg.terms, domain, data, coefficients, num_outputs))
     return found.arrays
 
 
@@ -200,9 +198,7 @@ def box(plan: Plan, state: State) -> tuple[np.ndarray, np.ndarray]:
 def why_no_last_layer(plan: Plan) -> str:
     """The reason why the last layer cannot be fitted; "" if it can. Local."""
     if plan.ansatz.linear_columns is None:
-        return (
-            "needs the built-in network: which columns of a torch module are linear is not known"
-        )
+        return "needs the built-in network: which columns of a torch module are linear is not known"
     if not plan.energy.has_row_residual:
         return "needs Residual terms: a Density has no row residual to solve for"
     return ""
@@ -231,9 +227,7 @@ def last_layer(case: Case, state: State, seed: int) -> Tensor:
     def score(scale: float) -> float:
         if scale not in tried:
             theta_P = ansatz.features(seed, scale / width, low, high)
-            tried[scale] = solve_last_layer(
-                case, case.parameters.join(theta_P, state.coefficients)
-            )
+            tried[scale] = solve_last_layer(case, case.parameters.join(theta_P, state.coefficients))
         return tried[scale][0]
 
     best = min(SCALES, key=score)

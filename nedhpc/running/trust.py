@@ -65,9 +65,7 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
     usable = case.plan.balanced and ansatz.scales_coordinates and domain.dim <= MAX_DIM
     if usable and case.leg.energy.balance is not None:
         samples = [case.flow.sample, case.held_out]
-        found = estimate(
-            case.comm, case.leg.energy, theta_P, samples, domain.low, domain.high
-        )
+        found = estimate(case.comm, case.leg.energy, theta_P, samples, domain.low, domain.high)
     error_M = np.full(len(spread_M), np.nan)
     sensitivity = np.inf
     if found is not None:

@@ -25,6 +25,10 @@ class StepInfo:
     """True if PETSc found a steady state by its own tolerance."""
     note: str = ""
     """What the solver did, if it was not what the user asked for."""
+    vanished: bool = False
+    """True if the step stalled because the gradient vanished to rounding."""
+    cause: str = ""
+    """The likely cause and the remedy, if the step stalled for another reason."""
 
 
 class StepRule:

@@ -14,7 +14,6 @@ from pydantic import Field, model_validator
 from torch.optim import lr_scheduler
 
 from nedhpc.config import Count, Positive, Section
-from nedhpc.errors import NonFiniteError
 from nedhpc.steppers.base import StepInfo, StepRule
 
 
@@ -126,10 +125,10 @@ class FirstOrder(StepRule):
         # The energy must be finite at the start of the step. Later a line search may try a point at
         # which it overflows; it recovers from that.
         if self.is_first_gradient and not np.isfinite(E + float(self.parameter.grad.sum())):
-            raise NonFiniteError(
-                "the energy or its gradient is not finite; the likely cause is a learning rate "
-                "that is too large, or a problem function that divides by zero or takes a root or "
-                "log of a negative number"
+            raise self.flow.non_finite(
+                self.parameter.detach(),
+                "the energy or its gradient",
+                "a learning rate that is too large",
             )
         self.is_first_gradient = False
         return E

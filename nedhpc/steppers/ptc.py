@@ -26,12 +26,14 @@ import torch
 from pydantic import Field
 
 from nedhpc.config import Count, Positive, Section
+from nedhpc.flows.causes import Ending, ending
 from nedhpc.steppers.base import StepInfo, StepRule
 
 MAX_STALLS = 4
 """The run has stalled if the energy did not fall in so many steps in a row.
 
-The energy is then at the level of rounding error.
+The energy is then at the level of rounding error, or no step along the flow can lower it;
+flows/causes.py tells which.
 """
 
 
@@ -117,13 +119,20 @@ class Ptc(StepRule):
             # No dt lowered the energy. Keep theta, and try much shorter dt in the next step.
             self.stalls += 1
             E_K, taken, following = system.E_K, 0.0, dt / factor**3
+        rank = trial.info.effective_rank
+        stall = Ending(False, "")
+        if self.stalls >= MAX_STALLS:
+            flow = self.flow
+            stall = ending(flow.comm, flow.energy, theta_P, flow.sample, rank)
         info = StepInfo(
             taken,
             E_K,
-            trial.info.effective_rank,
+            rank,
             trial.info.projection_error,
-            self.stalls >= MAX_STALLS,
-            trial.info.note,
+            stalled=self.stalls >= MAX_STALLS,
+            note=trial.info.note,
+            vanished=stall.vanished,
+            cause=stall.cause,
         )
         return theta_P, following, info
 

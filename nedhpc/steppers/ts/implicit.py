@@ -3,7 +3,7 @@
 PETSc's implicit TS types need it.
 """
 
-from nedhpc.errors import NedError, NonFiniteError
+from nedhpc.errors import FailedStepError, NedError, NonFiniteError
 from nedhpc.parallel.petsc import PETSc
 
 SNES_REASONS = {
@@ -33,7 +33,7 @@ class ImplicitForm:
 
     def __init__(self, stepper, ts):
         self.stepper, self.flow, self.ts = stepper, stepper.flow, ts
-        self.finite, self.restarted = True, False
+        self.bad_theta, self.restarted = None, False
         ts.setIFunction(stepper.guard(self._function), stepper.work)
         sizes = (stepper.vec.getLocalSize(), stepper.vec.getSize())
         self.J = PETSc.Mat().createPython((sizes, sizes), self, comm=stepper.comm)
@@ -66,9 +66,10 @@ class ImplicitForm:
 
     def _function(self, ts, t, u, u_dot, f):
         stepper = self.stepper
-        F_P = self.flow.residual(stepper.parameters.load(u), stepper.parameters.load(u_dot), t)
+        theta_P = stepper.parameters.load(u)
+        F_P = self.flow.residual(theta_P, stepper.parameters.load(u_dot), t)
         # Do not raise: SNES shortens its step, or TS its dt, if F is not finite.
-        self.finite = bool(F_P.isfinite().all())
+        self.bad_theta = None if bool(F_P.isfinite().all()) else theta_P
         stepper.parameters.store(f, F_P)
 
     def _jacobian(self, ts, t, u, u_dot, shift, J, P):
@@ -79,16 +80,13 @@ class ImplicitForm:
         J.assemble()
 
     def check(self) -> None:
-        """Raise NonFiniteError if the last F was not finite. Local."""
-        if not self.finite:
-            raise NonFiniteError(
-                "M theta_dot + g is not finite; the likely cause is a time step dt that is too "
-                "large, or a problem function that divides by zero or takes a root or log "
-                "of a negative number"
-            )
+        """Raise NonFiniteError if the last F was not finite. Collective on comm if so."""
+        if self.bad_theta is not None:
+            cause = "a time step dt that is too large"
+            raise self.flow.non_finite(self.bad_theta, "M theta_dot + g", cause)
 
     def failure(self) -> NedError | None:
-        """The error of the last step's nonlinear solve; None if it did not fail. Local."""
+        """The error of the last step's nonlinear solve; None if it did not fail. Collective."""
         try:
             self.check()
         except NonFiniteError as error:
@@ -96,7 +94,7 @@ class ImplicitForm:
         reason = self.ts.getSNES().getConvergedReason()
         if reason >= 0:
             return None
-        return NedError(
+        return FailedStepError(
             f"the nonlinear solve of the step failed ({SNES_REASONS.get(reason, reason)}); use a "
             "smaller stepper.dt, an adaptor that shortens it (-ts_adapt_type basic), or the full "
             "Jacobian (-snes_mf_operator -ksp_type gmres)"

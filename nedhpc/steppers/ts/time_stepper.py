@@ -29,7 +29,7 @@ import torch
 
 from nedhpc import steppers
 from nedhpc.config import Stepper
-from nedhpc.errors import NedError, UsageError
+from nedhpc.errors import FailedStepError, NedError, UsageError
 from nedhpc.parallel.parameters import Parameters
 from nedhpc.parallel.petsc import PETSc
 from nedhpc.steppers.base import StepInfo, StepRule
@@ -203,7 +203,8 @@ class TimeStepper:
 
         Raises:
             NonFiniteError: a step led to no finite energy or velocity.
-            NedError: PETSc could not make a step.
+            FailedStepError: a step's nonlinear solve or its error control failed.
+            NedError: another error of PETSc.
         """
         ts, self.before_step, self.after_step = self.ts, before_step, after_step
         self.past, self.info = [], None
@@ -231,8 +232,14 @@ class TimeStepper:
             raise self._failure(f"reason {reason}")
 
     def _failure(self, reason):
-        """The error for a step that PETSc could not make."""
-        return (self.implicit and self.implicit.failure()) or NedError(
+        """The error for a step that PETSc could not make.
+
+        It is a FailedStepError, which a shorter dt may avoid, only if TS gave up a step. Any other
+        error of PETSc is a NedError.
+        """
+        error = self.implicit and self.implicit.failure()
+        kind = FailedStepError if self.ts.getConvergedReason() < 0 else NedError
+        return error or kind(
             f"PETSc TS stopped: {reason}; the likely cause is a time step that its error control "
             "cannot meet; try a smaller stepper.dt, another -ts_adapt_type, or a fixed sample"
         )
