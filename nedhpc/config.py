@@ -84,8 +84,8 @@ class Network(Section):
     """"file.py:Class" of a torch module, instead of the multilayer perceptron."""
     arguments: dict[str, Any] = {}
     """Arguments of that class's constructor."""
-    hidden: list[Count] = [64]
-    """Widths of the hidden layers."""
+    hidden: list[Count] | None = None
+    """Widths of the hidden layers; if none are given, [64] in one coordinate, else [24, 24]."""
     activation: Literal["tanh", "sin", "softplus", "gelu"] = "tanh"
     init: Literal["glorot", "uniform"] = "glorot"
     """glorot: normal weights, zero biases. uniform: both uniform in +- 1 / sqrt(fan_in)."""

@@ -66,6 +66,7 @@ class Plan:
         self.available_bytes = available_bytes or psutil.virtual_memory().total
         with float64_default():
             self.problem = make_problem(config, problem)
+            config = with_network(config, self.problem)
             with _Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_exact, self.problem)
@@ -283,6 +284,19 @@ def make_problem(config: Config, given: Problem | type[Problem] | None) -> Probl
         )
     check(problem, type(problem).__name__)
     return problem
+
+
+def with_network(config: Config, problem: Problem) -> Config:
+    """The config with the hidden layers that are chosen if it names none. Local.
+
+    In one coordinate one layer is enough, and its last-layer fit is nearly exact. In more, two
+    layers of 24 units resolve fronts that one layer of 64 does not, for as many parameters.
+    """
+    if config.network.hidden is not None or config.network.name is not None:
+        return config
+    hidden = [64] if problem.domain.dim == 1 else [24, 24]
+    network = config.network.model_copy(update={"hidden": hidden})
+    return config.model_copy(update={"network": network})
 
 
 def make_network(config: Config, problem: Problem):

@@ -12,7 +12,7 @@ from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, series
 from nedhpc.parallel.precision import float64_default
-from nedhpc.plan import make_network, make_problem
+from nedhpc.plan import make_network, make_problem, with_network
 from nedhpc.problems import Problem
 from nedhpc.user_code import check_unchanged
 
@@ -57,7 +57,7 @@ class Solution:
         check_unchanged(config, self.record.user_files, named)
         with float64_default():
             self.problem = make_problem(config, problem)
-            self.ansatz = make_network(config, self.problem)
+            self.ansatz = make_network(with_network(config, self.problem), self.problem)
         self.config = config
         self.ansatz.scaling = self._scaling(self.state.scaling)
         solved = [(p.end, p.theta_P, self._scaling(p.scaling)) for p in self.state.pieces]

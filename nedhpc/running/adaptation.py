@@ -71,8 +71,9 @@ class Adaptation:
                 f"run.windows = {config.run.windows}: the problem cannot be solved in "
                 f"time windows: {reason}"
             )
-        self.has_windows = not reason and config.run.windows != 1
-        self.adapts = config.sampling.adapt == "auto"
+        self.is_active = getattr(run.plan.stepper, "lowers_energy", False)
+        self.has_windows = self.is_active and not reason and config.run.windows != 1
+        self.adapts = config.sampling.adapt == "auto" and not config.sampling.resample_every
         self.memory = dict(state.adaptation) or self._new_memory()
         self.ended = ""
         """The reason why the run ends; "" if it goes on."""
@@ -87,8 +88,6 @@ class Adaptation:
             "rescales": 0,
             "starts": 1,
             "failed": 0,
-            "last_check": -1,
-            "growth_ends": 0,
         } | known
 
     def change(self, theta_P, state: State, info) -> State | None:
@@ -100,7 +99,7 @@ class Adaptation:
             info: StepInfo of the step.
         """
         memory = self.memory
-        if info.E_K is None or (state.step % CHECK_EVERY and not info.stalled):
+        if not self.is_active or (state.step % CHECK_EVERY and not info.stalled):
             return None
         E, held_out = float(info.E_K.sum()), self.case.held_out_energy(theta_P)
         memory["energies"] = np.append(memory["energies"], E)[-PATIENCE - 1 :]
@@ -290,16 +289,23 @@ class Adaptation:
         start, end = state.window
         piece = Piece(start, end, state.theta_P, state.scaling)
         found = self.known(theta_P)
-        was_easy = self.memory["failed"] == 0 and held_out < EASY
-        length = (end - start) * (2 if was_easy else 1)
-        last = self._times[1]
-        new_end = end + length
-        # The rest is not left shorter than half a window.
-        new_end = last if new_end > last - 0.5 * length else new_end
+        new_end = self._end_after(start, end, held_out)
         self._say(state, f"the next time window, from {end:.6g} to {new_end:.6g}")
         state = dataclasses.replace(state, pieces=(*state.pieces, piece), growth=0)
         before = dataclasses.asdict(found)
         return self._window(state, end, new_end, failed=0, **before)
+
+    def _end_after(self, start: float, end: float, held_out: float) -> float:
+        """End of the window that follows one from start to end."""
+        first, last = self._times
+        number = self.run.config.run.windows
+        if number > 1:
+            ends = np.linspace(first, last, number + 1)
+            return float(ends[ends > end + 1e-9 * (last - first)][0])
+        was_easy = self.memory["failed"] == 0 and held_out < EASY
+        length = (end - start) * (2 if was_easy else 1)
+        # The rest is not left shorter than half a window.
+        return last if end + length > last - 0.5 * length else end + length
 
     def known(self, theta_P) -> Known:
         """What is known of the error, in this window and those before. Collective."""

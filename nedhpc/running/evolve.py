@@ -103,12 +103,10 @@ class Run:
             state.wall_time = self.clock.wall_time
             changed = self.adaptation.change(theta, state, info)
             state.adaptation = self.adaptation.memory
-            if changed is not None:
-                info = dataclasses.replace(info, stalled=False, vanished=False)
             self.last = Moment(state, info, self.measure)
             if self.last.is_finite:
                 self.good = self.last
-            stop = self._ask("step")
+            stop = self._ask("step") if changed is None else None
             return stop is not None or changed is not None
 
         try:
@@ -123,14 +121,15 @@ class Run:
             if self.adaptation.ended:
                 return Stop("stalled", self.adaptation.ended)
             self._change(changed)
-            return None
+            return self._ask("step")  # the step is observed as the state that the run goes on from
         return stop or Stop(end.reason, "an option of PETSc ended the run")
 
     def _change(self, state: State) -> None:
         """Continue from a state with another window, sample or scales."""
         state.adaptation = self.adaptation.memory
         self.case.take_up(state)
-        self.good = self.last = Moment(state, StepInfo(dt=0.0), self.measure)
+        info = StepInfo(dt=self.last.info.dt)
+        self.good = self.last = Moment(state, info, self.measure)
 
     def _ask(self, event: str) -> Stop | None:
         """Call every observer, and return the first Stop."""

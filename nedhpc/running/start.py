@@ -104,6 +104,10 @@ def first_state(case: Case) -> State:
     """
     config, plan = case.config, case.plan
     blank = State(np.empty(0), dict(plan.problem.coefficients), 0, 0.0, config.stepper.dt)
+    if config.run.windows > 1:
+        domain = plan.problem.domain
+        start, end = float(domain.low[-1]), float(domain.high[-1])
+        blank.window = (start, start + (end - start) / config.run.windows)
     if config.run.initial is None:
         return fresh(case, blank)
     given, record = on_rank_0(case.comm, checkpoint.read, config.run.initial)

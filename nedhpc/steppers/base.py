@@ -52,6 +52,9 @@ class StepRule:
     After a step with a non-finite energy the run does not try again with a smaller dt.
     """
 
+    lowers_energy: ClassVar[bool] = False
+    """True if every step lowers the energy on its sample, so that a slow fall means something."""
+
     class Settings(Section):
         """The rule has no settings."""
 

@@ -71,6 +71,7 @@ class Ptc(StepRule):
     """Pseudo-transient continuation. Its memory is the number of stalled steps."""
 
     name = "ptc"
+    lowers_energy = True
 
     class Settings(Section):
         """[stepper.ptc]."""
