@@ -4,10 +4,12 @@
 """
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -28,6 +30,7 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.conditions import hard_layer
 from nedhpc.problems.reference import check_exact
+from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued
 from nedhpc.sampling.counts import grown, point_counts
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
@@ -115,6 +118,23 @@ class Plan:
         )
         self.metric = self._metric(self.energy, self.config.flow.metric_eps)
         self._choose_solver()
+
+    def first_scales(self) -> dict[str, np.ndarray]:
+        """The arrays of the Scaling with which this window starts. Local."""
+        if self.config.network.scaling == "none":
+            return {}
+        domain, num_outputs = self.domain, len(self.problem.outputs)
+        found = Scaling.identity(domain.dim, num_outputs)
+        if self.ansatz.scales_coordinates:
+            free = np.array([period is None for period in domain.periods])
+            half_D = np.where(free, (domain.high - domain.low) / 2, 1.0)
+            centre_D = np.where(free, (domain.high + domain.low) / 2, 0.0)
+            found = dataclasses.replace(found, centre_D=centre_D, half_D=half_D)
+        if self.energy.is_least_squares:
+            coefficients, data = self.problem.coefficients.values(), self.problem.data
+            sizes = output_sizes(self.terms, domain, data, coefficients, num_outputs)
+            found = found.outputs(*sizes)
+        return found.arrays
 
     @classmethod
     def read(

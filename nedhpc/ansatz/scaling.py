@@ -46,6 +46,11 @@ class Scaling:
         both = zip(NAMES, (self.centre_D, self.half_D, self.offset_M, self.size_M), strict=True)
         return dict(both)
 
+    @property
+    def sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(offset_M, size_M)."""
+        return self.offset_M, self.size_M
+
     def outputs(self, offset_M: np.ndarray, size_M: np.ndarray) -> Self:
         """The same coordinates with other offsets and sizes of the outputs."""
         return type(self)(self.centre_D, self.half_D, offset_M, size_M)

@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def at_least_one(text: str) -> int:
-    """Parse a number of ranks."""
+    """Parse a number that is at least 1."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a number of ranks; needed is 1 or more")
+        raise argparse.ArgumentTypeError(f"{number} is not a number; needed is 1 or more")
     return number
 
 
@@ -102,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--ranks", type=at_least_one, default=1, metavar="N")
     sub = command("info", info, "what a run or checkpoint is")
     sub.add_argument("path", type=Path, metavar="RUN_DIR|FILE.h5")
+    text = "also measure the energy on N fresh points of each part"
+    sub.add_argument("--fresh", type=at_least_one, metavar="N", help=text)
     sub.add_argument("--json", action="store_true")
     sub = command("plot", plot, "figure of convergence, field and error field")
     sub.add_argument("paths", type=Path, nargs="+", metavar="RUN_DIR")

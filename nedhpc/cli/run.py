@@ -46,7 +46,7 @@ def report(comm, run_dir) -> None:
         "unknown": "  error unknown",
     }[found["error_is"]].format_map(found)
     for name, value in found["metrics"].items():
-        error += f"  {name} {value:.4f}" if isinstance(value, float) else ""
+        error += f"  {name} {value:.4g}" if isinstance(value, float) else ""
     energy = "" if found["energy"] is None else f"  energy {found['energy']:.3e}"
     print(
         f"{found['status']}  step {found['step']}{energy}{error}  {found['wall_time']:.1f} s  "

@@ -5,6 +5,8 @@ import json
 import logging
 import sys
 
+import numpy as np
+
 from nedhpc.configs_path import configs_folder
 
 
@@ -27,10 +29,36 @@ def check(args) -> None:
             f"term          {term.name} on {term.on}: {term.rows_per_point} rows a point, jets "
             f"{jets}{weight}"
         )
+    for line in scales(plan):
+        print(line)
     print(f"rows          {plan.num_rows}, at most {local} a rank")
     print(f"method        {plan.method}")
     print(f"memory        {mebibytes(sum(plan.memory.values()))} MiB on rank 0 ({needs})")
     print(f"work          {plan.cost.flops / 1e9:.2f} Gflop a step on rank 0")
+
+
+def scales(plan) -> list[str]:
+    """Lines with the scales that a run starts with and the sizes that balance the rows. Local."""
+    from nedhpc.ansatz.scaling import Scaling
+    from nedhpc.flows.balance import Balance
+
+    arrays, names = plan.first_scales(), plan.problem.outputs
+    plan.ansatz.scaling = Scaling.of(arrays, plan.problem.domain.dim, len(names))
+    lines = [
+        f"scale         {name} = {offset:.6g} + {size:.6g} v, from the conditions and the equation"
+        for name, offset, size in zip(names, *plan.ansatz.scaling.sizes, strict=True)
+        if arrays
+    ]
+    if plan.balanced:
+        theta = plan.ansatz.initial(plan.config.run.seed)
+        theta_P = np.concatenate([theta, list(plan.problem.coefficients.values())])
+        balance = Balance(plan.ansatz, plan.terms, theta_P, plan.domain, plan.problem.data)
+        for name, size_K in balance.typical.items():
+            sizes = ", ".join(f"{size:.3g}" for size in size_K.tolist())
+            lines.append(
+                f"balance       {name}: each row is divided by its own size, about {sizes}"
+            )
+    return lines
 
 
 def mebibytes(size: float) -> str:
@@ -43,6 +71,10 @@ def info(args) -> None:
     from nedhpc.postprocess.info import info as facts
 
     found = facts(args.path)
+    if args.fresh:
+        from nedhpc.postprocess.fresh import fresh_energy
+
+        found |= fresh_energy(args.path, args.fresh)
     if args.json:
         print(json.dumps(found, indent=2))
         return

@@ -1,5 +1,6 @@
 """A plan made concrete on this rank: device, parameters, flow, sample and evaluation."""
 
+import logging
 import os
 import time
 from dataclasses import replace
@@ -28,6 +29,8 @@ from nedhpc.sampling.points import Points, Sampler
 from nedhpc.sampling.sample import Sample
 from nedhpc.solvers import SOLVERS
 from nedhpc.steppers.ts import TimeStepper
+
+log = logging.getLogger("nedhpc")
 
 
 class Case:
@@ -97,6 +100,17 @@ class Case:
         self.sample = Sample(self.comm, sampler, residual, plan.energy.residual_size)
         self.held_out = self._balanced(sampler.held_out(base.counts))
         self.evaluation.pieces = plan.pieces
+
+    def say_scales(self) -> None:
+        """Log the scales and sizes in use. Local."""
+        if self.comm.rank or not self._leg[0]:
+            return
+        scaling, balance = self.plan.ansatz.scaling, self.leg.energy.balance
+        names = self.plan.problem.outputs
+        text = [f"{u} = {o:.4g} + {s:.4g} v" for u, o, s in zip(names, *scaling.sizes, strict=True)]
+        for name, size_K in balance.typical.items() if balance else ():
+            text.append(f"{name} / {', '.join(f'{size:.2g}' for size in size_K.tolist())}")
+        log.info("scales: %s", "; ".join(text))
 
     def _balanced(self, points: dict[str, Points]) -> dict[str, Points]:
         """The points with the factors of the balance."""

@@ -1,7 +1,6 @@
 """The whole run: build, start, step, observe, stop."""
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence

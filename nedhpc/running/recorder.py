@@ -152,7 +152,7 @@ def describe(moment, seconds: float) -> str:
     """The numbers of a line of progress, as text. Local."""
     measured, state = moment.known, moment.state
     error = "" if measured.relative_l2 is None else f"relL2={measured.relative_l2:.1e}  "
-    error += "".join(f"{name}={value:.4f}  " for name, value in measured.metrics.items())
+    error += "".join(f"{name}={value:.4g}  " for name, value in measured.metrics.items())
     return (
         f"t={state.time:.2e}  dt={moment.info.dt:.0e}  E={measured.energy:.1e}  "
         f"held-out={measured.held_out_energy:.1e}  "

@@ -20,7 +20,6 @@ from nedhpc.files.resume import adapt, check, prepare
 from nedhpc.files.series import Series
 from nedhpc.parallel.comm import on_rank_0
 from nedhpc.plan import Plan
-from nedhpc.problems.sizes import output_sizes
 from nedhpc.running.case import Case
 from nedhpc.solvers import SOLVERS
 from nedhpc.user_code import digests
@@ -77,6 +76,8 @@ def open_folder(
     on_rank_0(comm, prepare, run_dir, config, None if state is None else state.step)
     if state is None:
         state = first_state(case)
+        case.take_up(state)
+        case.say_scales()
     threads = case.set_threads(case.take_up(state))
     record = dataclasses.replace(
         record,
@@ -139,7 +140,7 @@ def fresh(case: Case, state: State, attempt: int = 0) -> State:
     state = dataclasses.replace(state, stepper={}, selection={}, dt=config.stepper.dt)
     state.growth = first_growth(case.plan)
     state = dataclasses.replace(
-        state, scaling=on_rank_0(case.comm, scales, case.plan, state), reference_P=None
+        state, scaling=on_rank_0(case.comm, case.plan.leg(state).first_scales), reference_P=None
     )
     ansatz.scaling = Scaling.of(state.scaling, case.plan.problem.domain.dim, ansatz.num_outputs)
     start, reason = config.run.start, why_no_last_layer(case.plan)
@@ -164,25 +165,6 @@ def first_growth(plan: Plan) -> int:
     num_parameters = plan.energy.num_parameters
     enough = min(2 * num_parameters, max(FIRST_ROWS, num_parameters // 4))
     return -max(0, floor(log2(plan.num_rows / enough)))
-
-
-def scales(plan: Plan, state: State) -> dict[str, np.ndarray]:
-    """The arrays of the Scaling that a state's window starts with. Local."""
-    if plan.config.network.scaling == "none":
-        return {}
-    leg = plan.leg(state)
-    domain, num_outputs = leg.domain, len(plan.problem.outputs)
-    found = Scaling.identity(domain.dim, num_outputs)
-    if plan.ansatz.scales_coordinates:
-        free = np.array([period is None for period in domain.periods])
-        half_D = np.where(free, (domain.high - domain.low) / 2, 1.0)
-        centre_D = np.where(free, (domain.high + domain.low) / 2, 0.0)
-        found = dataclasses.replace(found, centre_D=centre_D, half_D=half_D)
-    if plan.energy.is_least_squares:
-        coefficients = state.coefficients.values()
-        data = plan.problem.data
-        found = found.outputs(*output_sizes(leg.terms, domain, data, coefficients, num_outputs))
-    return found.arrays
 
 
 def rebalanced(case: Case, state: State) -> State:
