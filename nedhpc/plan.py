@@ -28,10 +28,11 @@ from nedhpc.flows.energy import Energy
 from nedhpc.parallel.precision import float64_default
 from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
+from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.conditions import hard_layer
 from nedhpc.problems.reference import check_exact
 from nedhpc.problems.sizes import output_sizes
-from nedhpc.problems.windows import continued
+from nedhpc.problems.windows import continued, why_not
 from nedhpc.sampling.counts import grown, point_counts
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
 from nedhpc.user_code import GIVEN, load_class
@@ -84,6 +85,7 @@ class Plan:
                 self.stepper_settings = errors.catch(steppers.settings, config.stepper)
                 self._metric = errors.catch(metrics.find, config.flow.metric)
                 self.ansatz = errors.catch(make_network, config, self.problem)
+                errors.catch(check_windows, config.run.windows, self.problem, self.terms)
         resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
         self.config = config.model_copy(update={"stepper": resolved})
         is_residual = all(term.kind.is_least_squares for term in self.terms)
@@ -304,6 +306,13 @@ def make_problem(config: Config, given: Problem | type[Problem] | None) -> Probl
         )
     check(problem, type(problem).__name__)
     return problem
+
+
+def check_windows(number: int, problem: Problem, terms: Sequence[BoundTerm]) -> None:
+    """Raise UsageError if time windows are asked for and the problem cannot be solved in them."""
+    reason = why_not(problem, terms) if number > 1 else ""
+    if reason:
+        raise UsageError(f"run.windows = {number}: time windows are not possible, because {reason}")
 
 
 def with_network(config: Config, problem: Problem) -> Config:

@@ -1,12 +1,12 @@
-"""Scaled variables: jets stay those of u(x), sizes are found, and a change of units changes nothing."""
+"""Scaled variables: jets stay those of u(x), sizes are found, and units do not matter."""
 
 import numpy as np
 import pytest
 import torch
+from conftest import make_table
 from mpi4py import MPI
 
 import nedhpc
-from conftest import make_table
 from nedhpc.ansatz import jets
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.ansatz.scaling import Scaling

@@ -29,6 +29,11 @@ from nedhpc.solvers.tsqr import merge
 NUM_FEATURES = 128
 SLOPES = np.geomspace(1, 60, NUM_FEATURES)[:, None]
 """Standard deviation of the slopes of each random feature, in scaled coordinates."""
+NUM_SMOOTH = 24
+"""Number of the first features, of slopes up to 2, which only are used for the sensitivity.
+
+Functions that no residual sees are mostly smooth, and steep features would hide them by rounding.
+"""
 CUTOFF = 1e-7
 """Combinations of features with a smaller share of the largest singular value are left out."""
 LEAST = 1e-10
@@ -146,17 +151,25 @@ def _triangle(comm, rows: torch.Tensor) -> torch.Tensor | None:
 
 def _solved(R: torch.Tensor, Phi_M: list[torch.Tensor]) -> Estimate | None:
     """The least-squares problem in y. Local."""
-    A, r = R[:, :-1], R[:, -1]
-    blocks, ends = [], [0]
-    for m, Phi in enumerate(Phi_M):
-        _, s, Vh = torch.linalg.svd(Phi, full_matrices=False)
-        kept = s > CUTOFF * s[0]
-        blocks.append(A[:, _columns_of(m, len(Phi_M))] @ (Vh[kept].T / s[kept]))
-        ends.append(ends[-1] + int(kept.sum()))
-    B = torch.cat(blocks, 1)
-    if len(B) < B.shape[1] or not B.isfinite().all() or not r.isfinite().all():
+    found, smooth = (_operator(R, Phi_M, number) for number in (NUM_FEATURES, NUM_SMOOTH))
+    if found is None or smooth is None:
         return None
+    (B, ends), r = found, R[:, -1]
     U, s, Vh = torch.linalg.svd(B, full_matrices=False)
     y = Vh.T @ (U.T @ r / s.clamp(min=LEAST * float(s[0])))
     error_M = [float(y[a:b].norm()) for a, b in itertools.pairwise(ends)]
-    return Estimate(np.array(error_M), float(s[-1]))
+    return Estimate(np.array(error_M), float(torch.linalg.svdvals(smooth[0])[-1]))
+
+
+def _operator(R, Phi_M, number: int) -> tuple[torch.Tensor, list[int]] | None:
+    """L Phi V S^-1 for the first `number` features, and where the columns of each output begin."""
+    blocks, ends = [], [0]
+    for m, Phi in enumerate(Phi_M):
+        local = [*range(number), NUM_FEATURES]
+        _, s, Vh = torch.linalg.svd(Phi[:, local], full_matrices=False)
+        kept = s > CUTOFF * s[0]
+        columns = [_columns_of(m, len(Phi_M))[i] for i in local]
+        blocks.append(R[:, columns] @ (Vh[kept].T / s[kept]))
+        ends.append(ends[-1] + int(kept.sum()))
+    B = torch.cat(blocks, 1)
+    return None if len(B) < B.shape[1] or not R.isfinite().all() else (B, ends)

@@ -34,6 +34,8 @@ ROUNDING = 1e-20
 """Energies below this are rounding errors: their ratio means nothing."""
 SLOW, PATIENCE = 0.5, 4
 """The energy falls slowly if PATIENCE checks left more than the share SLOW of it."""
+SLOW_IF_GOOD = 0.1
+"""The share in place of SLOW in a window whose energy is below EASY: the next one can begin."""
 HOPELESS, HOPELESS_STEPS = 1e-2, 30
 """A window whose energy is still above HOPELESS after so many steps is made shorter."""
 WRONG = 0.1
@@ -66,11 +68,6 @@ class Adaptation:
         self.run, self.case, self.plan = run, run.case, run.plan
         config = run.config
         reason = why_not(run.plan.problem, run.plan.terms)
-        if config.run.windows > 1 and reason:
-            raise UsageError(
-                f"run.windows = {config.run.windows}: the problem cannot be solved in "
-                f"time windows: {reason}"
-            )
         self.is_active = getattr(run.plan.stepper, "lowers_energy", False)
         self.has_windows = self.is_active and not reason and config.run.windows != 1
         self.adapts = config.sampling.adapt == "auto" and not config.sampling.resample_every
@@ -82,7 +79,6 @@ class Adaptation:
     def _new_memory(**known) -> dict:
         return {
             "energies": np.empty(0),
-            "first_step": 0,
             "first_time": 0.0,
             "checks": 0,
             "rescales": 0,
@@ -116,7 +112,7 @@ class Adaptation:
                 shorter = self._shorter(state, held_out)
                 if shorter is not None:
                     return shorter
-        if state.window is not None and held_out < POOR and self._used(state) > 1:
+        if state.window is not None and held_out < POOR and self._has_used_its_time(state):
             if state.window[1] < self._times[1]:
                 return self._next(theta_P, state, held_out)
         if self.adapts and held_out > OVERFIT * E and held_out > ROUNDING:
@@ -124,7 +120,9 @@ class Adaptation:
             if grown is not None:
                 return grown
         energies = memory["energies"]
-        is_slow = len(energies) > PATIENCE and E > SLOW * energies[0]
+        is_good = state.window is not None and held_out < EASY
+        slow = SLOW_IF_GOOD if is_good else SLOW
+        is_slow = len(energies) > PATIENCE and E > slow * energies[0]
         if not (is_slow or info.stalled):
             return None
         return self._slow(theta_P, state, held_out, info.stalled)
@@ -233,17 +231,15 @@ class Adaptation:
         domain = self.plan.problem.domain
         return float(domain.low[-1]), float(domain.high[-1])
 
-    def _used(self, state: State) -> float:
-        """How much of its share of the steps and of the time the window has used."""
-        limits, (start, end) = self.run.config.run, state.window
-        share = (end - start) / (self._times[1] - start)
-        memory, steps = self.memory, limits.max_steps - self.memory["first_step"]
-        used = (state.step - memory["first_step"]) / max(1, steps)
-        if limits.max_wall_time is not None:
-            clock = self.run.clock
-            left = limits.max_wall_time - (memory["first_time"] - clock.wall_before)
-            used = max(used, (clock.wall_time - memory["first_time"]) / max(1e-9, left))
-        return used / share
+    def _has_used_its_time(self, state: State) -> bool:
+        """True if the window has used its share of the time, if that is limited."""
+        limit, clock = self.run.config.run.max_wall_time, self.run.clock
+        if limit is None:
+            return False
+        start, end = state.window
+        begun = self.memory["first_time"]
+        left = limit - (begun - clock.wall_before)
+        return clock.wall_time - begun > left * (end - start) / (self._times[1] - start)
 
     def _rescaled(self, theta_P, state: State) -> State | None:
         """Sizes of the outputs from the solution itself; None if they fit."""
@@ -314,10 +310,10 @@ class Adaptation:
         return known(self.case, theta_P, before)
 
     def _window(self, state: State, start: float, end: float, failed: int, **before) -> State:
-        kept = ("first_step", "first_time", "error_M", "spread_M", "sensitivity")
+        kept = ("first_time", "error_M", "spread_M", "sensitivity")
         begun = {name: self.memory[name] for name in kept if name in self.memory}
         if not failed:
-            begun = {"first_step": state.step, "first_time": state.wall_time, **before}
+            begun = {"first_time": state.wall_time, **before}
         self.memory = self._new_memory(failed=failed, **begun)
         return fresh(self.case, dataclasses.replace(state, window=(start, end)))
 

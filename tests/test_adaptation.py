@@ -1,0 +1,257 @@
+"""Held-out points, growing samples, time windows and starts: chosen by the run, repeatable."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+from test_scaling import default_table
+
+import nedhpc
+from nedhpc.errors import ConfigError
+from nedhpc.files import checkpoint, series
+from nedhpc.files.resume import load_resume
+from nedhpc.plan import Plan
+from nedhpc.postprocess.fresh import fresh_energy
+from nedhpc.postprocess.info import info
+from nedhpc.running.evolve import Run
+
+COMM = MPI.COMM_SELF
+
+
+class Waves(nedhpc.Problem):
+    """u' = 6 cos(6 t) + (sin(6 t) - u), u(0) = 0, on (0, end): u = sin(6 t)."""
+
+    outputs = ("u",)
+
+    def __init__(self, end: float = 2.0):
+        self.domain = nedhpc.SpaceTime([], [], end)
+
+    @nedhpc.residual("interior")
+    def ode(self, x, j):
+        return j.u_t - 6 * torch.cos(6 * x[:, 0]) - torch.sin(6 * x[:, 0]) + j.u
+
+    @nedhpc.residual("initial")
+    def start(self, j):
+        return j.u
+
+
+class Pendulum(nedhpc.Problem):
+    """u'' = -sin u, u(0) = 2, u'(0) = 0: of second order in time and nonlinear."""
+
+    domain = nedhpc.SpaceTime([], [], 6.0)
+
+    @nedhpc.residual("interior")
+    def ode(self, j):
+        return j.u_tt + torch.sin(j.u)
+
+    @nedhpc.residual("initial")
+    def start(self, j):
+        return torch.stack([j.u - 2, j.u_t], 1)
+
+
+class Peak(nedhpc.Problem):
+    """u = 1 / (1 + 1000 (x - 0.3)^2), given as a residual on few points."""
+
+    domain = nedhpc.Box([0.0], [1.0])
+
+    @nedhpc.residual("interior")
+    def fit(self, x, j):
+        return j.u - 1 / (1 + 1000 * (x[:, 0] - 0.3) ** 2)
+
+
+def plan_of(problem, comm=COMM, **tables):
+    table = default_table(**tables) | {"problem": {"name": "x"}}
+    table["problem"] = {"name": f"python:{type(problem).__name__}"}
+    return Plan.of_table(table, problem=problem, num_ranks=comm.size)
+
+
+def run(problem, run_dir, comm=COMM, resumed=None, **tables):
+    return Run(comm, plan_of(problem, comm, **tables), run_dir, resumed).evolve()
+
+
+def small(**settings):
+    run = {"max_steps": 60, "start": "random"} | settings
+    return {"sampling": {"interior": 64}, "run": run, "network": {"hidden": [16]}}
+
+
+def test_held_out_points_are_never_trained_on(tmp_path):
+    from nedhpc.running.case import Case
+
+    case = Case(COMM, plan_of(Waves(), **small()))
+    case.draw(0)
+    trained, held_out = (p["interior"].x_ND for p in (case.flow.sample, case.held_out))
+    assert len(held_out) >= 16 and not np.isin(held_out.numpy(), trained.numpy()).any()
+
+
+def test_a_sample_that_is_overfitted_grows_and_nests(tmp_path, caplog):
+    """Eight points cannot show the peak; the run finds it by its held-out points."""
+    caplog.set_level(logging.INFO)
+    tables = small(max_steps=80) | {"sampling": {"interior": 8}}
+    _, state = run(Peak(), tmp_path / "run", **tables)
+    assert state.growth > 0 and "the sample grows to" in caplog.text
+    columns = series.read(tmp_path / "run" / "series.h5")
+    assert columns["held_out_energy"][-1] < 3 * columns["energy"][-1] + 1e-12
+    few = plan_of(Peak(), **tables)
+    assert few.leg(state).counts["interior"] == few.counts["interior"] * 2**state.growth
+    fixed = tables | {"sampling": {"interior": 8, "adapt": "none"}}
+    _, state = run(Peak(), tmp_path / "fixed", **fixed)
+    assert state.growth == 0
+    columns = series.read(tmp_path / "fixed" / "series.h5")
+    assert columns["held_out_energy"][-1] > 100 * columns["energy"][-1]
+    assert info(tmp_path / "fixed")["warnings"]
+
+
+def test_windows_are_one_solution(tmp_path):
+    _, state = run(Waves(), tmp_path / "run", **small(max_steps=250, windows=4))
+    assert [p.end for p in state.pieces] == [0.5, 1.0, 1.5] and state.window == (1.5, 2.0)
+    u, t = nedhpc.load(tmp_path / "run", Waves()), np.linspace(0, 2, 401)
+    assert np.abs(u(t)[:, 0] - np.sin(6 * t)).max() < 1e-4
+    for end in (0.5, 1.0, 1.5):
+        before, after = u([end, end + 1e-9])[:, 0]
+        assert abs(before - after) < 1e-5
+    fresh = fresh_energy(tmp_path / "run", 200, Waves())
+    assert fresh["fresh_energy"] < 1e-3 and set(fresh["fresh_energy_terms"]) == {"ode", "start"}
+
+
+def test_a_window_continues_the_derivatives_of_an_equation_of_second_order(tmp_path):
+    from scipy.integrate import solve_ivp
+
+    _, state = run(Pendulum(), tmp_path / "run", **small(max_steps=300, windows=3))
+    u, t = nedhpc.load(tmp_path / "run", Pendulum()), np.linspace(0, 6, 301)
+    exact = solve_ivp(
+        lambda _, y: [y[1], -np.sin(y[0])], (0, 6), [2, 0], rtol=1e-11, atol=1e-12, t_eval=t
+    )
+    assert len(state.pieces) == 2
+    assert np.abs(u(t)[:, 0] - exact.y[0]).max() < 1e-3
+    assert np.abs(u.jet("u_t", t) - exact.y[1]).max() < 1e-2
+
+
+@pytest.mark.parametrize("windows", [0, 3])
+def test_a_resumed_run_is_the_same_to_the_bit(tmp_path, windows):
+    """Also in the middle of a window, after a growth of the sample and a change of the scales."""
+    tables = small(max_steps=45, windows=windows) | {"sampling": {"interior": 16}}
+    tables |= {"checkpoint": {"every_steps": 7, "keep": 50}, "output": {"every_steps": 1}}
+    _, whole = run(Waves(), tmp_path / "whole", **tables)
+    assert whole.growth or whole.pieces
+    for steps in (14, 21, 28, 35):
+        folder = tmp_path / f"part{steps}"
+        stop = tables | {"run": tables["run"] | {"max_steps": steps}}
+        run(Waves(), folder, **stop)
+        _, part = run(Waves(), folder, resumed=load_resume(COMM, folder), **tables)
+        assert part.step == whole.step and part.growth == whole.growth
+        np.testing.assert_array_equal(part.theta_P, whole.theta_P)
+        assert len(part.pieces) == len(whole.pieces)
+        for one, other in zip(part.pieces, whole.pieces, strict=True):
+            np.testing.assert_array_equal(one.theta_P, other.theta_P)
+
+
+@pytest.mark.mpi
+def test_ranks_agree_in_windows_and_growing_samples(comm, folder):
+    tables = small(max_steps=25, windows=3) | {"sampling": {"interior": 24}}
+    _, state = run(Waves(), folder / "all", comm, **tables)
+    if comm.rank == 0:
+        _, alone = run(Waves(), folder / "one", **tables)
+        assert (state.growth, state.window) == (alone.growth, alone.window)
+        assert len(state.pieces) == len(alone.pieces)
+        u, v = (nedhpc.load(folder / name, Waves()) for name in ("all", "one"))
+        t = np.linspace(0, 2, 50)
+        np.testing.assert_allclose(u(t), v(t), atol=1e-5)
+
+
+def test_windows_are_refused_with_the_reason():
+    with pytest.raises(ConfigError, match="no time coordinate"):
+        plan_of(Peak(), **small(windows=3))
+
+
+def test_a_window_that_fails_is_made_shorter(tmp_path):
+    """19 periods are too many for 16 units; windows are found without being asked for."""
+    tables = small(max_steps=600, start="auto") | {"sampling": {"interior": 200}}
+    _, state = run(Waves(20.0), tmp_path / "run", **tables)
+    assert len(state.pieces) > 2 and state.window[1] == 20
+    u, t = nedhpc.load(tmp_path / "run", Waves(20.0)), np.linspace(0, 20, 2001)
+    assert np.abs(u(t)[:, 0] - np.sin(6 * t)).max() < 2e-2
+
+
+def test_a_run_that_ends_early_says_up_to_which_time_it_solved(tmp_path):
+    run(Waves(), tmp_path / "run", **small(max_steps=10, windows=4))
+    assert any("known up to t" in text for text in info(tmp_path / "run")["warnings"])
+
+
+def test_the_estimated_error_is_near_the_true_one(tmp_path):
+    for steps in (5, 15, 40):
+        folder = tmp_path / f"run{steps}"
+        run(Waves(), folder, **small(max_steps=steps, windows=1))
+        t = np.linspace(0, 2, 401)
+        error = nedhpc.load(folder, Waves())(t)[:, 0] - np.sin(6 * t)
+        true = np.sqrt(np.mean(error**2)) / np.std(np.sin(6 * t))
+        found = info(folder)
+        assert found["error_is"] == "estimated" and 0.1 < found["error_estimate"] / true < 10
+
+
+class Loose(nedhpc.Problem):
+    """y'' = 2 with one condition only."""
+
+    domain = nedhpc.Box([0.0], [1.0])
+
+    @nedhpc.residual("interior")
+    def ode(self, j):
+        return j.u_xx - 2
+
+    @nedhpc.residual("interior")
+    def again(self, j):
+        return 3 * j.u_xx - 6
+
+
+def test_a_missing_condition_is_told(tmp_path):
+    run(Loose(), tmp_path / "run", **small(max_steps=20, start="auto"))
+    assert any("do not determine" in text for text in info(tmp_path / "run")["warnings"])
+
+
+def test_a_fit_to_noisy_data_stops_at_the_least_held_out_energy(tmp_path):
+    rng = np.random.default_rng(0)
+    x = np.linspace(-3, 3, 200)[:, None]
+    y = 5 + np.sin(2 * x) + 0.2 * rng.standard_normal(x.shape)
+
+    class Noisy(nedhpc.Problem):
+        domain = nedhpc.Box([-3.0], [3.0])
+        data = nedhpc.DataSet(x[::2], y[::2], x[1::2], y[1::2])
+
+        @nedhpc.residual("data")
+        def fit(self, j, y):
+            return j.u - y[:, 0]
+
+    tables = small(max_steps=500) | {"network": {"hidden": [60]}, "sampling": {}}
+    status, state = run(Noisy(), tmp_path / "run", **tables)
+    found = info(tmp_path / "run")
+    assert status == "stalled" and "passed its minimum" in found["message"]
+    columns = series.read(tmp_path / "run" / "series.h5")
+    assert found["held_out_energy"] <= columns["held_out_energy"].min() * (1 + 1e-9)
+    assert 0.8 < found["metrics"]["r2_u"] <= 1 and 0.15 < found["metrics"]["rmse_u"] < 0.3
+    u, clean = nedhpc.load(tmp_path / "run", Noisy())(x)[:, 0], 5 + np.sin(2 * x[:, 0])
+    assert np.sqrt(np.mean((u - clean) ** 2)) < 0.15
+
+
+def test_another_start_is_tried_and_the_best_is_kept(tmp_path):
+    class Stuck(nedhpc.Problem):
+        """A residual whose least value is far from zero."""
+
+        domain = nedhpc.Box([0.0], [1.0])
+
+        @nedhpc.residual("interior")
+        def none(self, x, j):
+            return torch.stack([j.u - 1, j.u + 1], 1)
+
+    tables = small(max_steps=200, starts=2)
+    _, state = run(Stuck(), tmp_path / "run", **tables)
+    assert int(state.adaptation["starts"]) == 2 and info(tmp_path / "run")["warnings"]
+
+
+def test_a_file_of_windows_is_complete(tmp_path):
+    _, state = run(Waves(), tmp_path / "run", **small(max_steps=150, windows=2))
+    _, read, _, _ = checkpoint.newest(tmp_path / "run")
+    assert read.window == state.window and len(read.pieces) == len(state.pieces) == 1
+    np.testing.assert_array_equal(read.pieces[0].theta_P, state.pieces[0].theta_P)
+    for name, array in state.scaling.items():
+        np.testing.assert_array_equal(read.scaling[name], array)
