@@ -5,6 +5,7 @@ from math import pi
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from nedhpc.domains.box import Box
@@ -43,6 +44,8 @@ def borehole(x):
     )
 
 
+SAMPLE_COPIES = 6
+"""Copies of the sampled points and values that exist at the same time while they are made."""
 FUNCTIONS = {
     "sinc": lambda x: torch.sinc(10 * x[:, 0]),
     "sine": lambda x: torch.sin(20 * pi * x[:, 0]),
@@ -108,6 +111,12 @@ class Regression(Problem):
         if function == "borehole" and dim != len(BOREHOLE):
             raise UsageError(
                 f"problem.dim = {dim}: function = 'borehole' has {len(BOREHOLE)} inputs"
+            )
+        needed, there = SAMPLE_COPIES * 8 * num_points * (dim + 1), psutil.virtual_memory().total
+        if needed > there:
+            raise UsageError(
+                f"problem.num_points = {num_points}: the samples need {needed / 2**30:.0f} GiB and "
+                f"this machine has {there / 2**30:.0f}; use fewer"
             )
         self.function = FUNCTIONS[function]
         self.domain = Box([-1.0] * dim, [1.0] * dim)
