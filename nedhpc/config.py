@@ -92,10 +92,7 @@ class Network(Section):
     init_scale: Positive = 1.0
     """The initial parameters are multiplied by it."""
     scaling: Literal["auto", "none"] = "auto"
-    """auto: the network works in scaled variables, with coordinates and outputs of size one.
-
-    Coordinates are not scaled for a network of the user's own. none: neither is scaled.
-    """
+    """auto: coordinates (not those of a network of the user's own) and outputs are of size one."""
     embedding: Literal["none", "fourier"] = "none"
     """Map of x before the first layer. If a coordinate is periodic, `periodic` is used instead."""
     fourier: Fourier = Fourier()
@@ -249,7 +246,7 @@ class Run(Section):
     start: Literal["auto", "random", "last_layer"] = "auto"
     """last_layer: random parameters, except that the last layer is fitted before step 0.
 
-    auto: last_layer if all terms are residuals and the network is the built-in one, else random.
+    auto: last_layer if the network and the terms allow it, else random.
     """
     starts: Annotated[int, Field(ge=0)] = 0
     """Most starts from different random parameters if the energy stays large; 0: up to three."""

@@ -175,17 +175,9 @@ def test_kernel_by_factors_is_that_of_the_rows(comm, problem, hidden, interior, 
     monkeypatch.setattr(gather, "HOLD_BYTES", hold)
     energy = make_energy(problem(), MLP(2, hidden, 2))
     counts = {"interior": interior, "boundary": 5}
-    sample = Sampler(
-        comm.rank,
-        comm.size,
-        energy.problem.domain,
-        energy.problem.data,
-        counts,
-        "sobol",
-        0,
-        torch.device("cpu"),
-        torch.float64,
-    ).draw(0)
+    domain, cpu = energy.problem.domain, torch.device("cpu")
+    sampler = Sampler(comm.rank, comm.size, domain, None, counts, "sobol", 0, cpu, torch.float64)
+    sample = sampler.draw(0)
     theta = torch.as_tensor([*energy.ansatz.initial(0), 0.7, 1.0])
     factored, rows = (
         energy.linearise(theta, sample, factored=True).A,

@@ -122,7 +122,8 @@ class SpaceTime(Box):
         return (*space_coordinates(self.dim - 1), "t")
 
     def between(self, start: float, end: float) -> "SpaceTime":
-        return SpaceTime(self.low[:-1], self.high[:-1], end, start, self.periodic)
+        low, high = self.low[:-1].tolist(), self.high[:-1].tolist()
+        return SpaceTime(low, high, end, start, self.periodic)
 
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """(t - start) / (end - start) for "initial"; for "boundary" the product as in Box."""

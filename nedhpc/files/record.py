@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import h5py
+import tomli_w
 
 from nedhpc import config as configs
 from nedhpc.config import Config
@@ -11,6 +12,24 @@ from nedhpc.files.sealed import read_table, text, value, write_table
 
 TABLES = ("user_files", "sampling", "provenance", "stats")
 """Flat groups of a checkpoint that are stored as they are."""
+
+
+FIRST_EDITION = (
+    ("network", "scaling", "none"),
+    ("weights", "balance", "none"),
+    ("sampling", "adapt", "none"),
+    ("run", "start", "random"),
+    ("run", "windows", 1),
+)
+"""Settings that a config of schema 1 does not have, with what the first edition did."""
+
+
+def migrated(config: str) -> str:
+    """The TOML of a config of schema 1 with the settings that keep its meaning. Local."""
+    table = configs.tomllib.loads(config)
+    for section, key, known in FIRST_EDITION:
+        table.setdefault(section, {}).setdefault(key, known)
+    return tomli_w.dumps(table)
 
 
 @dataclass(slots=True)
@@ -57,7 +76,7 @@ class RunRecord:
         return configs.validate(configs.tomllib.loads(self.config))
 
     def write(self, file: h5py.File) -> None:
-        """Write the groups of schema 1 that do not belong to the state."""
+        """Write the groups that do not belong to the state."""
         file["config"] = self.config
         for name, lines in (("config_history", self.history), ("config_changes", self.changes)):
             file.create_dataset(name, data=lines, dtype=h5py.string_dtype())
@@ -72,6 +91,8 @@ class RunRecord:
         """The record in a checkpoint. If it is malformed, raises h5py's errors or ValueError."""
         config = text(file, "config")
         configs.tomllib.loads(config)
+        if int(file.attrs["schema_version"]) == 1:
+            config = migrated(config)
         tables = {name: read_table(file[name]) for name in TABLES if name != "sampling"}
         sampling = {
             name: value(file["sampling"], name)
