@@ -172,9 +172,9 @@ def test_a_residual_that_is_not_finite_is_an_error_on_all_ranks(comm):
     theta = torch.as_tensor(case.plan.ansatz.initial(0))
     if comm.rank == comm.size - 1:  # only in the share of this rank
         bad = dataclasses.replace(
-            case.plan.energy.terms[0], method=lambda x, j: j.lap_u * float("nan"), roles=("x", "j")
+            case.leg.energy.terms[0], method=lambda x, j: j.lap_u * float("nan"), roles=("x", "j")
         )
-        case.plan.energy.terms = (bad, *case.plan.energy.terms[1:])
+        case.leg.energy.terms = (bad, *case.leg.energy.terms[1:])
     with pytest.raises(NonFiniteError, match="sampling pool"):
         case.draw(EVERY * 1, theta)
 

@@ -195,11 +195,11 @@ def test_random_damage_under_a_right_seal_never_crashes_the_reader(file, tmp_pat
 
 def test_a_future_schema_is_refused_with_the_remedy(file, tmp_path, capsys):
     older = checkpoint.write(tmp_path, state(3), RECORD, 2)
-    reseal(file, set_attribute("schema_version", 2))
+    reseal(file, set_attribute("schema_version", 3))
     with pytest.raises(FutureSchemaError, match="update nedhpc"):
         # The older checkpoint would silently lose the steps after it.
         checkpoint.newest(tmp_path)
-    assert main(["info", str(tmp_path)]) == 2 and "schema version 2" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 2 and "schema version 3" in capsys.readouterr().err
     assert checkpoint.read(older)[0].step == 3
 
 

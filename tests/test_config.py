@@ -58,7 +58,6 @@ def test_all_errors_come_at_once(file, capsys):
         ("", "problem: missing"),
         ("[problem]\nname = 3\n", "problem.name"),
         ('[problem]\nname = "poison"\n', "did you mean 'poisson'"),
-        ('[problem]\nname = "poisson"\n', "sampling.interior: missing"),
         ("[problem\n", "is not TOML"),
         (
             '[problem]\nname = "poisson"\n[sampling]\ninterior = 10\nrule = "grid"\nboundary = 4\n',

@@ -97,3 +97,11 @@ assert facts() == before, (before, facts())
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )
     assert child.returncode == 0, child.stderr
+
+
+@pytest.mark.parametrize("dim, hidden", [(1, [64]), (2, [24, 24])])
+def test_a_config_may_name_the_problem_only(dim, hidden):
+    """Network and numbers of points are then chosen, and the resolved config says which."""
+    plan = Plan.of_table({"problem": {"name": "poisson", "dim": dim}})
+    assert plan.config.network.hidden == hidden and plan.counts["interior"] >= 400
+    assert f"hidden = [\n    {hidden[0]},"[:9] in plan.config.toml()

@@ -166,7 +166,7 @@ def test_an_unknown_metric_is_named(tmp_path, capsys):
     )
     assert main(["check", str(path)]) == 2
     text = capsys.readouterr().err
-    assert "flow.metric = 'l3'" in text and "did you mean 'slack'" in text and "3 errors" in text
+    assert "flow.metric = 'l3'" in text and "did you mean 'slack'" in text and "2 errors" in text
 
 
 def test_names_and_settings_need_neither_petsc_nor_mpi():

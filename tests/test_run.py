@@ -133,7 +133,7 @@ def test_info_and_files_hold_the_facts_of_a_run(comm, folder):
         assert min(seconds["rows"][1], seconds["solve"][1]) > 0
         assert sum(values.sum() for values in seconds.values()) <= file["wall_time"][-1]
     with h5py.File(checkpoint.paths(folder / "run")[-1]) as file:
-        assert file.attrs["complete"] and file.attrs["schema_version"] == 1
+        assert file.attrs["complete"] and file.attrs["schema_version"] == 2
         assert file["state/theta"].dtype == np.float64
 
 
