@@ -34,6 +34,8 @@ NUM_SMOOTH = 24
 
 Functions that no residual sees are mostly smooth, and steep features would hide them by rounding.
 """
+MAX_POINTS = 4000
+"""Points of each part that a rank uses, so that the estimate stays cheap beside a run."""
 CUTOFF = 1e-7
 """Combinations of features with a smaller share of the largest singular value are left out."""
 LEAST = 1e-10
@@ -89,6 +91,7 @@ def estimate(
         samples: points with factors: the training and the held-out ones.
         low, high: bounds of the domain, (D,).
     """
+    samples = [{on: _thinned(p) for on, p in points.items()} for points in samples]
     net, theta = features(energy, low, high)
     theta_f = torch.as_tensor(theta).to(theta_P)
     rows = [
@@ -101,6 +104,18 @@ def estimate(
         for m in range(net.num_outputs)
     ]
     return on_rank_0(comm, _solved, R, Phi_M)
+
+
+def _thinned(points: Points) -> Points:
+    """At most MAX_POINTS of this rank's points, evenly chosen, with larger weights. Local."""
+    every = -(-len(points.x_ND) // MAX_POINTS)
+    if every <= 1:
+        return points
+    y, n = (None if v is None else v[::every] for v in (points.y_NM, points.n_ND))
+    factors = {name: b[::every] for name, b in points.factors.items()}
+    weight_N = points.weight_N[::every]
+    weight_N = weight_N * (points.weight_N.sum() / weight_N.sum())
+    return Points(points.x_ND[::every], weight_N, y, n, factors)
 
 
 def _residuals(energy: Energy, theta_P, net: MLP, theta_f, points):

@@ -17,10 +17,10 @@ import logging
 
 import numpy as np
 
-from nedhpc.ansatz.scaling import NAMES, Scaling
 from nedhpc.errors import UsageError
 from nedhpc.files.checkpoint import Piece, State
 from nedhpc.problems.windows import why_not
+from nedhpc.running.best import remember, remembered
 from nedhpc.running.start import fresh, rebalanced
 from nedhpc.running.trust import POOR, Known, known, moments
 
@@ -174,56 +174,22 @@ class Adaptation:
 
     def _again(self, state: State, held_out: float) -> State:
         """Another start from other random parameters; the best state is remembered."""
-        self._remember(state, held_out)
-        best = {name: self.memory[name] for name in self.memory if name.startswith("best")}
+        remember(self.memory, state, held_out)
         starts = self.memory["starts"] + 1
         self._say(
             state,
             f"the energy on held-out points stays at {held_out:.1e}; start {starts} "
             "with other random parameters",
         )
-        self.memory = self._new_memory(starts=starts, **best)
+        self.memory = self._new_memory(starts=starts, **remembered(self.memory))
         return fresh(self.case, state, starts - 1)
-
-    def _remember(self, state: State, held_out: float) -> None:
-        """Keep this state if it is the best so far."""
-        if held_out < self.memory.get("best_energy", np.inf):
-            scaling = Scaling.of(state.scaling, 0, 0).arrays if state.scaling else {}
-            reference_P = state.reference_P
-            self.memory |= {"best_energy": held_out, "best_step": state.step}
-            self.memory |= {"best_theta": state.theta_P, "best_growth": state.growth}
-            self.memory |= {"best_coefficients": np.array(list(state.coefficients.values()))}
-            self.memory |= {f"best_{name}": array for name, array in scaling.items()}
-            if reference_P is not None:
-                self.memory["best_reference"] = reference_P
-
-    def best(self, state: State) -> State | None:
-        """The remembered state, if it is better than the last one; else None. Collective."""
-        memory = self.memory
-        if "best_energy" not in memory:
-            return None
-        theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
-        if not self.case.held_out_energy(theta_P) > memory["best_energy"]:
-            return None
-        scaling = {name: memory[f"best_{name}"] for name in NAMES} if state.scaling else {}
-        coefficients = dict(zip(state.coefficients, memory["best_coefficients"], strict=True))
-        return dataclasses.replace(
-            state,
-            theta_P=memory["best_theta"],
-            coefficients={name: float(value) for name, value in coefficients.items()},
-            growth=int(memory["best_growth"]),
-            scaling=scaling,
-            reference_P=memory.get("best_reference"),
-            stepper={},
-            selection={},
-        )
 
     def _has_passed_the_minimum(self, state: State, held_out: float) -> bool:
         """True if the energy on held-out rows of noisy data has risen for some time."""
         data = self.plan.problem.data
         if data is None or not len(data.held_out_x) or not self.adapts:
             return False
-        self._remember(state, held_out)
+        remember(self.memory, state, held_out)
         return state.step - self.memory["best_step"] >= NOISE_STEPS
 
     @property
@@ -237,7 +203,7 @@ class Adaptation:
         if limit is None:
             return False
         start, end = state.window
-        begun = self.memory["first_time"]
+        begun = max(self.memory["first_time"], clock.wall_before)
         left = limit - (begun - clock.wall_before)
         return clock.wall_time - begun > left * (end - start) / (self._times[1] - start)
 

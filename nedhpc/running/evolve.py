@@ -14,6 +14,7 @@ from nedhpc.files.record import RunRecord
 from nedhpc.parallel.comm import all_come
 from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
+from nedhpc.running.best import better
 from nedhpc.running.case import Case
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits
@@ -101,7 +102,7 @@ class Run:
             state = case.state(parameters, step, time, dt, stepper.state())
             state.wall_time = self.clock.wall_time
             changed = self.adaptation.change(theta, state, info)
-            state.adaptation = self.adaptation.memory
+            state.adaptation = dict(self.adaptation.memory)
             self.last = Moment(state, info, self.measure)
             if self.last.is_finite:
                 self.good = self.last
@@ -125,7 +126,7 @@ class Run:
 
     def _change(self, state: State) -> None:
         """Continue from a state with another window, sample or scales."""
-        state.adaptation = self.adaptation.memory
+        state.adaptation = dict(self.adaptation.memory)
         self.case.take_up(state)
         info = StepInfo(dt=self.last.info.dt)
         self.good = self.last = Moment(state, info, self.measure)
@@ -143,7 +144,7 @@ class Run:
     def _finish(self, stop: Stop) -> None:
         """Measure, record and save the last state with the status of the run."""
         self.status, self.note = stop.status, stop.message or self.note
-        best = self.adaptation.best(self.last.state)
+        best = better(self.case, self.adaptation.memory, self.last.state)
         if best is not None:
             self._change(best)
         self.last.measured()
@@ -157,8 +158,6 @@ class Run:
         """Estimate the error of the last state, and collect the warnings. Collective."""
         state, measured = self.last.state, self.last.measured()
         theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
-        if self.case.flow.sample is None:
-            return
         self.known = self.adaptation.known(theta_P)
         end = float(self.plan.problem.domain.high[-1])
         unsolved = state.window is not None and state.window[1] < end
@@ -202,17 +201,17 @@ class Run:
 
     def stats(self, moment: Moment) -> dict:
         """The facts that `nedhpc info` reports beside the state, {name: value}. Local."""
-        plan, measured = self.plan, moment.known
+        plan, leg, measured = self.plan, self.case.leg, moment.known
         steps = max(1, moment.state.step - self.first_step)
         stats = {
             "status": self.status,
             "message": self.note,
             "num_parameters": plan.energy.num_parameters,
-            "num_points": sum(plan.counts.values()),
+            "num_points": sum(leg.counts.values()),
             "num_ranks": self.comm.size,
             "device": str(self.case.device),
             "dtype": self.config.device.dtype,
-            "method": plan.method,
+            "method": leg.method,
             "seconds_per_step": (moment.state.wall_time - self.first_wall_time) / steps,
             "projection_error": moment.info.projection_error,
         }
