@@ -36,8 +36,13 @@ SLOW, PATIENCE = 0.5, 4
 """The energy falls slowly if PATIENCE checks left more than the share SLOW of it."""
 SLOW_IF_GOOD = 0.1
 """The share in place of SLOW in a window whose energy is below EASY: the next one can begin."""
-HOPELESS, HOPELESS_STEPS = 1e-2, 30
-"""A window whose energy is still above HOPELESS after so many steps is made shorter."""
+HOPELESS, HOPELESS_STEPS, HOPELESS_FALL = 1e-2, 30, 0.1
+"""A window whose energy is still above HOPELESS after so many steps is made shorter.
+
+It may go on if PATIENCE checks left less than the share HOPELESS_FALL of its energy.
+"""
+GIVE_UP = 1e-4
+"""Energy of a window above which a slow fall, without a stall, makes it shorter."""
 WRONG = 0.1
 """A state with a larger energy tells nothing about the size of the solution."""
 EASY = 1e-9
@@ -107,11 +112,10 @@ class Adaptation:
             )
             return state
         memory["checks"] += 1
-        if memory["checks"] * CHECK_EVERY >= HOPELESS_STEPS and self.has_windows:
-            if held_out > HOPELESS:
-                shorter = self._shorter(state, held_out)
-                if shorter is not None:
-                    return shorter
+        if self._is_hopeless(E, held_out):
+            shorter = self._shorter(state, held_out)
+            if shorter is not None:
+                return shorter
         if state.window is not None and held_out < POOR and self._has_used_its_time(state):
             if state.window[1] < self._times[1]:
                 return self._next(theta_P, state, held_out)
@@ -126,6 +130,12 @@ class Adaptation:
         if not (is_slow or info.stalled):
             return None
         return self._slow(theta_P, state, held_out, info.stalled)
+
+    def _is_hopeless(self, E: float, held_out: float) -> bool:
+        """True if this window is too long, so that its end need not be waited for."""
+        enough = self.memory["checks"] * CHECK_EVERY >= HOPELESS_STEPS
+        falls = E < HOPELESS_FALL * self.memory["energies"][0]
+        return self.has_windows and enough and held_out > HOPELESS and not falls
 
     def _grow(self, state: State) -> State | None:
         """Twice as many points; None if there is no more room for them."""
@@ -155,7 +165,7 @@ class Adaptation:
             if rescaled is not None:
                 memory["energies"] = np.empty(0)
                 return rescaled
-        is_poor = held_out > POOR
+        is_poor = held_out > (POOR if stalled else GIVE_UP)
         if self.has_windows:
             if is_poor:
                 return self._shorter(state, held_out)

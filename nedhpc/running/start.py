@@ -3,6 +3,7 @@
 Functions are collective on the case's comm.
 """
 
+import copy
 import dataclasses
 import logging
 from math import floor, log2
@@ -147,14 +148,29 @@ def fresh(case: Case, state: State, attempt: int = 0) -> State:
     if start == "last_layer" and reason:
         raise UsageError(f"run.start = 'last_layer' {reason}")
     if start == "random" or reason:
-        # Without a fit of the last layer, the window before is the best first guess.
-        warm = bool(state.pieces) and not attempt
-        state.theta_P = state.pieces[-1].theta_P if warm else ansatz.initial(seed)
-        return rebalanced(case, state)
-    state.theta_P = ansatz.features(seed, 1.0, *box(case.plan, state))
+        state.theta_P = ansatz.initial(seed)
+    else:
+        state.theta_P = ansatz.features(seed, 1.0, *box(case.plan, state))
+        state = rebalanced(case, state)
+        state.theta_P, state.coefficients = case.parameters.split(last_layer(case, state, seed))
     state = rebalanced(case, state)
-    state.theta_P, state.coefficients = case.parameters.split(last_layer(case, state, seed))
-    return rebalanced(case, state)
+    if not state.pieces:
+        return state
+    # The window before may be a better first guess, e.g. if u changes little with time.
+    before = rebalanced(case, dataclasses.replace(state, theta_P=_taken_over(case.plan, state)))
+    states = [state, before]
+    energies = [case.held_out_energy(case.take_up(candidate)) for candidate in states]
+    return states[energies[1] < energies[0]]
+
+
+def _taken_over(plan: Plan, state: State) -> np.ndarray:
+    """Parameters of the window before, in the scales of the state. Local."""
+    piece, ansatz = state.pieces[-1], copy.copy(plan.ansatz)
+    if ansatz.linear_columns is None:
+        return piece.theta_P
+    dim, outputs = plan.problem.domain.dim, ansatz.num_outputs
+    ansatz.scaling = Scaling.of(piece.scaling, dim, outputs)
+    return ansatz.resized(piece.theta_P, Scaling.of(state.scaling, dim, outputs))
 
 
 def first_growth(plan: Plan) -> int:
