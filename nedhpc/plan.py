@@ -6,6 +6,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from nedhpc.problems.reference import check_exact
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
 from nedhpc.sampling.counts import grown, point_counts
+from nedhpc.sampling.points import HELD_OUT
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
 from nedhpc.user_code import GIVEN, load_class
 
@@ -259,13 +261,16 @@ class Plan:
         )
 
     def _point_bytes(self) -> int:
-        """Bytes of a draw's points with weights, targets and normals, and of the data sets.
+        """Bytes of a draw's points with weights, targets, normals and factors, and of the data.
 
-        A draw counts twice, because the old one is still there while the new one is made.
+        A draw counts twice, because the old one is still there while the new one is made. There are
+        also the held-out points.
         """
         problem, dim = self.problem, self.problem.domain.dim
-        columns = 2 * dim + 1 + len(problem.outputs)
+        factors = max(term.num_components for term in self.terms)
+        columns = 2 * dim + 1 + len(problem.outputs) + factors
         local = sum(-(-count // self.num_ranks) for count in self.counts.values())
+        local = ceil((1 + HELD_OUT / 2) * local)
         data = 0 if problem.data is None else len(problem.data.x_ND) + len(problem.data.held_out_x)
         return NUMBER * columns * (2 * local + data)
 

@@ -255,3 +255,38 @@ def test_a_file_of_windows_is_complete(tmp_path):
     np.testing.assert_array_equal(read.pieces[0].theta_P, state.pieces[0].theta_P)
     for name, array in state.scaling.items():
         np.testing.assert_array_equal(read.scaling[name], array)
+
+
+def test_balance_may_change_in_a_resumed_run(tmp_path):
+    tables = small(max_steps=4)
+    run(Waves(), tmp_path / "run", **tables)
+    later = tables | {"run": tables["run"] | {"max_steps": 8}, "weights": {"balance": "none"}}
+    _, state = run(Waves(), tmp_path / "run", resumed=load_resume(COMM, tmp_path / "run"), **later)
+    assert state.step == 8 and state.reference_P is None
+    again = tables | {"run": tables["run"] | {"max_steps": 12}}
+    _, state = run(Waves(), tmp_path / "run", resumed=load_resume(COMM, tmp_path / "run"), **again)
+    assert state.step == 12 and state.reference_P is not None
+
+
+class Corner(nedhpc.Problem):
+    """lap u = 0 in a square whose wall is 1 at the top and 0 elsewhere: u jumps in two corners."""
+
+    domain = nedhpc.Box([0.0, 0.0], [1.0, 1.0])
+
+    @nedhpc.residual("interior")
+    def pde(self, j):
+        return j.lap_u
+
+    @nedhpc.residual("boundary")
+    def wall(self, x, j):
+        return j.u - (x[:, 1] > 1 - 1e-9).to(x.dtype)
+
+
+@pytest.mark.mpi
+def test_the_place_of_the_largest_residual_is_named(comm, folder):
+    tables = small(max_steps=15) | {"sampling": {"interior": 100, "boundary": 80}}
+    run(Corner(), folder / "run", comm, **tables)
+    found = info(folder / "run")["warnings"]
+    comm.barrier()
+    text = next(text for text in found if "not satisfied" in text)
+    assert "term 'wall'" in text and ("y = 0.9" in text or "y = 1" in text)

@@ -26,6 +26,7 @@ KEPT = {
     "run.seed": "the points drawn so far are those of that seed",
     "run.start": "it acts at step 0 only",
     "run.initial": "it acts at step 0 only",
+    "run.windows": "the windows before the present one are solved",
 }
 """Keys and tables that a resumed run keeps, and why."""
 FILES = ("problem.name", "network.name", "problem.file")
@@ -33,6 +34,7 @@ FILES = ("problem.name", "network.name", "problem.file")
 FORGETTING = (
     "problem",
     "sampling",
+    "weights",
     "flow",
     "stepper.type",
     "stepper.spring.damping",

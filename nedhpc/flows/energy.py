@@ -127,12 +127,12 @@ class Energy:
         E_K = [torch.zeros((), dtype=torch.float64, device=theta_P.device)] * len(self.terms)
         r_N = []
         for piece in self.pieces(points):
-            value = self._value(piece, theta_P)
+            value = self.value(piece, theta_P)
             kind = piece.term.kind
             E_K[piece.k] = E_K[piece.k] + piece.w_N.double() @ kind.density(value, piece.y_NM)
             if self.has_row_residual:
                 frozen = base_P is not None and not kind.is_least_squares
-                base = self._value(piece, base_P) if frozen else None
+                base = self.value(piece, base_P) if frozen else None
                 r_NK = kind.residual(value, piece.y_NM, base)
                 r_N.append((piece.w_N.sqrt() * r_NK.T).reshape(-1))
         return torch.stack(E_K), torch.cat(r_N) if self.has_row_residual else None
@@ -200,7 +200,7 @@ class Energy:
         with torch.no_grad():
             for piece in self.pieces(points):
                 piece.b_NK = None
-                density = piece.term.kind.density(self._value(piece, theta_P), piece.y_NM)
+                density = piece.term.kind.density(self.value(piece, theta_P), piece.y_NM)
                 E_K[piece.k] += piece.w_N.double() @ density
         return E_K
 
@@ -235,7 +235,7 @@ class Energy:
             b = self.factors(on, Points(x, x[:, 0], n_ND=n))
             here = [t for t in self.terms if t.on == on]
             pieces = [Piece(0, t, x, None, n, x[:, 0], b.get(t.name)) for t in here]
-            squares = [p.term.weight * self._value(p, theta_P).square().sum(1) for p in pieces]
+            squares = [p.term.weight * self.value(p, theta_P).square().sum(1) for p in pieces]
             sizes.append(sum(squares[1:], squares[0]).sqrt())
         return torch.cat(sizes)
 
@@ -285,7 +285,7 @@ class Energy:
     def _coefficients(self, theta_P: Tensor, num_points: int) -> Tensor:
         return theta_P[self.num_network :].expand(num_points, self.num_coefficients)
 
-    def _value(self, piece: Piece, theta_P: Tensor) -> Tensor:
+    def value(self, piece: Piece, theta_P: Tensor) -> Tensor:
         """The term's value (N, K), differentiable in theta."""
         x = piece.x_ND
         j = self.ansatz.jets(theta_P[: self.num_network], x, piece.term.layout)

@@ -11,6 +11,7 @@ import numpy as np
 from nedhpc.errors import FailedStepError, NedError, NonFiniteError, StorageError
 from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
+from nedhpc.flows.worst import worst
 from nedhpc.parallel.comm import all_come
 from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
@@ -161,7 +162,13 @@ class Run:
         self.known = self.adaptation.known(theta_P)
         end = float(self.plan.problem.domain.high[-1])
         unsolved = state.window is not None and state.window[1] < end
-        self.warnings = warnings(measured, self.known, state.window[1] if unsolved else None)
+        leg, comm = self.case.leg, self.comm
+        place = ""
+        if self.plan.energy.is_least_squares:
+            place = worst(comm, leg.energy, theta_P, self.case.held_out)
+        solved_to = state.window[1] if unsolved else None
+        balanced = self.plan.balanced
+        self.warnings = warnings(measured, self.known, balanced, solved_to, place)
         for text in self.warnings if self.comm.rank == 0 else []:
             log.warning("%s", text)
 

@@ -34,6 +34,8 @@ REFINEMENTS = 4
 RTOL = 1e-15
 """Singular values below this share of the largest are cut off."""
 MAX_ITERATIONS = 10
+MAX_FLOPS = 5e10
+"""Work above which run.start = "auto" does not fit the last layer: about ten seconds."""
 USUAL_SIZE = 100.0
 """Norm of the last layer's weights from which a fit counts as ill-conditioned."""
 FIRST_ROWS = 500
@@ -72,6 +74,8 @@ def open_folder(
         )
         for note in notes if comm.rank == 0 else []:
             log.info("after step %d: %s", state.step, note)
+        if plan.balanced != (state.reference_P is not None):  # weights.balance has changed
+            state = rebalanced(case, dataclasses.replace(state, reference_P=None))
     with case.time_stepper():  # check the PETSc options before anything is written
         pass
     on_rank_0(comm, prepare, run_dir, config, None if state is None else state.step)
@@ -147,6 +151,8 @@ def fresh(case: Case, state: State, attempt: int = 0) -> State:
     start, reason = config.run.start, why_no_last_layer(case.plan)
     if start == "last_layer" and reason:
         raise UsageError(f"run.start = 'last_layer' {reason}")
+    if start == "auto" and not reason and last_layer_flops(case.plan.leg(state)) > MAX_FLOPS:
+        start = "random"
     if start == "random" or reason:
         state.theta_P = ansatz.initial(seed)
     else:
@@ -204,6 +210,13 @@ def why_no_last_layer(plan: Plan) -> str:
     if not plan.energy.has_row_residual:
         return "needs Residual terms: a Density has no row residual to solve for"
     return ""
+
+
+def last_layer_flops(leg: Plan) -> float:
+    """Floating-point operations of all trials of `last_layer` on all ranks, at the least. Local."""
+    columns = leg.ansatz.linear_columns
+    trials = len(SCALES) + 2 * REFINEMENTS
+    return 2.0 * trials * leg.num_rows * (columns.stop - columns.start) ** 2
 
 
 def last_layer(case: Case, state: State, seed: int) -> Tensor:

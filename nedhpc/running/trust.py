@@ -77,13 +77,17 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
     return Known(error_M, spread_M, sensitivity)
 
 
-def warnings(measured, found: Known, solved_to: float | None) -> list[str]:
+def warnings(
+    measured, found: Known, balanced: bool, solved_to: float | None, worst: str
+) -> list[str]:
     """What the user must know, one sentence each; none if all is well. Local.
 
     Args:
         measured: the last measurement.
         found: what is known of the error.
+        balanced: True if the rows are balanced; else the size of an energy tells nothing.
         solved_to: time to which the solution was found, if that is not the end.
+        worst: the place of the largest residual, in words.
     """
     texts = []
     E, held_out = measured.balanced_energy, measured.balanced_held_out_energy
@@ -98,11 +102,12 @@ def warnings(measured, found: Known, solved_to: float | None) -> list[str]:
         )
     if measured.relative_l2 is not None:
         return texts  # the error is measured
-    if held_out > (POOR if np.isnan(found.relative) else LARGE):
+    if balanced and held_out > (POOR if np.isnan(found.relative) else LARGE):
         texts.append(
             f"the equations are not satisfied: the balanced energy on held-out points is "
-            f"{held_out:.1e}; likely causes are a network that is too small, too few steps, or "
-            "conditions that contradict each other"
+            f"{held_out:.1e}, and the largest residual is that of {worst}; likely causes are a "
+            "network that is too small, too few steps, or conditions that contradict each other, "
+            "e.g. in a corner"
         )
     elif held_out > OVERFIT * E and held_out > NEGLIGIBLE:
         texts.append(
