@@ -63,19 +63,7 @@ def open_folder(
     layout, data_sha256 = checkpoint.layout(plan.ansatz), "" if data is None else data.digest()
     record, state = RunRecord.start(config), None
     if resumed is not None:
-        state, record, notes = adapt(*resumed, config, user_files)
-        check(
-            state,
-            record,
-            layout=layout,
-            coefficients=tuple(plan.problem.coefficients),
-            data_sha256=data_sha256,
-            user_files=user_files,
-        )
-        for note in notes if comm.rank == 0 else []:
-            log.info("after step %d: %s", state.step, note)
-        if plan.balanced != (state.reference_P is not None):  # weights.balance has changed
-            state = rebalanced(case, dataclasses.replace(state, reference_P=None))
+        state, record = _resumed(case, resumed, layout, data_sha256, user_files)
     with case.time_stepper():  # check the PETSc options before anything is written
         pass
     on_rank_0(comm, prepare, run_dir, config, None if state is None else state.step)
@@ -100,6 +88,26 @@ def open_folder(
     file = run_dir / "series.h5"
     continues = resumed is not None and comm.rank == 0
     return state, record, Series.open(file, state.step) if continues else Series(file)
+
+
+def _resumed(
+    case: Case, resumed: Resumed, layout: list[str], data_sha256: str, user_files: dict[str, str]
+) -> Resumed:
+    """State and record with which a run continues, checked to belong to it. Local."""
+    state, record, notes = adapt(*resumed, case.config, user_files)
+    check(
+        state,
+        record,
+        layout=layout,
+        coefficients=tuple(case.plan.problem.coefficients),
+        data_sha256=data_sha256,
+        user_files=user_files,
+    )
+    for note in notes if case.comm.rank == 0 else []:
+        log.info("after step %d: %s", state.step, note)
+    if case.plan.balanced != (state.reference_P is not None):  # weights.balance has changed
+        state = rebalanced(case, dataclasses.replace(state, reference_P=None))
+    return state, record
 
 
 def first_state(case: Case) -> State:
