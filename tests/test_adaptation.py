@@ -106,6 +106,7 @@ def test_a_sample_that_is_overfitted_grows_and_nests(tmp_path, caplog):
 def test_windows_are_one_solution(tmp_path):
     _, state = run(Waves(), tmp_path / "run", **small(max_steps=250, windows=4))
     assert [p.end for p in state.pieces] == [0.5, 1.0, 1.5] and state.window == (1.5, 2.0)
+    assert info(tmp_path / "run")["windows"] == [0.5, 1.0, 1.5, 2.0]
     u, t = nedhpc.load(tmp_path / "run", Waves()), np.linspace(0, 2, 401)
     assert np.abs(u(t)[:, 0] - np.sin(6 * t)).max() < 1e-4
     for end in (0.5, 1.0, 1.5):

@@ -67,6 +67,7 @@ def info(path: str | Path) -> dict[str, Any]:
         "relative_l2": measured["relative_l2"],
         "error_estimate": stats.get("error_estimate"),
         "error_is": error_is(measured["relative_l2"], stats.get("error_estimate")),
+        "windows": [piece.end for piece in state.pieces] + list(state.window or ())[1:],
         "warnings": [line for line in str(stats.get("warnings") or "").split("\n") if line],
         "metrics": metrics,
         "coefficients": coefficients,
