@@ -19,6 +19,7 @@ import numpy as np
 
 from nedhpc.errors import UsageError
 from nedhpc.files.checkpoint import Piece, State
+from nedhpc.plan import Plan
 from nedhpc.problems.windows import why_not
 from nedhpc.running.best import remember, remembered
 from nedhpc.running.start import fresh, rebalanced
@@ -116,13 +117,15 @@ class Adaptation:
             shorter = self._shorter(state, held_out)
             if shorter is not None:
                 return shorter
-        if state.window is not None and held_out < POOR and self._has_used_its_time(state):
-            if state.window[1] < self._times[1]:
-                return self._next(theta_P, state, held_out)
+        can_go_on = self._is_followed(state) and held_out < POOR
+        if can_go_on and self._time_left(state) < 0:
+            return self._next(theta_P, state, held_out)
         if self.adapts and held_out > OVERFIT * E and held_out > ROUNDING:
             grown = self._grow(state)
             if grown is not None:
                 return grown
+            if can_go_on:  # more steps on this sample would not help
+                return self._next(theta_P, state, held_out)
         energies = memory["energies"]
         is_good = state.window is not None and held_out < EASY
         slow = SLOW_IF_GOOD if is_good else SLOW
@@ -146,7 +149,7 @@ class Adaptation:
             more = self.plan.leg(larger)
         except UsageError:
             return None
-        if enough or more.counts == leg.counts:
+        if enough or more.counts == leg.counts or not self._can_afford(state, more):
             return None
         self.memory["energies"] = np.empty(0)
         self._say(
@@ -169,7 +172,7 @@ class Adaptation:
         if self.has_windows:
             if is_poor:
                 return self._shorter(state, held_out)
-            if state.window is not None and state.window[1] < self._times[1]:
+            if self._is_followed(state):
                 return self._next(theta_P, state, held_out)
         elif stalled and held_out > HOPELESS and memory["starts"] < self.max_starts:
             return self._again(state, held_out)
@@ -207,15 +210,29 @@ class Adaptation:
         domain = self.plan.problem.domain
         return float(domain.low[-1]), float(domain.high[-1])
 
-    def _has_used_its_time(self, state: State) -> bool:
-        """True if the window has used its share of the time, if that is limited."""
+    def _is_followed(self, state: State) -> bool:
+        """True if there is a window after the present one."""
+        return state.window is not None and state.window[1] < self._times[1]
+
+    def _time_left(self, state: State) -> float:
+        """Seconds that are left of the present window's share; infinity without a limit."""
         limit, clock = self.run.config.run.max_wall_time, self.run.clock
         if limit is None:
-            return False
-        start, end = state.window
+            return np.inf
+        share = 1.0
+        if state.window is not None:
+            start, end = state.window
+            share = (end - start) / (self._times[1] - start)
         begun = max(self.memory["first_time"], clock.wall_before)
-        left = limit - (begun - clock.wall_before)
-        return clock.wall_time - begun > left * (end - start) / (self._times[1] - start)
+        return share * (limit - (begun - clock.wall_before)) - (clock.wall_time - begun)
+
+    def _can_afford(self, state: State, more: Plan) -> bool:
+        """True if steps on the larger sample fit into the time that is left, if it is limited."""
+        left = self._time_left(state)
+        if left == np.inf:
+            return True
+        ratio = more.cost.flops / self.case.leg.cost.flops
+        return 2 * CHECK_EVERY * ratio * self.run.clock.last_step <= left
 
     def _rescaled(self, theta_P, state: State) -> State | None:
         """Sizes of the outputs from the solution itself; None if they fit."""

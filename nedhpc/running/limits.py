@@ -69,6 +69,7 @@ class Clock:
         self.signals = signals or StopSignals()
         self.scheduled_end = slurm_end() if comm.rank == 0 else None
         self.longest_step = self.longest_save = 0.0
+        self.last_step = 0.0  # seconds between the last two looks, the same on every rank
         self.wall_time, self.reason = wall_before, 0
         self._last_look: float | None = None
 
@@ -87,6 +88,7 @@ class Clock:
             reason = LIMIT
         mine = now - self.started + self.wall_before if self.comm.rank == 0 else -np.inf
         wall_time, reason = maximum(self.comm, [mine, reason])
+        self.last_step = float(wall_time) - self.wall_time
         self.wall_time, self.reason = float(wall_time), int(reason)
 
 

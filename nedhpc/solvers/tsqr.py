@@ -112,10 +112,11 @@ class Tsqr(LeastSquares):
 
     @classmethod
     def cost(cls, size: Size) -> Cost:
-        P = size.num_parameters
+        P, N = size.num_parameters, size.local_rows
+        rank, local = min(P, size.num_rows), min(P, N)
         return Cost(
             3 * size.block_bytes + 8 * 8 * P**2 + size.other_bytes,
-            2 * size.local_rows * P**2 + 22 * P**3,
+            2 * N * P * local + 4 * P * rank**2 + 22 * rank**3,
         )
 
     def init(self, A: RowOperator, b_N: torch.Tensor | None) -> TsqrState:
