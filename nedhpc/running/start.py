@@ -142,7 +142,7 @@ def fresh(case: Case, state: State, attempt: int = 0) -> State:
 
     Args:
         case: the case.
-        state: window, pieces, growth, coefficients and clock are kept.
+        state: window, pieces, coefficients and clock are kept.
         attempt: number of the attempt; each draws other random parameters.
 
     Raises:
