@@ -23,6 +23,8 @@ from nedhpc.problems.terms import gradients
 
 CONDITION = 10.0
 """Weight of a condition's mean square against that of an equation in the interior."""
+JET_BYTES = 2**26
+"""Largest size of the jets at the points from which the typical size is found, in bytes."""
 FLOOR = 1e-8
 """A sensitivity below this share of the typical one is replaced by the typical one.
 
@@ -100,7 +102,11 @@ class Balance:
         )
 
     def _typical(self, probe: Probe) -> Tensor:
-        term, x = probe.term, probe.x_ND
+        term = probe.term
+        # A wide network's jets at all probes might not fit into memory.
+        most = max(1, JET_BYTES // self.ansatz.point_bytes(term.layout))
+        x, c = probe.x_ND[:most], probe.c_NQ[:most]
+        y, n = (None if v is None else v[:most] for v in (probe.y_NM, probe.n_ND))
         theta_P = self.theta_P[: self.ansatz.num_parameters]
         with torch.no_grad():
             j_NCM = self.ansatz.jets(theta_P, x, term.layout)
@@ -109,7 +115,7 @@ class Balance:
         typical_K = torch.zeros(term.num_components, dtype=torch.float64)
         for nudge in (0.0, NUDGE):
             j = j_NCM + nudge * signs_NCM * unit_CM
-            s_NK = self._sensitivity(term, x, j, probe.c_NQ, probe.y_NM, probe.n_ND)
+            s_NK = self._sensitivity(term, x, j, c, y, n)
             found_K = s_NK.square().nanmean(0).sqrt()
             usable = found_K.isfinite() & (found_K > 0) & (typical_K == 0)
             typical_K = torch.where(usable, found_K, typical_K)

@@ -54,7 +54,8 @@ class Evaluation:
         """Values (N, M) of the ansatz that is evolved now, without the windows before. Local."""
         theta_P = theta_P[: self.plan.energy.num_network]
         with torch.no_grad():
-            return self.plan.ansatz.jets(theta_P, x_ND, self._layout)[:, 0]
+            parts = x_ND.split(EVALUATION_CHUNK)
+            return torch.cat([self.plan.ansatz.jets(theta_P, x, self._layout)[:, 0] for x in parts])
 
     def relative_l2(self, theta_P: Tensor) -> float | None:
         """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm.
