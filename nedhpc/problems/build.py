@@ -22,6 +22,8 @@ from nedhpc.problems.regression import Regression
 from nedhpc.problems.terms import Term
 from nedhpc.user_code import find_class
 
+MAX_DIM = 10_000
+"""Most coordinates of a problem; the walls of a box of more would take too long to count."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
     "heat": Heat,
@@ -77,8 +79,8 @@ def construct(cls: type, options: dict[str, Any], section: str, name: str) -> An
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.default is parameter.empty and not variadic and key not in options:
             errors.append(f"{section}.{key}: missing; {name} needs it")
-    if isinstance(options.get("dim"), int) and options["dim"] < 1:
-        errors.append(f"{section}.dim = {options['dim']}: must be at least 1")
+    if isinstance(options.get("dim"), int) and not 1 <= options["dim"] <= MAX_DIM:
+        errors.append(f"{section}.dim = {options['dim']}: must be at least 1, at most {MAX_DIM}")
     if errors:
         raise ConfigError(errors)
     try:
