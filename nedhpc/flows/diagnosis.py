@@ -4,7 +4,7 @@ It runs only after something was found not to be finite. A healthy step pays not
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,19 +65,13 @@ def probes(
     energy: Energy, k: int, theta_P: Tensor, points: dict[str, Points], size: int
 ) -> Iterator[Probe]:
     """Term number k at this rank's points, at most `size` of them at once. Local."""
-    term, num_network = energy.terms[k], energy.num_network
-    on = points[term.on]
-    for start in range(0, len(on.x_ND), size):
-        part = slice(start, start + size)
-        x, w = on.x_ND[part], on.weight_N[part] * term.weight
-        y, n = (None if v is None else v[part] for v in (on.y_NM, on.n_ND))
-        lin = energy.ansatz.linearise(theta_P[:num_network].detach(), x, term.layout)
-        j = lin.j_NCM.detach().requires_grad_()
-        c = theta_P[num_network:].detach().expand(len(x), -1).clone().requires_grad_()
+    for piece in energy.pieces(points, size):
+        if piece.k != k or not len(piece.x_ND):
+            continue
+        lin, j, c, value = energy.linearised_value(piece, theta_P)
         with torch.enable_grad():
-            value = term.value(x, j, c, y, n)
-            density = term.kind.density(value, y)
-        yield Probe(term, x, j, c, value, density, y, w, lin)
+            density = piece.term.kind.density(value, piece.y_NM)
+        yield Probe(piece.term, piece.x_ND, j, c, value, density, piece.y_NM, piece.w_N, lin)
 
 
 def is_finite(tensors, num_points: int) -> Tensor:
@@ -108,6 +102,8 @@ def find(energy: Energy, theta_P: Tensor, points: dict[str, Points]) -> Finding 
         theta_P: parameters, (P,).
         points: this rank's share of each part.
     """
+    # The message shows the value that the user's method returns, not the balanced one.
+    points = {on: replace(share, factors={}) for on, share in points.items()}
     for k, term in enumerate(energy.terms):
         first: Finding | None = None
         num_bad = 0

@@ -271,13 +271,19 @@ class Energy:
                 j_seed[:, channel, output] = root_w_N
                 yield j_seed, c_seed
 
-    def pieces(self, points: dict[str, Points]) -> Iterator[Piece]:
-        """The points of each term in chunks."""
+    def pieces(self, points: dict[str, Points], chunk: int | None = None) -> Iterator[Piece]:
+        """The points of each term in chunks.
+
+        Args:
+            points: this rank's share of each part.
+            chunk: largest number of points of a piece; default: that of the energy.
+        """
+        chunk = chunk or self.chunk
         for k, term in enumerate(self.terms):
             on = points[term.on]
             # One empty chunk keeps the shapes of an empty share right.
-            for start in range(0, max(1, len(on.x_ND)), self.chunk):
-                part = slice(start, start + self.chunk)
+            for start in range(0, max(1, len(on.x_ND)), chunk):
+                part = slice(start, start + chunk)
                 b = on.factors.get(term.name)
                 y, n, b = (None if v is None else v[part] for v in (on.y_NM, on.n_ND, b))
                 yield Piece(k, term, on.x_ND[part], y, n, on.weight_N[part] * term.weight, b)
