@@ -25,6 +25,7 @@ from nedhpc.config import Config
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.files.checkpoint import State
 from nedhpc.flows import metrics
+from nedhpc.flows.balance import Balance
 from nedhpc.flows.energy import Energy
 from nedhpc.parallel.precision import float64_default
 from nedhpc.problems import bind_terms, build, check, construct
@@ -102,17 +103,33 @@ class Plan:
         Raises:
             UsageError: this many points do not fit into memory.
         """
-        leg, dim, outputs = copy.copy(self), self.problem.domain.dim, len(self.problem.outputs)
-        leg.pieces = Pieces(
-            self.ansatz,
-            [(p.end, p.theta_P, Scaling.of(p.scaling, dim, outputs)) for p in state.pieces],
-        )
+        leg = copy.copy(self)
+        solved = [(p.end, p.theta_P, self.scaling(p.scaling)) for p in state.pieces]
+        leg.pieces = Pieces(self.ansatz, solved)
         if state.window is not None:
             leg.domain = self.domain.between(*state.window)
         if state.pieces:
             leg.terms = continued(self.terms, self.problem, leg.pieces.last)
         leg.counts = grown(self.counts, self.config.sampling.rule, self.domain, state.growth)
         leg._prepare()
+        return leg
+
+    def scaling(self, arrays: Mapping[str, np.ndarray]) -> Scaling:
+        """The Scaling of the arrays that a state holds. Local."""
+        return Scaling.of(arrays, self.problem.domain.dim, len(self.problem.outputs))
+
+    def enter(self, state: State) -> "Plan":
+        """The leg of a state, with its balance; its scales are put into the ansatz. Local.
+
+        Raises:
+            UsageError: this many points do not fit into memory.
+        """
+        self.ansatz.scaling = self.scaling(state.scaling)
+        leg = self.leg(state)
+        if state.reference_P is not None:
+            leg.energy.balance = Balance(
+                self.ansatz, leg.terms, state.reference_P, leg.domain, self.problem.data
+            )
         return leg
 
     def _prepare(self) -> None:

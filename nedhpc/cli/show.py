@@ -39,11 +39,10 @@ def check(args) -> None:
 
 def scales(plan) -> list[str]:
     """Lines with the scales that a run starts with and the sizes that balance the rows. Local."""
-    from nedhpc.ansatz.scaling import Scaling
     from nedhpc.flows.balance import Balance
 
     arrays, names = plan.first_scales(), plan.problem.outputs
-    plan.ansatz.scaling = Scaling.of(arrays, plan.problem.domain.dim, len(names))
+    plan.ansatz.scaling = plan.scaling(arrays)
     lines = [
         f"scale         {name} = {offset:.6g} + {size:.6g} v, from the conditions and the equation"
         for name, offset, size in zip(names, *plan.ansatz.scaling.sizes, strict=True)

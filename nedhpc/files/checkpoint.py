@@ -63,6 +63,11 @@ class State:
     adaptation: dict = field(default_factory=dict)
     """Memory of running.adaptation, {name: number or array}."""
 
+    @property
+    def parameters(self) -> np.ndarray:
+        """theta, then the coefficients, (P,) float64."""
+        return np.concatenate([self.theta_P, list(self.coefficients.values())])
+
 
 def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Path:
     """Write RUN_DIR/checkpoint-<step>.h5 atomically, then delete all but the newest `keep`.

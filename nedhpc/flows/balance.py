@@ -24,7 +24,7 @@ from nedhpc.problems.terms import gradients
 CONDITION = 10.0
 """Weight of a condition's mean square against that of an equation in the interior."""
 JET_BYTES = 2**26
-"""Largest size of the jets at the points from which the typical size is found, in bytes."""
+"""Largest size of a chunk's jets in all layers, in bytes. A sweep holds several such sets."""
 FLOOR = 1e-8
 """A sensitivity below this share of the typical one is replaced by the typical one.
 

@@ -15,16 +15,13 @@ import torch
 from torch import Tensor
 
 from nedhpc.ansatz.jets import JetLayout
-from nedhpc.flows.balance import Balance
+from nedhpc.flows.balance import JET_BYTES, Balance
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.terms import LinearTerm, Seed, gradient
 from nedhpc.rows.base import Chunk, RowOperator
 from nedhpc.rows.gather import gather
 from nedhpc.sampling.points import Points
-
-JET_BYTES = 2**26
-"""Largest size of a chunk's jets in all layers, in bytes. A sweep holds several such sets."""
 
 
 @dataclass(slots=True)

@@ -4,12 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from nedhpc.ansatz.scaling import Scaling
 from nedhpc.files.checkpoint import State
-from nedhpc.flows.balance import Balance
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import Plan
 from nedhpc.postprocess.solution import Solution
@@ -57,31 +54,24 @@ def fresh_energy(
 
 def _windows_before(state: State) -> list[State]:
     """The states at the ends of the solved windows."""
-    coefficients, found = list(state.coefficients.values()), []
+    found = []
     for k, piece in enumerate(state.pieces):
-        reference_P = np.concatenate([piece.theta_P, coefficients])
-        found.append(
-            replace(
-                state,
-                theta_P=piece.theta_P,
-                scaling=piece.scaling,
-                window=(piece.start, piece.end),
-                pieces=state.pieces[:k],
-                reference_P=None if state.reference_P is None else reference_P,
-            )
+        then = replace(
+            state,
+            theta_P=piece.theta_P,
+            scaling=piece.scaling,
+            window=(piece.start, piece.end),
+            pieces=state.pieces[:k],
         )
+        if state.reference_P is not None:
+            then.reference_P = then.parameters
+        found.append(then)
     return found
 
 
 def _energies(plan: Plan, state: State, num_points: int) -> tuple[dict[str, float], float]:
     """(energy by term as written, balanced energy) of one window."""
-    problem = plan.problem
-    plan.ansatz.scaling = Scaling.of(state.scaling, problem.domain.dim, len(problem.outputs))
-    leg = plan.leg(state)
-    if state.reference_P is not None:
-        leg.energy.balance = Balance(
-            plan.ansatz, leg.terms, state.reference_P, leg.domain, problem.data
-        )
+    problem, leg = plan.problem, plan.enter(state)
     seed = plan.config.run.seed + SEED_SHIFT
     counts = {
         on: count if on == "data" or leg.domain.parts[on].dim == 0 else num_points
@@ -94,9 +84,7 @@ def _energies(plan: Plan, state: State, num_points: int) -> tuple[dict[str, floa
     points = {
         on: replace(p, factors=leg.energy.factors(on, p)) for on, p in sampler.draw(0).items()
     }
-    theta_P = torch.cat(
-        [torch.as_tensor(state.theta_P), torch.as_tensor(list(state.coefficients.values()))]
-    )
+    theta_P = torch.as_tensor(state.parameters)
     with torch.no_grad():
         written_K = leg.energy.as_written(theta_P, points)
         balanced_K, _ = leg.energy.evaluate(theta_P, points)

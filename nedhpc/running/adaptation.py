@@ -74,7 +74,7 @@ class Adaptation:
         self.run, self.case, self.plan = run, run.case, run.plan
         config = run.config
         reason = why_not(run.plan.problem, run.plan.terms)
-        self.is_active = getattr(run.plan.stepper, "lowers_energy", False)
+        self.is_active = run.plan.stepper.lowers_energy
         self.has_windows = self.is_active and not reason and config.run.windows != 1
         self.adapts = config.sampling.adapt == "auto" and not config.sampling.resample_every
         self.memory = dict(state.adaptation) or self._new_memory()
@@ -117,7 +117,7 @@ class Adaptation:
             shorter = self._shorter(state, held_out)
             if shorter is not None:
                 return shorter
-        can_go_on = self._is_followed(state) and held_out < POOR
+        can_go_on = self.is_followed(state) and held_out < POOR
         if can_go_on and self._time_left(state) < 0:
             return self._next(theta_P, state, held_out)
         if self.adapts and held_out > OVERFIT * E and held_out > ROUNDING:
@@ -172,7 +172,7 @@ class Adaptation:
         if self.has_windows:
             if is_poor:
                 return self._shorter(state, held_out)
-            if self._is_followed(state):
+            if self.is_followed(state):
                 return self._next(theta_P, state, held_out)
         elif stalled and held_out > HOPELESS and memory["starts"] < self.max_starts:
             return self._again(state, held_out)
@@ -210,7 +210,7 @@ class Adaptation:
         domain = self.plan.problem.domain
         return float(domain.low[-1]), float(domain.high[-1])
 
-    def _is_followed(self, state: State) -> bool:
+    def is_followed(self, state: State) -> bool:
         """True if there is a window after the present one."""
         return state.window is not None and state.window[1] < self._times[1]
 

@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nedhpc.ansatz.scaling import Scaling
 from nedhpc.files.checkpoint import State
-from nedhpc.flows.balance import Balance
 from nedhpc.flows.descent import Flow
 from nedhpc.parallel.comm import total
 from nedhpc.parallel.parameters import Parameters
@@ -71,13 +69,7 @@ class Case:
         if self._leg is not None and all(a is b for a, b in zip(leg, self._leg, strict=True)):
             return
         self._leg, base = leg, self.plan
-        dim, outputs = base.problem.domain.dim, len(base.problem.outputs)
-        base.ansatz.scaling = Scaling.of(state.scaling, dim, outputs)
-        self.leg = plan = base.leg(state)
-        if state.reference_P is not None:
-            plan.energy.balance = Balance(
-                base.ansatz, plan.terms, state.reference_P, plan.domain, base.problem.data
-            )
+        self.leg = plan = base.enter(state)
         solver = None
         if plan.solver != "none":
             settings = self.config.solver.krylov if plan.solver == "krylov" else None

@@ -43,19 +43,18 @@ class Evaluation:
         self._is_data = not problem.has_exact and self._points is not None
 
     def u(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
-        """Values (N, M) of the network with parameters (theta, c). Local."""
-        theta_P = theta_P[: self.plan.energy.num_network]
-        values = [
-            self.pieces.jets(theta_P, x, self._layout)[:, 0] for x in x_ND.split(EVALUATION_CHUNK)
-        ]
-        return torch.cat(values)
+        """Values (N, M) of the whole solution for the parameters (theta, c). Local."""
+        return self._values(self.pieces, theta_P, x_ND)
 
     def u_now(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
         """Values (N, M) of the ansatz that is evolved now, without the windows before. Local."""
-        theta_P = theta_P[: self.plan.energy.num_network]
         with torch.no_grad():
-            parts = x_ND.split(EVALUATION_CHUNK)
-            return torch.cat([self.plan.ansatz.jets(theta_P, x, self._layout)[:, 0] for x in parts])
+            return self._values(self.plan.ansatz, theta_P, x_ND)
+
+    def _values(self, ansatz, theta_P: Tensor, x_ND: Tensor) -> Tensor:
+        theta_P = theta_P[: self.plan.energy.num_network]
+        parts = x_ND.split(EVALUATION_CHUNK)
+        return torch.cat([ansatz.jets(theta_P, x, self._layout)[:, 0] for x in parts])
 
     def relative_l2(self, theta_P: Tensor) -> float | None:
         """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm.

@@ -160,13 +160,11 @@ class Run:
         state, measured = self.last.state, self.last.measured()
         theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
         self.known = self.adaptation.known(theta_P)
-        end = float(self.plan.problem.domain.high[-1])
-        unsolved = state.window is not None and state.window[1] < end
         leg, comm = self.case.leg, self.comm
         place = ""
         if self.plan.energy.is_least_squares:
             place = worst(comm, leg.energy, theta_P, self.case.held_out)
-        solved_to = state.window[1] if unsolved else None
+        solved_to = state.window[1] if self.adaptation.is_followed(state) else None
         balanced = self.plan.balanced
         self.warnings = warnings(measured, self.known, balanced, solved_to, place)
         for text in self.warnings if self.comm.rank == 0 else []:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, provenance
 from nedhpc.files.checkpoint import State
@@ -152,19 +151,19 @@ def fresh(case: Case, state: State, attempt: int = 0) -> State:
     seed = config.run.seed + attempt
     state = dataclasses.replace(state, stepper={}, selection={}, dt=config.stepper.dt)
     state.growth = first_growth(case.plan)
-    state = dataclasses.replace(
-        state, scaling=on_rank_0(case.comm, case.plan.leg(state).first_scales), reference_P=None
-    )
-    ansatz.scaling = Scaling.of(state.scaling, case.plan.problem.domain.dim, ansatz.num_outputs)
+    leg = case.plan.leg(state)
+    scaling = on_rank_0(case.comm, leg.first_scales)
+    state = dataclasses.replace(state, scaling=scaling, reference_P=None)
+    ansatz.scaling = case.plan.scaling(scaling)
     start, reason = config.run.start, why_no_last_layer(case.plan)
     if start == "last_layer" and reason:
         raise UsageError(f"run.start = 'last_layer' {reason}")
-    if start == "auto" and not reason and last_layer_flops(case.plan.leg(state)) > MAX_FLOPS:
+    if start == "auto" and not reason and last_layer_flops(leg) > MAX_FLOPS:
         start = "random"
     if start == "random" or reason:
         state.theta_P = ansatz.initial(seed)
     else:
-        state.theta_P = ansatz.features(seed, 1.0, *box(case.plan, state))
+        state.theta_P = ansatz.features(seed, 1.0, leg.domain.low, leg.domain.high)
         state = rebalanced(case, state)
         state.theta_P, state.coefficients = case.parameters.split(last_layer(case, state, seed))
     state = rebalanced(case, state)
@@ -182,9 +181,8 @@ def _taken_over(plan: Plan, state: State) -> np.ndarray:
     piece, ansatz = state.pieces[-1], copy.copy(plan.ansatz)
     if ansatz.linear_columns is None:
         return piece.theta_P
-    dim, outputs = plan.problem.domain.dim, ansatz.num_outputs
-    ansatz.scaling = Scaling.of(piece.scaling, dim, outputs)
-    return ansatz.resized(piece.theta_P, Scaling.of(state.scaling, dim, outputs))
+    ansatz.scaling = plan.scaling(piece.scaling)
+    return ansatz.resized(piece.theta_P, plan.scaling(state.scaling))
 
 
 def first_growth(plan: Plan) -> int:
@@ -201,14 +199,7 @@ def rebalanced(case: Case, state: State) -> State:
     """The state with its rows balanced at its own parameters. Local."""
     if not case.plan.balanced:
         return state
-    reference_P = np.concatenate([state.theta_P, list(state.coefficients.values())])
-    return dataclasses.replace(state, reference_P=reference_P)
-
-
-def box(plan: Plan, state: State) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the window's domain. Local."""
-    domain = plan.leg(state).domain
-    return domain.low, domain.high
+    return dataclasses.replace(state, reference_P=state.parameters)
 
 
 def why_no_last_layer(plan: Plan) -> str:
@@ -243,7 +234,7 @@ def last_layer(case: Case, state: State, seed: int) -> Tensor:
     """
     ansatz = case.plan.ansatz
     case.take_up(state)
-    low, high = box(case.plan, state)
+    low, high = case.leg.domain.low, case.leg.domain.high
     width = float(np.mean(ansatz.scaling.unit(high) - ansatz.scaling.unit(low)))
     tried: dict[float, tuple[float, Tensor, float]] = {}
 
