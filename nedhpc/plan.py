@@ -32,6 +32,7 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.conditions import hard_layer
+from nedhpc.problems.contradictions import contradictions
 from nedhpc.problems.reference import check_exact
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -156,6 +157,14 @@ class Plan:
             sizes = output_sizes(self.terms, domain, data, coefficients, num_outputs)
             found = found.outputs(*sizes)
         return found.arrays
+
+    def contradictions(self) -> list[str]:
+        """The conditions that contradict each other, a sentence each. Local."""
+        if not self.energy.is_least_squares:
+            return []
+        problem = self.problem
+        coefficients, num_outputs = problem.coefficients.values(), len(problem.outputs)
+        return contradictions(self.terms, self.domain, problem.data, coefficients, num_outputs)
 
     @classmethod
     def read(

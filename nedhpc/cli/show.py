@@ -31,6 +31,8 @@ def check(args) -> None:
         )
     for line in scales(plan):
         print(line)
+    for text in plan.contradictions():
+        print(f"warning       {text}")
     print(f"rows          {plan.num_rows}, at most {local} a rank")
     print(f"method        {plan.method}")
     print(f"memory        {mebibytes(sum(plan.memory.values()))} MiB on rank 0 ({needs})")

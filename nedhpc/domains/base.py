@@ -157,6 +157,15 @@ class Domain:
         """The same domain at the times from start to end; None if it has no time. Local."""
         return None
 
+    def corners(self) -> list[tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]]:
+        """Points at which two parts of the boundary meet; none if that is not known. Local.
+
+        Returns:
+            Pairs ((part, x_ND), (other part, other x_ND)). Row by row, both are the same point,
+            but each was moved along its own part by a share of 1e-6 away from the other part.
+        """
+        return []
+
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """A smooth function that is zero on the part and positive elsewhere in the domain. Local.
 

@@ -1,5 +1,6 @@
 """Boxes in space and in space-time. Local: nothing here communicates."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 
 from nedhpc.domains.base import Domain, Part, grid_side, midpoints, space_coordinates
 from nedhpc.errors import UsageError
+
+MAX_CORNER_DIM, CORNER_POINTS, CORNER_GAP = 4, 5, 1e-6
+"""For `corners`: dimensions at most, points along each free direction, gap to the other wall."""
 
 
 class Box(Domain):
@@ -42,14 +46,41 @@ class Box(Domain):
             cells=self._interior_cells,
         )
         self.parts = {"interior": interior}
+        self._walls: dict[str, Walls] = {}
         sides = [(axis, side) for axis in self._walled for side in (0, 1)]
         if sides:
-            self.parts["boundary"] = Walls(self.low, self.high, sides).part()
+            self._add_walls("boundary", sides)
+
+    def _add_walls(self, name, sides):
+        self._walls[name] = Walls(self.low, self.high, sides)
+        self.parts[name] = self._walls[name].part()
 
     @property
     def periods(self) -> tuple[float | None, ...]:
         sizes = (self.high - self.low).tolist()
         return tuple(size if i in self.periodic else None for i, size in enumerate(sizes))
+
+    def corners(self) -> list[tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]]:
+        """As in Domain, for each pair of walls; none in more than MAX_CORNER_DIM dimensions."""
+        if self.dim > MAX_CORNER_DIM:
+            return []
+        sides = [(name, *side) for name, walls in self._walls.items() for side in walls.sides]
+        return [
+            ((a[0], self._edge(a, b)), (b[0], self._edge(b, a)))
+            for a, b in itertools.combinations(sides, 2)
+            if a[1] != b[1]
+        ]
+
+    def _edge(self, here, there):
+        """Points on the wall `here`, beside the wall `there`."""
+        free = [i for i in range(self.dim) if i not in (here[1], there[1])]
+        cells = CORNER_POINTS ** len(free)
+        unit_ND = np.empty((cells, self.dim))
+        unit_ND[:, free] = midpoints(np.arange(cells), CORNER_POINTS, len(free)) if free else 0
+        unit_ND[:, there[1]] = np.abs(there[2] - CORNER_GAP)
+        x_ND = self.low + unit_ND * (self.high - self.low)
+        x_ND[:, here[1]] = (self.low, self.high)[here[2]][here[1]]
+        return x_ND
 
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """prod_i 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2 over the walled coordinates i.
@@ -115,7 +146,7 @@ class SpaceTime(Box):
         periodic: Sequence[int] = (),
     ) -> None:
         super().__init__([*low, start], [*high, end], periodic)
-        self.parts["initial"] = Walls(self.low, self.high, [(self.dim - 1, 0)]).part()
+        self._add_walls("initial", [(self.dim - 1, 0)])
 
     @property
     def coordinates(self) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ class Balance:
         return ((1.0 if term.on == "interior" else CONDITION) / measure) ** 0.5
 
     def _sensitivity(self, term, x_ND, j_NCM, c_NQ, y_NM, n_ND) -> Tensor:
-        unit_CM = unit_jets(term.layout, self.half_D, self.ansatz.scaling.size_M).to(j_NCM)
+        unit_CM = unit_jets(term.layout.members, self.half_D, self.ansatz.scaling.size_M).to(j_NCM)
         j, c = j_NCM.detach().requires_grad_(), c_NQ.detach().clone().requires_grad_()
         with torch.enable_grad():
             value = term.value(x_ND, j, c, y_NM, n_ND)
@@ -110,7 +110,7 @@ class Balance:
         theta_P = self.theta_P[: self.ansatz.num_parameters]
         with torch.no_grad():
             j_NCM = self.ansatz.jets(theta_P, x, term.layout)
-        unit_CM = unit_jets(term.layout, self.half_D, self.ansatz.scaling.size_M)
+        unit_CM = unit_jets(term.layout.members, self.half_D, self.ansatz.scaling.size_M)
         signs_NCM = torch.as_tensor(np.random.default_rng(0).choice([-1.0, 1.0], j_NCM.shape))
         typical_K = torch.zeros(term.num_components, dtype=torch.float64)
         for nudge in (0.0, NUDGE):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nedhpc.ansatz.jets import JetLayout
+from nedhpc.ansatz.jets import MultiIndex
 from nedhpc.domains.base import Domain
 from nedhpc.errors import UsageError
 from nedhpc.problems.bound import BoundTerm
@@ -26,29 +26,34 @@ NEGLIGIBLE = 1e-8
 """A spread below this share of the mean is rounding."""
 
 
-def unit_jets(layout: JetLayout, half_D: np.ndarray, size_M: np.ndarray) -> Tensor:
+Channel = tuple[MultiIndex, ...]
+"""The multi-indices whose derivatives a channel of jets sums."""
+
+
+def unit_jets(channels: Sequence[Channel], half_D: np.ndarray, size_M: np.ndarray) -> Tensor:
     """Size (C, M) of each jet of u if all jets of v(xi) = (u - offset) / size are of size one.
 
     Args:
-        layout: the channels.
+        channels: as JetLayout.members.
         half_D: half the range of each coordinate.
         size_M: sizes of the outputs.
     """
     squares = [
         sum(float(np.prod(1 / half_D[list(alpha)])) ** 2 for alpha in members)
-        for members in layout.members
+        for members in channels
     ]
     return torch.as_tensor(np.sqrt(squares)[:, None] * size_M)
 
 
 class Probe:
-    """The values of a term and their derivatives in the jets, at a few points of its part.
+    """The values of a term and their derivatives in the jets, at points of its part.
 
     Args:
         term: a bound term.
         domain: the domain, or a window of it.
         data: the data set, or None.
         coefficients: their values.
+        x_ND: points of the part; default: some that are spread over it.
     """
 
     def __init__(
@@ -57,9 +62,12 @@ class Probe:
         domain: Domain,
         data: DataSet | None,
         coefficients: Iterable[float] = (),
+        x_ND: np.ndarray | None = None,
     ):
         self.term, self.y_NM, self.n_ND = term, None, None
-        if term.on == "data":
+        if x_ND is not None:
+            self.x_ND = torch.as_tensor(x_ND)
+        elif term.on == "data":
             assert data is not None
             rows = np.linspace(0, len(data.x_ND) - 1, min(len(data.x_ND), 4096)).astype(int)
             self.x_ND = torch.as_tensor(data.x_ND[rows])
@@ -71,8 +79,8 @@ class Probe:
             self.x_ND = torch.as_tensor(
                 probe_points(part, rng, count) if part.dim else part.grid(count, 0, count)
             )
-            if "n" in term.roles:
-                self.n_ND = part.normal(self.x_ND)
+        if "n" in term.roles:
+            self.n_ND = domain.parts[term.on].normal(self.x_ND)
         self.c_NQ = torch.as_tensor(list(coefficients), dtype=torch.float64).expand(
             len(self.x_ND), -1
         )
@@ -124,9 +132,8 @@ def output_sizes(
     from_equation_M = np.zeros(num_outputs)
     for probe in probes:
         if probe.term.on == "interior":
-            np.maximum(
-                from_equation_M, _needed_by(probe, half_D, offset_M, guess_M), from_equation_M
-            )
+            needed_M = _needed_by(probe, half_D, offset_M, guess_M)
+            from_equation_M = np.maximum(from_equation_M, needed_M)
     from_equation_M[from_equation_M < 1e-3 * np.abs(offset_M)] = 0
     size_M = np.maximum(size_M, from_equation_M)
     return offset_M, np.where(size_M > 0, size_M, guess_M)
@@ -138,7 +145,7 @@ def _asked_by(probe: Probe, half_D: np.ndarray, asked: list[tuple[list, list]]) 
         r_NK, slope_KNCM = probe.linearised(probe.constant(np.zeros(len(asked))))
     except UsageError:
         return
-    unit_CM = unit_jets(probe.term.layout, half_D, np.ones(len(asked)))
+    unit_CM = unit_jets(probe.term.layout.members, half_D, np.ones(len(asked)))
     for r_N, g_NCM in zip(r_NK.unbind(1), slope_KNCM, strict=True):
         depends = (g_NCM != 0).any(0)
         on_values = depends[0].nonzero().flatten().tolist()
@@ -156,14 +163,14 @@ def _needed_by(probe: Probe, half_D, offset_M, guess_M) -> np.ndarray:
     """The size of each output with which the linearised equation can vanish, (M,); 0: unknown."""
     needed_M = np.zeros(len(offset_M))
     r_NK, slope_KNCM = probe.linearised(probe.constant(offset_M))
-    unit_CM = unit_jets(probe.term.layout, half_D, guess_M)
+    unit_CM = unit_jets(probe.term.layout.members, half_D, guess_M)
     for r_N, g_NCM in zip(r_NK.unbind(1), slope_KNCM, strict=True):
         by_output_NM = (g_NCM * unit_CM).square().sum(1)
         step_NM = r_N[:, None].abs() * by_output_NM.sqrt() / by_output_NM.sum(1, keepdim=True)
         step_NM = step_NM[step_NM.isfinite().all(1)]
         if len(step_NM):
             rms_M = step_NM.square().mean(0).sqrt().numpy()
-            np.maximum(needed_M, rms_M * guess_M, needed_M)
+            needed_M = np.maximum(needed_M, rms_M * guess_M)
     return needed_M
 
 

@@ -12,7 +12,7 @@ from nedhpc.errors import FailedStepError, NedError, NonFiniteError, StorageErro
 from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
 from nedhpc.flows.worst import worst
-from nedhpc.parallel.comm import all_come
+from nedhpc.parallel.comm import all_come, on_rank_0
 from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
@@ -56,9 +56,12 @@ class Run:
         self.comm, self.plan, self.config, self.run_dir = comm, plan, plan.config, run_dir
         self.is_resumed, self.status, self.note = resumed is not None, "running", ""
         self.known: Known | None = None
+        self.contradictions = on_rank_0(comm, plan.contradictions)
         self.warnings: list[str] = []
         self.case = Case(comm, plan, None if resumed is None else resumed[1].threads)
         state, self.record, series = open_folder(self.case, run_dir, resumed)
+        for text in self.contradictions if comm.rank == 0 else []:
+            log.warning("%s", text)
         self.first_step, self.first_wall_time = state.step, state.wall_time
         self.clock = Clock(comm, state.wall_time, started, signals)
         self.last = self.good = Moment(state, StepInfo(dt=0.0), self.measure)
@@ -166,7 +169,9 @@ class Run:
             place = worst(comm, leg.energy, theta_P, self.case.held_out)
         solved_to = state.window[1] if self.adaptation.is_followed(state) else None
         balanced = self.plan.balanced
-        self.warnings = warnings(measured, self.known, balanced, solved_to, place)
+        self.warnings = warnings(
+            measured, self.known, balanced, solved_to, place, self.contradictions
+        )
         for text in self.warnings if self.comm.rank == 0 else []:
             log.warning("%s", text)
 

@@ -78,7 +78,12 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
 
 
 def warnings(
-    measured, found: Known, balanced: bool, solved_to: float | None, worst: str
+    measured,
+    found: Known,
+    balanced: bool,
+    solved_to: float | None,
+    worst: str,
+    contradictions: list[str],
 ) -> list[str]:
     """What the user must know, one sentence each; none if all is well. Local.
 
@@ -88,6 +93,7 @@ def warnings(
         balanced: True if the rows are balanced; else the size of an energy tells nothing.
         solved_to: time to which the solution was found, if that is not the end.
         worst: the place of the largest residual, in words.
+        contradictions: conditions that contradict each other, a sentence each.
     """
     texts = []
     E, held_out = measured.balanced_energy, measured.balanced_held_out_energy
@@ -102,6 +108,7 @@ def warnings(
         )
     if measured.relative_l2 is not None:
         return texts  # the error is measured
+    texts += contradictions
     if balanced and held_out > (POOR if np.isnan(found.relative) else LARGE):
         texts.append(
             f"the equations are not satisfied: the balanced energy on held-out points is "
