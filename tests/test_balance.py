@@ -88,13 +88,15 @@ def test_a_factor_of_a_term_changes_nothing(tmp_path, start):
     np.testing.assert_allclose(theta[1], theta[0], atol=1e-6)
 
 
-def test_conditions_of_very_different_sizes_are_both_met(tmp_path):
+@pytest.mark.parametrize("diffusivity", [1e-24, 1e-9, 1e12])
+def test_conditions_of_very_different_sizes_are_both_met(tmp_path, diffusivity):
     table = default_table(sampling={"interior": 40}, run={"max_steps": 10})
     table["problem"] = {"name": "python:Wall"}
-    nedhpc.run(table, tmp_path / "run", COMM, problem=Wall())
+    problem = Wall(diffusivity=diffusivity)
+    nedhpc.run(table, tmp_path / "run", COMM, problem=problem)
     x = np.linspace(0, 1e-3, 20)
     np.testing.assert_allclose(
-        nedhpc.load(tmp_path / "run", Wall())(x)[:, 0], 1 + 500 * x, rtol=1e-8
+        nedhpc.load(tmp_path / "run", problem)(x)[:, 0], 1 + 500 * x, rtol=1e-8
     )
 
 

@@ -28,12 +28,14 @@ JET_BYTES = 2**26
 FLOOR = 1e-8
 """A sensitivity below this share of the typical one is replaced by the typical one.
 
-Where a term hardly depends on u, its value there is no measure of the error of u.
+Where a term hardly depends on u, its value there is no measure of the error of u. But if the term
+is linear in u there, it only has other units: it may ask for a flux of 1e9 W/m^2 on one wall, and
+for a temperature of 300 K on another.
 """
 NUDGE = 0.1
-"""Size of the jets that are added to the reference state if a component has no sensitivity there.
+"""Size of the jets that are added to the reference state to see how the sensitivity changes.
 
-An example is u^2 at u = 0.
+An example is u^2, which has none at u = 0.
 """
 
 
@@ -85,15 +87,22 @@ class Balance:
         s_NK = self._sensitivity(term, x_ND, j_NCM, c_NQ, y_NM, n_ND)
         typical_K = self.typical[term.name].to(s_NK)
         small = ~(s_NK >= FLOOR * typical_K)  # NaN too; the energy's own check reports it
-        s_NK = torch.where(small, typical_K.expand_as(s_NK), s_NK)
+        if small.any():
+            unit_CM = self._unit_jets(term).to(j_NCM)
+            beside_NK = self._sensitivity(term, x_ND, j_NCM + NUDGE * unit_CM, c_NQ, y_NM, n_ND)
+            is_linear = (s_NK > 0) & ((beside_NK - s_NK).abs() < 0.5 * s_NK)
+            s_NK = torch.where(small & ~is_linear, typical_K.expand_as(s_NK), s_NK)
         return self._weight(term) / s_NK
 
     def _weight(self, term: BoundTerm) -> float:
         measure = 1.0 if term.on == "data" else self.domain.parts[term.on].measure
         return ((1.0 if term.on == "interior" else CONDITION) / measure) ** 0.5
 
+    def _unit_jets(self, term: BoundTerm) -> Tensor:
+        return unit_jets(term.layout.members, self.half_D, self.ansatz.scaling.size_M)
+
     def _sensitivity(self, term, x_ND, j_NCM, c_NQ, y_NM, n_ND) -> Tensor:
-        unit_CM = unit_jets(term.layout.members, self.half_D, self.ansatz.scaling.size_M).to(j_NCM)
+        unit_CM = self._unit_jets(term).to(j_NCM)
         j, c = j_NCM.detach().requires_grad_(), c_NQ.detach().clone().requires_grad_()
         with torch.enable_grad():
             value = term.value(x_ND, j, c, y_NM, n_ND)
@@ -110,7 +119,7 @@ class Balance:
         theta_P = self.theta_P[: self.ansatz.num_parameters]
         with torch.no_grad():
             j_NCM = self.ansatz.jets(theta_P, x, term.layout)
-        unit_CM = unit_jets(term.layout.members, self.half_D, self.ansatz.scaling.size_M)
+        unit_CM = self._unit_jets(term)
         signs_NCM = torch.as_tensor(np.random.default_rng(0).choice([-1.0, 1.0], j_NCM.shape))
         typical_K = torch.zeros(term.num_components, dtype=torch.float64)
         for nudge in (0.0, NUDGE):
