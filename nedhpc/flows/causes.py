@@ -27,8 +27,11 @@ from nedhpc.problems.terms import Seed, gradient
 from nedhpc.rows.base import Chunk
 from nedhpc.sampling.points import Points
 
-ROUNDING = 100.0
-"""The gradient has vanished below this number of rounding errors of its terms."""
+ROUNDING = 1000.0
+"""The gradient has vanished below this number of rounding errors of its terms.
+
+The values of u themselves have more than one: they are sums over hidden units that nearly cancel.
+"""
 LARGE = 0.1
 """A residual |r| above this share of |t| is large: the term is not satisfied."""
 SATURATED, SHARE = 2e-4, 0.5
