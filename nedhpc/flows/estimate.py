@@ -6,11 +6,20 @@ w = sum_i c_i phi_i, by least squares on training and held-out points together. 
 Phi = U S V^T, the unknowns are y = S V^T c, so that |y| is the root mean square of w in units of
 the outputs' sizes:
 
-    y = argmin |L Phi V S^-1 y + r|,    sensitivity = smallest singular value of L Phi V S^-1.
+    y = argmin |L Phi V S^-1 y + r|.
 
-If the sensitivity vanishes, u can be changed without changing any residual: the conditions do not
-determine the solution. Hierarchical error estimates do the same with a finer mesh (Bank and Smith,
-SIAM J. Numer. Anal. 30, 1993).
+Hierarchical error estimates do the same with a finer mesh (Bank and Smith, SIAM J. Numer. Anal. 30,
+1993).
+
+The sensitivity is the smallest singular value of L Phi V S^-1 for smooth features. If it vanishes,
+u can be changed without changing any residual: the conditions do not determine the solution. For an
+ordinary differential equation, few features show this. Where a wall lacks a condition, u can be
+changed by any smooth function of the wall, to which the features only come near: the value falls to
+zero as features are added. If the conditions determine the solution, it does not fall. Hence
+
+    sensitivity = s_all (s_all / s_some)^2,
+
+if that is less than s_few, the value of a few features.
 """
 
 import itertools
@@ -29,11 +38,10 @@ from nedhpc.solvers.tsqr import merge
 NUM_FEATURES = 128
 SLOPES = np.geomspace(1, 60, NUM_FEATURES)[:, None]
 """Standard deviation of the slopes of each random feature, in scaled coordinates."""
-NUM_SMOOTH = 24
-"""Number of the first features, of slopes up to 2, which only are used for the sensitivity.
-
-Functions that no residual sees are mostly smooth, and steep features would hide them by rounding.
-"""
+SMOOTH = np.geomspace(1, 8, NUM_FEATURES)[:, None]
+"""The same for the sensitivity. Steep features would hide smooth functions by rounding."""
+FEW, SOME = 24, 48
+"""Numbers of the features, the smoothest first, with which the sensitivity is compared."""
 MAX_POINTS = 4000
 """Points of each part that a rank uses, so that the estimate stays cheap beside a run."""
 CUTOFF = 1e-7
@@ -51,14 +59,20 @@ class Estimate:
     error_M: np.ndarray
     """Root mean square of the estimated error of each output, in units of its size."""
     sensitivity: float
-    """Root mean square of the balanced residual for an error of u of size one, at the least."""
+    """Root mean square of the balanced residual for an error of u of size one, at the least.
+
+    It is extrapolated as the module's docstring says.
+    """
 
 
-def features(energy: Energy, low: np.ndarray, high: np.ndarray) -> tuple[MLP, np.ndarray]:
+def features(
+    energy: Energy, slopes: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[MLP, np.ndarray]:
     """A network of random features in the variables of the ansatz, and its parameters. Local.
 
     Args:
         energy: the energy; its ansatz gives scaling, embedding and hard conditions.
+        slopes: as SLOPES.
         low: lower bounds of the domain, (D,).
         high: upper bounds, (D,).
     """
@@ -71,7 +85,7 @@ def features(energy: Energy, low: np.ndarray, high: np.ndarray) -> tuple[MLP, np
         constraint=ansatz.constraint,
     )
     net.scaling = ansatz.scaling
-    return net, net.features(12345, SLOPES, low, high)
+    return net, net.features(12345, slopes, low, high)
 
 
 def estimate(
@@ -92,18 +106,18 @@ def estimate(
         low, high: bounds of the domain, (D,).
     """
     samples = [{on: _thinned(p) for on, p in points.items()} for points in samples]
-    net, theta = features(energy, low, high)
-    theta_f = torch.as_tensor(theta).to(theta_P)
-    rows = [
-        block for points in samples for block in _residuals(energy, theta_P, net, theta_f, points)
-    ]
-    share = len(samples) ** -0.5
-    R = _triangle(comm, share * torch.cat(rows))
-    Phi_M = [
-        _triangle(comm, share * torch.cat([_values(comm, net, theta_f, p, m) for p in samples]))
-        for m in range(net.num_outputs)
-    ]
-    return on_rank_0(comm, _solved, R, Phi_M)
+    share, triangles = len(samples) ** -0.5, []
+    for slopes in (SLOPES, SMOOTH):
+        net, theta = features(energy, slopes, low, high)
+        theta_f = torch.as_tensor(theta).to(theta_P)
+        rows = [r for points in samples for r in _residuals(energy, theta_P, net, theta_f, points)]
+        values_M = [
+            torch.cat([_values(comm, net, theta_f, points, m) for points in samples])
+            for m in range(net.num_outputs)
+        ]
+        R = _triangle(comm, share * torch.cat(rows))
+        triangles.append((R, [_triangle(comm, share * values) for values in values_M]))
+    return on_rank_0(comm, _solved, *triangles)
 
 
 def _thinned(points: Points) -> Points:
@@ -164,16 +178,26 @@ def _triangle(comm, rows: torch.Tensor) -> torch.Tensor | None:
     return merge(comm, torch.linalg.qr(rows.double(), mode="r").R)
 
 
-def _solved(R: torch.Tensor, Phi_M: list[torch.Tensor]) -> Estimate | None:
-    """The least-squares problem in y. Local."""
-    found, smooth = (_operator(R, Phi_M, number) for number in (NUM_FEATURES, NUM_SMOOTH))
-    if found is None or smooth is None:
+def _solved(steep, smooth) -> Estimate | None:
+    """The estimate from the triangles (R, Phi_M) of both sets of features. Local."""
+    found, sensitivity = _operator(*steep, NUM_FEATURES), _sensitivity(*smooth)
+    if found is None or sensitivity is None:
         return None
-    (B, ends), r = found, R[:, -1]
+    (B, ends), r = found, steep[0][:, -1]
     U, s, Vh = torch.linalg.svd(B, full_matrices=False)
     y = Vh.T @ (U.T @ r / s.clamp(min=LEAST * float(s[0])))
     error_M = [float(y[a:b].norm()) for a, b in itertools.pairwise(ends)]
-    return Estimate(np.array(error_M), float(torch.linalg.svdvals(smooth[0])[-1]))
+    return Estimate(np.array(error_M), sensitivity)
+
+
+def _sensitivity(R, Phi_M) -> float | None:
+    """The sensitivity, as the module's docstring says; None if there are too few points."""
+    found = [_operator(R, Phi_M, number) for number in (FEW, SOME, NUM_FEATURES)]
+    if None in found:
+        return None
+    few, some, every = (float(torch.linalg.svdvals(operator[0])[-1]) for operator in found)
+    # Rounding may make the value of all features larger than that of some.
+    return min(few, every * min(1.0, every / some) ** 2 if some else 0.0)
 
 
 def _operator(R, Phi_M, number: int) -> tuple[torch.Tensor, list[int]] | None:

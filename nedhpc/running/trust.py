@@ -17,7 +17,7 @@ OVERFIT = 10.0
 """Held-out energy over that of the sample from which the sample is called overfitted."""
 NEGLIGIBLE = 1e-12
 """Balanced energies below this are too small to matter."""
-UNDETERMINED = 1e-3
+UNDETERMINED = 3e-4
 """A smaller sensitivity of the residuals means that the solution is not unique."""
 LARGE_ERROR = 1e-2
 """An estimated error above this is a warning."""
