@@ -15,6 +15,7 @@ from nedhpc.files.resume import load_resume
 from nedhpc.plan import Plan
 from nedhpc.postprocess.fresh import fresh_energy
 from nedhpc.postprocess.info import info
+from nedhpc.running.case import Case
 from nedhpc.running.evolve import Run
 
 COMM = MPI.COMM_SELF
@@ -101,6 +102,56 @@ def test_a_sample_that_is_overfitted_grows_and_nests(tmp_path, caplog):
     columns = series.read(tmp_path / "fixed" / "series.h5")
     assert columns["held_out_energy"][-1] > 100 * columns["energy"][-1]
     assert info(tmp_path / "fixed")["warnings"]
+
+
+class Needle(nedhpc.Problem):
+    """A regression with a peak of width 0.002 at 0.3 on (0, 1), which 128 points hardly see."""
+
+    domain = nedhpc.Box([0.0], [1.0])
+
+    @nedhpc.residual("interior")
+    def fit(self, x, j):
+        return j.u - 1 / (1 + 1e6 * (x[:, 0] - 0.3) ** 2)
+
+
+def needle(**settings):
+    return small(max_steps=40, starts=1, **settings) | {"sampling": {"interior": 128}}
+
+
+def test_a_sample_that_is_large_enough_moves_to_the_residual(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    plan = plan_of(Needle(), **needle())
+    _, state = run(Needle(), tmp_path / "run", **needle())
+    assert state.draw > 0 and "moves to where the residual is large" in caplog.text
+    case = Case(COMM, plan)
+    case.take_up(state)
+    x = case.flow.sample["interior"].x_ND
+    assert len(x) == plan.leg(state).counts["interior"]
+    assert ((x - 0.3).abs() < 0.02).double().mean() > 0.1  # 4 % of the interval, with the peak
+
+
+def test_a_moved_sample_is_resumed_to_the_bit(tmp_path):
+    tables = needle() | {"checkpoint": {"every_steps": 4, "keep": 50}}
+    _, whole = run(Needle(), tmp_path / "whole", **tables)
+    for steps in (12, 24, 32):
+        folder = tmp_path / f"part{steps}"
+        run(Needle(), folder, **tables | {"run": tables["run"] | {"max_steps": steps}})
+        _, part = run(Needle(), folder, resumed=load_resume(COMM, folder), **tables)
+        assert (part.draw, part.growth) == (whole.draw, whole.growth)
+        np.testing.assert_array_equal(part.theta_P, whole.theta_P)
+
+
+@pytest.mark.mpi
+def test_ranks_move_the_sample_alike(comm, folder):
+    """The first move has the same points on any number of ranks, up to the rounding of theta."""
+    tables = needle() | {"run": needle()["run"] | {"max_steps": 20}}
+    _, state = run(Needle(), folder / "all", comm, **tables)
+    assert state.draw > 0
+    if comm.rank == 0:
+        _, alone = run(Needle(), folder / "one", **tables)
+        assert state.draw == alone.draw
+        shared = np.intersect1d(state.selection["index"], alone.selection["index"])
+        assert len(shared) > 0.9 * len(alone.selection["index"])
 
 
 def test_windows_are_one_solution(tmp_path):
@@ -208,6 +259,37 @@ class Loose(nedhpc.Problem):
 def test_a_missing_condition_is_told(tmp_path):
     run(Loose(), tmp_path / "run", **small(max_steps=20, start="auto"))
     assert any("do not determine" in text for text in info(tmp_path / "run")["warnings"])
+
+
+class Rod(nedhpc.Problem):
+    """Heat in a rod, whose right wall has a condition or not."""
+
+    domain = nedhpc.SpaceTime([0.0], [1.0], end=1.0)
+
+    def __init__(self, walls: int = 2):
+        self.walls = walls
+
+    @nedhpc.residual()
+    def heat(self, j):
+        return j.u_t - 0.2 * j.u_xx
+
+    @nedhpc.residual(on="initial")
+    def start(self, x, j):
+        return j.u - torch.sin(3 * x[:, 0])
+
+    @nedhpc.residual(on="boundary")
+    def wall(self, x, j):
+        wanted = torch.exp(-0.2 * 9 * x[:, 1]) * torch.sin(3 * x[:, 0])
+        return torch.where(x[:, 0] < self.walls - 0.5, j.u - wanted, 0 * j.u)
+
+
+@pytest.mark.parametrize("walls", [1, 2])
+def test_a_wall_without_a_condition_is_told(tmp_path, walls):
+    tables = small(max_steps=8, start="auto", windows=1)
+    tables["sampling"] = {"interior": 400, "boundary": 200, "initial": 100}
+    run(Rod(walls), tmp_path / "run", **tables)
+    told = [text for text in info(tmp_path / "run")["warnings"] if "do not determine" in text]
+    assert len(told) == (walls == 1)
 
 
 def test_a_fit_to_noisy_data_stops_at_the_least_held_out_energy(tmp_path):

@@ -45,11 +45,11 @@ class State:
     """Time step for the next step."""
     stepper: dict = field(default_factory=dict)
     draw: int = 0
-    """Number of the sample's draw."""
+    """Number of the sample's draw. Without resample_every, it counts the moves to the residual."""
     wall_time: float = 0.0
     """Seconds of wall time, summed over the start and all resumes."""
     selection: dict = field(default_factory=dict)
-    """Last choice of rule `residual`: `draw`, and the points' `index` in the pool and `weight`."""
+    """Last choice by the residual: `draw`, and the points' `index` in the pool and `weight`."""
     scaling: dict[str, np.ndarray] = field(default_factory=dict)
     """Arrays of ansatz.scaling.Scaling; {}: the identity, as in files of schema 1."""
     reference_P: np.ndarray | None = None

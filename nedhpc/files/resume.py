@@ -142,7 +142,7 @@ def adapt(
         state.stepper = {}
         notes.append("the stepper begins without memory of the steps before")
     if any(_under(key, ("sampling",)) for key in changed):
-        state.selection = {}
+        state.draw, state.selection = 0, {}
     if "stepper.type" in changed or "stepper.dt" in changed:
         state.dt = config.stepper.dt
     if notes:

@@ -2,7 +2,8 @@
 
 Every CHECK_EVERY steps the energy on held-out points is compared with that on the sample:
 
-- If it is more than OVERFIT times as large, the sample is doubled.
+- If it is more than OVERFIT times as large, as many points are chosen again where the residual is
+  large; the sample is doubled if it is small, or if that does not help.
 - If the energy hardly falls any more, the outputs are rescaled by the solution itself and the rows
   are balanced again. If that was done, a state whose energy is above POOR is given up: a window in
   time is made shorter, and any other problem starts again from other parameters.
@@ -24,6 +25,7 @@ from nedhpc.problems.windows import why_not
 from nedhpc.running.best import remember, remembered
 from nedhpc.running.start import fresh, rebalanced
 from nedhpc.running.trust import POOR, Known, known, moments
+from nedhpc.sampling.points import ADAPTED
 
 log = logging.getLogger("nedhpc")
 
@@ -54,6 +56,11 @@ MAX_RESCALES = 3
 MAX_ROWS = 40
 """The sample grows to this many rows for each parameter at most."""
 MAX_GROWTH = 8
+ENOUGH_ROWS = 2
+"""A sample of so many rows for each parameter is moved to the residual rather than doubled.
+
+It is doubled if PATIENCE moves left more than the share SLOW of the held-out energy.
+"""
 NOISE_STEPS = 60
 """Steps without a lower energy on held-out rows after which a fit to data ends."""
 MAX_STARTS = 3
@@ -77,7 +84,10 @@ class Adaptation:
         self.is_active = run.plan.stepper.lowers_energy
         self.has_windows = self.is_active and not reason and config.run.windows != 1
         self.adapts = config.sampling.adapt == "auto" and not config.sampling.resample_every
-        self.memory = dict(state.adaptation) or self._new_memory()
+        is_residual = run.plan.energy.is_least_squares
+        self.moves = config.sampling.rule != "grid" and is_residual and ADAPTED in run.plan.counts
+        """True if the sample may be moved to the residual."""
+        self.memory = self._new_memory(**state.adaptation)
         self.ended = ""
         """The reason why the run ends; "" if it goes on."""
 
@@ -90,6 +100,7 @@ class Adaptation:
             "rescales": 0,
             "starts": 1,
             "failed": 0,
+            "moves": np.empty(0),
         } | known
 
     def change(self, theta_P, state: State, info) -> State | None:
@@ -121,11 +132,15 @@ class Adaptation:
         if can_go_on and self._time_left(state) < 0:
             return self._next(theta_P, state, held_out)
         if self.adapts and held_out > OVERFIT * E and held_out > ROUNDING:
+            if self._move_helps(state, held_out):
+                return self._moved(state, held_out)
             grown = self._grow(state)
             if grown is not None:
                 return grown
             if can_go_on:  # more steps on this sample would not help
                 return self._next(theta_P, state, held_out)
+            if self.moves:
+                return self._moved(state, held_out)
         energies = memory["energies"]
         is_good = state.window is not None and held_out < EASY
         slow = SLOW_IF_GOOD if is_good else SLOW
@@ -140,24 +155,46 @@ class Adaptation:
         falls = E < HOPELESS_FALL * self.memory["energies"][0]
         return self.has_windows and enough and held_out > HOPELESS and not falls
 
+    def _move_helps(self, state: State, held_out: float) -> bool:
+        """True if the sample is large enough to be moved, and the last moves lowered the energy."""
+        leg, before = self.case.leg, self.memory["moves"]
+        is_large = leg.num_rows >= ENOUGH_ROWS * leg.energy.num_parameters and state.growth >= 0
+        helped = len(before) < PATIENCE or held_out < SLOW * before[0]
+        return self.moves and is_large and helped
+
     def _grow(self, state: State) -> State | None:
         """Twice as many points; None if there is no more room for them."""
         leg = self.case.leg
         enough = leg.num_rows > MAX_ROWS * leg.energy.num_parameters or state.growth >= MAX_GROWTH
-        larger = dataclasses.replace(state, growth=state.growth + 1, selection={}, stepper={})
+        larger = dataclasses.replace(
+            state,
+            growth=state.growth + 1,
+            draw=state.draw and state.draw + 1,
+            selection={},
+            stepper={},
+        )
         try:
             more = self.plan.leg(larger)
         except UsageError:
             return None
         if enough or more.counts == leg.counts or not self._can_afford(state, more):
             return None
-        self.memory["energies"] = np.empty(0)
+        self.memory |= {"energies": np.empty(0), "moves": np.empty(0)}
         self._say(
             state,
             f"the sample grows to {sum(more.counts.values())} points: the energy on "
             "held-out points has left that on the sample behind",
         )
         return rebalanced(self.case, larger)
+
+    def _moved(self, state: State, held_out: float) -> State:
+        """As many points, of which more lie where the residual is large."""
+        memory = self.memory
+        memory["energies"] = np.empty(0)
+        memory["moves"] = np.append(memory["moves"], held_out)[-PATIENCE:]
+        self._say(state, "the sample moves to where the residual is large")
+        moved = dataclasses.replace(state, draw=state.draw + 1, selection={}, stepper={})
+        return rebalanced(self.case, moved)
 
     def _slow(self, theta_P, state: State, held_out: float, stalled: bool) -> State | None:
         """What follows if the energy falls slowly or not at all."""

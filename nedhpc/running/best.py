@@ -61,5 +61,6 @@ def better(case: Case, memory: dict, state: State) -> State | None:
         scaling={name: memory[PREFIX + name] for name in NAMES} if state.scaling else {},
         reference_P=memory.get("best_reference"),
         stepper={},
+        draw=0,
         selection={},
     )

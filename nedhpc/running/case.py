@@ -57,6 +57,7 @@ class Case:
         self.phases = Phases()
         self.evaluation = Evaluation(comm, plan, self.device, self.dtype)
         self._leg: tuple | None = None
+        self._draw = 0
         self._enter(State(np.empty(0), {}, 0, 0.0, config.stepper.dt))
 
     def _enter(self, state: State) -> None:
@@ -88,8 +89,10 @@ class Case:
             self.config.sampling.grow_draws,
             {term.on for term in plan.terms if "n" in term.roles},
         )
-        residual = self.config.sampling.residual
-        self.sample = Sample(self.comm, sampler, residual, plan.energy.residual_size)
+        sampling, size = self.config.sampling, plan.energy.residual_size
+        # Without resample_every, only running.adaptation draws again: to follow the residual.
+        by_residual = sampling.rule == "residual" or not sampling.resample_every
+        self.sample = Sample(self.comm, sampler, by_residual, sampling.residual, size)
         self.held_out = self._balanced(sampler.held_out(base.counts))
         self.evaluation.pieces = plan.pieces
 
@@ -137,16 +140,16 @@ class Case:
     def draw_number(self, step: int) -> int:
         """Number of the draw that a step uses. Local."""
         every = self.config.sampling.resample_every
-        return step // every if every else 0
+        return step // every if every else self._draw
 
     def draw(self, step: int, theta_P: Tensor | None = None) -> bool:
         """Put the step's draw into the sample and the flow; True if it is new.
 
-        Collective on comm with rule `residual`, else local.
+        Collective on comm if the points are chosen by the residual.
 
         Args:
             step: number of steps made.
-            theta_P: parameters whose residual rule `residual` chooses by.
+            theta_P: parameters whose residual they are chosen by.
         """
         with self.flow.phases("sample"):
             is_new = self.sample.at(self.draw_number(step), theta_P)
@@ -157,6 +160,7 @@ class Case:
     def take_up(self, state: State) -> Tensor:
         """The state's parameters on the device; its sample is put into the flow. Collective."""
         self._enter(state)
+        self._draw = state.draw
         theta_P = self.parameters.join(state.theta_P, state.coefficients)
         self.sample.load(state.selection)
         self.flow.sample = None

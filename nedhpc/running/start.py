@@ -149,7 +149,7 @@ def fresh(case: Case, state: State, attempt: int = 0) -> State:
     """
     config, ansatz = case.config, case.plan.ansatz
     seed = config.run.seed + attempt
-    state = dataclasses.replace(state, stepper={}, selection={}, dt=config.stepper.dt)
+    state = dataclasses.replace(state, stepper={}, draw=0, selection={}, dt=config.stepper.dt)
     state.growth = first_growth(case.plan)
     leg = case.plan.leg(state)
     scaling = on_rank_0(case.comm, leg.first_scales)

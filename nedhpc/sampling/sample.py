@@ -1,4 +1,4 @@
-"""The sample of a run: which draw it is, and the points that rule `residual` chose for it."""
+"""The sample of a run: which draw it is, and the points that were chosen for it by the residual."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Sample:
     """The points of the current draw.
 
     Args:
-        comm: communicator; only rule `residual` uses it.
+        comm: communicator; only a choice by the residual uses it.
         sampler: draws the points.
+        by_residual: True if every draw but number 0 is chosen by the residual.
         settings: settings of rule `residual`.
         residual_size: |r| (N,) as a function of theta, the part's name and points (N, D).
     """
@@ -30,10 +31,12 @@ class Sample:
         self,
         comm: MPI.Comm,
         sampler: Sampler,
+        by_residual: bool,
         settings: ResidualTable,
         residual_size: Callable[[torch.Tensor, str, torch.Tensor], torch.Tensor],
     ) -> None:
         self.comm, self.sampler, self.settings = comm, sampler, settings
+        self.by_residual = by_residual
         self.residual_size = residual_size
         self.points: dict[str, Points] = {}
         """This rank's share of the current draw; empty before the first."""
@@ -41,12 +44,11 @@ class Sample:
         self._selection: dict[str, int | np.ndarray] = {}
 
     def at(self, draw: int, theta: torch.Tensor | None = None) -> bool:
-        """Hold the points of a draw. Collective on comm with rule `residual`, else local.
+        """Hold the points of a draw. Collective on comm if they are chosen by the residual.
 
         Args:
             draw: number of the draw.
-            theta: parameters whose residual rule `residual` chooses by. Draw 0 needs none: it is a
-                Sobol set.
+            theta: parameters whose residual the points are chosen by. Draw 0 needs none.
 
         Returns:
             True if the points are new, False if that draw was held already.
@@ -54,7 +56,7 @@ class Sample:
         if draw == self._number:
             return False
         selection = {}
-        if self.sampler.rule == "residual" and draw:
+        if self.by_residual and draw:
             index, weight = choose(
                 self.comm, self.residual_size, theta, self.sampler, ADAPTED, draw, self.settings
             )
@@ -63,7 +65,7 @@ class Sample:
         return True
 
     def state(self) -> dict[str, int | np.ndarray]:
-        """What rule `residual` chose, for a checkpoint: {} or {"draw", "index", "weight"}."""
+        """What was chosen by the residual, for a checkpoint: {} or {"draw", "index", "weight"}."""
         return self._selection
 
     def load(self, selection: dict[str, int | np.ndarray]) -> None:
