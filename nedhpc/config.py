@@ -131,10 +131,7 @@ class Sampling(Section):
     resample_every: Annotated[int, Field(ge=0)] = 0
     """Number of steps between draws; 0: the sample never changes."""
     adapt: Literal["auto", "none"] = "auto"
-    """auto: the sample grows, or moves to where the residual is large, if it is overfitted.
-
-    That is, if the energy on held-out points leaves that on the sample behind.
-    """
+    """auto: a sample that is overfitted grows, or moves to where the residual is large."""
     grow_draws: Annotated[int, Field(ge=0)] = 0
     """Number of draws in which the sample grows from a quarter to all points; 0: no growth."""
     residual: ResidualTable = ResidualTable()

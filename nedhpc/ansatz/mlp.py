@@ -99,7 +99,7 @@ class MLP:
 
         Args:
             seed: Seed of all draws.
-            scale: Standard deviation of w, or that of each unit, (units, 1).
+            scale: Standard deviation of w; that of each unit, (units, 1), or of each input, (1, D).
             low: Lower bounds of the box of x, (D,).
             high: Upper bounds, (D,).
         """

@@ -100,6 +100,7 @@ class Adaptation:
             "rescales": 0,
             "starts": 1,
             "failed": 0,
+            "held_out": np.empty(0),
             "moves": np.empty(0),
         } | known
 
@@ -115,7 +116,8 @@ class Adaptation:
         if not self.is_active or (state.step % CHECK_EVERY and not info.stalled):
             return None
         E, held_out = float(info.E_K.sum()), self.case.held_out_energy(theta_P)
-        memory["energies"] = np.append(memory["energies"], E)[-PATIENCE - 1 :]
+        for name, value in (("energies", E), ("held_out", held_out)):
+            memory[name] = np.append(memory[name], value)[-PATIENCE - 1 :]
         if self._has_passed_the_minimum(state, held_out):
             self.ended = (
                 "the energy on held-out rows has passed its minimum, because the data are noisy or "
@@ -124,7 +126,7 @@ class Adaptation:
             )
             return state
         memory["checks"] += 1
-        if self._is_hopeless(E, held_out):
+        if self._is_hopeless(held_out):
             shorter = self._shorter(state, held_out)
             if shorter is not None:
                 return shorter
@@ -139,20 +141,22 @@ class Adaptation:
                 return grown
             if can_go_on:  # more steps on this sample would not help
                 return self._next(theta_P, state, held_out)
-            if self.moves:
-                return self._moved(state, held_out)
-        energies = memory["energies"]
+            changed = None
+            if info.stalled or _is_slow(memory["held_out"], SLOW):
+                changed = self._slow(theta_P, state, held_out, info.stalled)
+            if changed is None and self.moves:
+                changed = self._moved(state, held_out)
+            return changed
         is_good = state.window is not None and held_out < EASY
-        slow = SLOW_IF_GOOD if is_good else SLOW
-        is_slow = len(energies) > PATIENCE and E > slow * energies[0]
-        if not (is_slow or info.stalled):
+        share = SLOW_IF_GOOD if is_good else SLOW
+        if not (info.stalled or _is_slow(memory["energies"], share)):
             return None
         return self._slow(theta_P, state, held_out, info.stalled)
 
-    def _is_hopeless(self, E: float, held_out: float) -> bool:
+    def _is_hopeless(self, held_out: float) -> bool:
         """True if this window is too long, so that its end need not be waited for."""
         enough = self.memory["checks"] * CHECK_EVERY >= HOPELESS_STEPS
-        falls = E < HOPELESS_FALL * self.memory["energies"][0]
+        falls = held_out < HOPELESS_FALL * self.memory["held_out"][0]
         return self.has_windows and enough and held_out > HOPELESS and not falls
 
     def _move_helps(self, state: State, held_out: float) -> bool:
@@ -350,3 +354,8 @@ class Adaptation:
     def _say(self, state, text):
         if self.case.comm.rank == 0:
             log.info("after step %d: %s", state.step, text)
+
+
+def _is_slow(energies: np.ndarray, share: float) -> bool:
+    """True if PATIENCE checks left more than a share of the energy."""
+    return len(energies) > PATIENCE and energies[-1] > share * energies[0]

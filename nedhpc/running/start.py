@@ -5,7 +5,9 @@ Functions are collective on the case's comm.
 
 import copy
 import dataclasses
+import itertools
 import logging
+from collections.abc import Iterable
 from math import floor, log2
 from pathlib import Path
 
@@ -30,6 +32,11 @@ SCALES = np.geomspace(0.1, 300, 9)
 """Scales of the first layer that are tried, in units of 1 / (mean width of the domain)."""
 REFINEMENTS = 4
 """Number of times that the logarithmic distance to the best scale's neighbours is halved."""
+DIRECTIONAL = 1e-6
+"""Score above which each coordinate gets a scale of its own: u may vary faster along some."""
+MAX_DIRECTIONS = 4
+RATIOS, MAX_SWEEPS = (4.0, 2.0, 1.4), 3
+"""Ratios by which one coordinate's scale is changed, and sweeps over all of them for each ratio."""
 RTOL = 1e-15
 """Singular values below this share of the largest are cut off."""
 MAX_ITERATIONS = 10
@@ -224,8 +231,8 @@ def last_layer(case: Case, state: State, seed: int) -> Tensor:
     The last layer holds the columns in which u is linear. The flow restricted to them reaches its
     steady state in one least-squares solve if the terms are linear in u, else in a few Gauss-Newton
     steps (random features, Huang et al. 2006). The scale of the features is the one with
-    the least energy on held-out points, and is then refined.
-    Cost: one N x P_last factorisation for each trial.
+    the least energy on held-out points, and is then refined; if the fit is still poor, each
+    coordinate's scale is refined by itself. Cost: one N x P_last factorisation for each trial.
 
     Args:
         case: the case.
@@ -236,24 +243,39 @@ def last_layer(case: Case, state: State, seed: int) -> Tensor:
     case.take_up(state)
     low, high = case.leg.domain.low, case.leg.domain.high
     width = float(np.mean(ansatz.scaling.unit(high) - ansatz.scaling.unit(low)))
-    tried: dict[float, tuple[float, Tensor, float]] = {}
+    dim = ansatz.widths[0]
+    tried: dict[tuple[float, ...], tuple[float, Tensor, float]] = {}
 
-    def score(scale: float) -> float:
-        if scale not in tried:
-            theta_P = ansatz.features(seed, scale / width, low, high)
-            tried[scale] = solve_last_layer(case, case.parameters.join(theta_P, state.coefficients))
-        return tried[scale][0]
+    def score(scale_D: tuple[float, ...]) -> float:
+        if scale_D not in tried:
+            theta_P = ansatz.features(seed, np.array([scale_D]) / width, low, high)
+            tried[scale_D] = solve_last_layer(
+                case, case.parameters.join(theta_P, state.coefficients)
+            )
+        return tried[scale_D][0]
 
-    best = min(SCALES, key=score)
+    def best_of(scale_D, ratio, axes):
+        changed = (scaled(scale_D, factor, axes) for factor in (1 / ratio, ratio))
+        return min((scale_D, *changed), key=score)
+
+    best = min(((scale,) * dim for scale in SCALES), key=score)
     ratio = SCALES[1] / SCALES[0]
     for _ in range(REFINEMENTS):
         ratio **= 0.5
-        best = min((best / ratio, best, best * ratio), key=score)
+        best = best_of(best, ratio, range(dim))
+    if 1 < dim <= MAX_DIRECTIONS and score(best) > DIRECTIONAL:
+        for ratio, _ in itertools.product(RATIOS, range(MAX_SWEEPS)):
+            for axis in range(dim):
+                best = best_of(best, ratio, (axis,))
     if case.comm.rank == 0:
-        log.info(
-            "last-layer start: first-layer scale %.3g, energy %.3g", best / width, tried[best][2]
-        )
+        scales = ", ".join(f"{scale / width:.3g}" for scale in dict.fromkeys(best))
+        log.info("last-layer start: first-layer scale %s, energy %.3g", scales, tried[best][2])
     return tried[best][1]
+
+
+def scaled(scale_D: tuple[float, ...], factor: float, axes: Iterable[int]) -> tuple[float, ...]:
+    """The scales, of which those of some axes are multiplied by a factor. Local."""
+    return tuple(factor * scale if d in axes else scale for d, scale in enumerate(scale_D))
 
 
 def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]:
