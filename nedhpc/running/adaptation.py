@@ -164,7 +164,7 @@ class Adaptation:
         leg, before = self.case.leg, self.memory["moves"]
         is_large = leg.num_rows >= ENOUGH_ROWS * leg.energy.num_parameters and state.growth >= 0
         helped = len(before) < PATIENCE or held_out < SLOW * before[0]
-        return self.moves and is_large and helped
+        return self.moves and is_large and helped and held_out > POOR
 
     def _grow(self, state: State) -> State | None:
         """Twice as many points; None if there is no more room for them."""
