@@ -144,7 +144,7 @@ def test_a_moved_sample_is_resumed_to_the_bit(tmp_path):
 @pytest.mark.mpi
 def test_ranks_move_the_sample_alike(comm, folder):
     """The first move has the same points on any number of ranks, up to the rounding of theta."""
-    tables = needle() | {"run": needle()["run"] | {"max_steps": 20}}
+    tables = needle() | {"run": needle()["run"] | {"max_steps": 31}}
     _, state = run(Needle(), folder / "all", comm, **tables)
     assert state.draw > 0
     if comm.rank == 0:
