@@ -53,13 +53,16 @@ class Pendulum(nedhpc.Problem):
 
 
 class Peak(nedhpc.Problem):
-    """u = 1 / (1 + 1000 (x - 0.3)^2), given as a residual on few points."""
+    """u = 1 / (1 + sharpness (x - 0.3)^2), given as a residual on few points."""
 
     domain = nedhpc.Box([0.0], [1.0])
 
+    def __init__(self, sharpness: float = 1000.0):
+        self.sharpness = sharpness
+
     @nedhpc.residual("interior")
     def fit(self, x, j):
-        return j.u - 1 / (1 + 1000 * (x[:, 0] - 0.3) ** 2)
+        return j.u - 1 / (1 + self.sharpness * (x[:, 0] - 0.3) ** 2)
 
 
 def plan_of(problem, comm=COMM, **tables):
@@ -104,14 +107,8 @@ def test_a_sample_that_is_overfitted_grows_and_nests(tmp_path, caplog):
     assert info(tmp_path / "fixed")["warnings"]
 
 
-class Needle(nedhpc.Problem):
-    """A regression with a peak of width 0.002 at 0.3 on (0, 1), which 128 points hardly see."""
-
-    domain = nedhpc.Box([0.0], [1.0])
-
-    @nedhpc.residual("interior")
-    def fit(self, x, j):
-        return j.u - 1 / (1 + 1e6 * (x[:, 0] - 0.3) ** 2)
+NEEDLE = Peak(sharpness=1e6)
+"""A peak of width 0.002, which 128 points hardly see."""
 
 
 def needle(**settings):
@@ -120,8 +117,8 @@ def needle(**settings):
 
 def test_a_sample_that_is_large_enough_moves_to_the_residual(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    plan = plan_of(Needle(), **needle())
-    _, state = run(Needle(), tmp_path / "run", **needle())
+    plan = plan_of(NEEDLE, **needle())
+    _, state = run(NEEDLE, tmp_path / "run", **needle())
     assert state.draw > 0 and "moves to where the residual is large" in caplog.text
     case = Case(COMM, plan)
     case.take_up(state)
@@ -132,11 +129,11 @@ def test_a_sample_that_is_large_enough_moves_to_the_residual(tmp_path, caplog):
 
 def test_a_moved_sample_is_resumed_to_the_bit(tmp_path):
     tables = needle() | {"checkpoint": {"every_steps": 4, "keep": 50}}
-    _, whole = run(Needle(), tmp_path / "whole", **tables)
+    _, whole = run(NEEDLE, tmp_path / "whole", **tables)
     for steps in (12, 24, 32):
         folder = tmp_path / f"part{steps}"
-        run(Needle(), folder, **tables | {"run": tables["run"] | {"max_steps": steps}})
-        _, part = run(Needle(), folder, resumed=load_resume(COMM, folder), **tables)
+        run(NEEDLE, folder, **tables | {"run": tables["run"] | {"max_steps": steps}})
+        _, part = run(NEEDLE, folder, resumed=load_resume(COMM, folder), **tables)
         assert (part.draw, part.growth) == (whole.draw, whole.growth)
         np.testing.assert_array_equal(part.theta_P, whole.theta_P)
 
@@ -145,10 +142,10 @@ def test_a_moved_sample_is_resumed_to_the_bit(tmp_path):
 def test_ranks_move_the_sample_alike(comm, folder):
     """The first move has the same points on any number of ranks, up to the rounding of theta."""
     tables = needle() | {"run": needle()["run"] | {"max_steps": 31}}
-    _, state = run(Needle(), folder / "all", comm, **tables)
+    _, state = run(NEEDLE, folder / "all", comm, **tables)
     assert state.draw > 0
     if comm.rank == 0:
-        _, alone = run(Needle(), folder / "one", **tables)
+        _, alone = run(NEEDLE, folder / "one", **tables)
         assert state.draw == alone.draw
         shared = np.intersect1d(state.selection["index"], alone.selection["index"])
         assert len(shared) > 0.9 * len(alone.selection["index"])

@@ -78,9 +78,8 @@ class Box(Domain):
         unit_ND = np.empty((cells, self.dim))
         unit_ND[:, free] = midpoints(np.arange(cells), CORNER_POINTS, len(free)) if free else 0
         unit_ND[:, there[1]] = np.abs(there[2] - CORNER_GAP)
-        x_ND = self.low + unit_ND * (self.high - self.low)
-        x_ND[:, here[1]] = (self.low, self.high)[here[2]][here[1]]
-        return x_ND
+        wall = Walls(self.low, self.high, [here[1:]])
+        return wall.place(np.delete(unit_ND, here[1], axis=1))
 
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """prod_i 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2 over the walled coordinates i.

@@ -3,7 +3,7 @@
 Every CHECK_EVERY steps the energy on held-out points is compared with that on the sample:
 
 - If it is more than OVERFIT times as large, as many points are chosen again where the residual is
-  large; the sample is doubled if it is small, or if that does not help.
+  large; the sample is doubled if it is small, if that does not help, or if the energy is small.
 - If the energy hardly falls any more, the outputs are rescaled by the solution itself and the rows
   are balanced again. If that was done, a state whose energy is above POOR is given up: a window in
   time is made shorter, and any other problem starts again from other parameters.
@@ -59,7 +59,8 @@ MAX_GROWTH = 8
 ENOUGH_ROWS = 2
 """A sample of so many rows for each parameter is moved to the residual rather than doubled.
 
-It is doubled if PATIENCE moves left more than the share SLOW of the held-out energy.
+It is doubled if PATIENCE moves left more than the share SLOW of the held-out energy, or if that is
+below POOR: even points then serve better than points at the largest residuals.
 """
 NOISE_STEPS = 60
 """Steps without a lower energy on held-out rows after which a fit to data ends."""
@@ -160,7 +161,7 @@ class Adaptation:
         return self.has_windows and enough and held_out > HOPELESS and not falls
 
     def _move_helps(self, state: State, held_out: float) -> bool:
-        """True if the sample is large enough to be moved, and the last moves lowered the energy."""
+        """True if a move is likely to lower the energy more than a larger sample would."""
         leg, before = self.case.leg, self.memory["moves"]
         is_large = leg.num_rows >= ENOUGH_ROWS * leg.energy.num_parameters and state.growth >= 0
         helped = len(before) < PATIENCE or held_out < SLOW * before[0]
