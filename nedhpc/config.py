@@ -125,7 +125,7 @@ class Sampling(Section):
     boundary: Count | None = None
     initial: Count | None = None
     data: Count | None = None
-    """Number of the data set's rows in a draw; all of them if not given."""
+    """Number of the data set's rows in a draw; all that are not held out if not given."""
     rule: Literal["uniform", "sobol", "grid", "residual"] = "sobol"
     """`residual` prefers points of the interior at which the residual is large."""
     resample_every: Annotated[int, Field(ge=0)] = 0

@@ -33,6 +33,7 @@ from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.conditions import hard_layer
 from nedhpc.problems.contradictions import contradictions
+from nedhpc.problems.data import validated
 from nedhpc.problems.reference import check_exact
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -75,6 +76,9 @@ class Plan:
         with float64_default():
             self.problem = make_problem(config, problem)
             config = with_network(config, self.problem)
+            # A number of rows in the config says that no others are to be held out.
+            holds_out = config.sampling.adapt == "auto" and config.sampling.data is None
+            self.data = validated(self.problem.data) if holds_out else self.problem.data
             with _Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_exact, self.problem)
@@ -83,7 +87,7 @@ class Plan:
                     config.sampling,
                     self.problem.domain,
                     self.terms,
-                    self.problem.data,
+                    self.data,
                 )
                 self.stepper = errors.catch(steppers.find, config.stepper.type)
                 self.stepper_settings = errors.catch(steppers.settings, config.stepper)
@@ -160,11 +164,9 @@ class Plan:
 
     def contradictions(self) -> list[str]:
         """The conditions that contradict each other, a sentence each. Local."""
-        if not self.energy.is_least_squares:
-            return []
-        problem = self.problem
-        coefficients, num_outputs = problem.coefficients.values(), len(problem.outputs)
-        return contradictions(self.terms, self.domain, problem.data, coefficients, num_outputs)
+        problem, num_outputs = self.problem, len(self.problem.outputs)
+        given = (self.terms, self.domain, problem.data, problem.coefficients.values(), num_outputs)
+        return contradictions(*given) if self.energy.is_least_squares else []
 
     @classmethod
     def read(
@@ -297,7 +299,7 @@ class Plan:
         columns = 2 * dim + 1 + len(problem.outputs) + factors
         local = sum(-(-count // self.num_ranks) for count in self.counts.values())
         local = ceil((1 + HELD_OUT / 2) * local)
-        data = 0 if problem.data is None else len(problem.data.x_ND) + len(problem.data.held_out_x)
+        data = 0 if self.data is None else len(self.data.x_ND) + len(self.data.held_out_x)
         return NUMBER * columns * (2 * local + data)
 
 

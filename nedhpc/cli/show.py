@@ -17,6 +17,8 @@ def check(args) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     plan = Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=args.ranks)
     points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
+    if plan.data is not None and len(plan.data.held_out_x):
+        points += f" ({len(plan.data.held_out_x)} rows of the data are held out)"
     local = -(-plan.num_rows // args.ranks)
     needs = ", ".join(f"{name} {mebibytes(size)}" for name, size in plan.memory.items())
     print(f"config        {args.config}: valid")

@@ -71,7 +71,7 @@ def _windows_before(state: State) -> list[State]:
 
 def _energies(plan: Plan, state: State, num_points: int) -> tuple[dict[str, float], float]:
     """(energy by term as written, balanced energy) of one window."""
-    problem, leg = plan.problem, plan.enter(state)
+    leg = plan.enter(state)
     seed = plan.config.run.seed + SEED_SHIFT
     counts = {
         on: count if on == "data" or leg.domain.parts[on].dim == 0 else num_points
@@ -79,7 +79,7 @@ def _energies(plan: Plan, state: State, num_points: int) -> tuple[dict[str, floa
     }
     normals = {term.on for term in leg.terms if "n" in term.roles}
     sampler = Sampler(
-        0, 1, leg.domain, problem.data, counts, "sobol", seed, "cpu", torch.float64, 0, normals
+        0, 1, leg.domain, plan.data, counts, "sobol", seed, "cpu", torch.float64, 0, normals
     )
     points = {
         on: replace(p, factors=leg.energy.factors(on, p)) for on, p in sampler.draw(0).items()

@@ -9,6 +9,9 @@ import numpy as np
 from nedhpc.errors import UsageError
 from nedhpc.problems.tables import read_table
 
+MANY_ROWS, VALIDATION = 100, 0.1
+"""A data set of MANY_ROWS rows or more has the share VALIDATION of them held out."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
@@ -63,3 +66,13 @@ def split(x: np.ndarray, y: np.ndarray, held_out: float, seed: int, source: str)
         raise UsageError(f"{source}: no rows are left to train on with held_out = {held_out}")
     held, kept = order[:num_held], np.sort(order[num_held:])
     return DataSet(x[kept], y[kept], x[held], y[held])
+
+
+def validated(data: DataSet | None) -> DataSet | None:
+    """The data set, of which some rows are held out if none are and it has many. Local.
+
+    The energy on these rows shows when a fit begins to follow the noise of the others.
+    """
+    if data is None or len(data.held_out_x) or len(data.x_ND) < MANY_ROWS:
+        return data
+    return split(data.x_ND, data.y_NM, VALIDATION, 0, "data")

@@ -119,7 +119,7 @@ class Adaptation:
         E, held_out = float(info.E_K.sum()), self.case.held_out_energy(theta_P)
         for name, value in (("energies", E), ("held_out", held_out)):
             memory[name] = np.append(memory[name], value)[-PATIENCE - 1 :]
-        if self._has_passed_the_minimum(state, held_out):
+        if self._has_passed_the_minimum(theta_P, state):
             self.ended = (
                 "the energy on held-out rows has passed its minimum, because the data are noisy or "
                 f"the network is too large for them; the state after step {memory['best_step']} is "
@@ -217,7 +217,7 @@ class Adaptation:
             if self.is_followed(state):
                 return self._next(theta_P, state, held_out)
         elif stalled and held_out > HOPELESS and memory["starts"] < self.max_starts:
-            return self._again(state, held_out)
+            return self._again(theta_P, state, held_out)
         return None
 
     @property
@@ -227,9 +227,9 @@ class Adaptation:
             return 1
         return limits.starts or MAX_STARTS
 
-    def _again(self, state: State, held_out: float) -> State:
+    def _again(self, theta_P, state: State, held_out: float) -> State:
         """Another start from other random parameters; the best state is remembered."""
-        remember(self.memory, state, held_out)
+        remember(self.case, self.memory, state, theta_P)
         starts = self.memory["starts"] + 1
         self._say(
             state,
@@ -239,12 +239,12 @@ class Adaptation:
         self.memory = self._new_memory(starts=starts, **remembered(self.memory))
         return fresh(self.case, state, starts - 1)
 
-    def _has_passed_the_minimum(self, state: State, held_out: float) -> bool:
+    def _has_passed_the_minimum(self, theta_P, state: State) -> bool:
         """True if the energy on held-out rows of noisy data has risen for some time."""
-        data = self.plan.problem.data
+        data = self.plan.data
         if data is None or not len(data.held_out_x) or not self.adapts:
             return False
-        remember(self.memory, state, held_out)
+        remember(self.case, self.memory, state, theta_P)
         return state.step - self.memory["best_step"] >= NOISE_STEPS
 
     @property

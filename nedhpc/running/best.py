@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from torch import Tensor
 
 from nedhpc.ansatz.scaling import NAMES
 from nedhpc.files.checkpoint import State
@@ -11,18 +12,29 @@ from nedhpc.running.case import Case
 PREFIX = "best_"
 
 
-def remember(memory: dict, state: State, held_out: float) -> None:
-    """Keep a state in the memory if it is the best so far. Local.
+def remember(case: Case, memory: dict, state: State, theta_P: Tensor) -> None:
+    """Keep a state in the memory if it is the best so far. Collective.
+
+    With N held-out rows of data, it must be better by the share 1/N, as much as one more parameter
+    gains by chance (Akaike 1974). Of states that are equal by this measure the first has followed
+    the noise least.
 
     Args:
+        case: the case.
         memory: memory of running.adaptation, which is stored in checkpoints; changed in place.
         state: the state.
-        held_out: its balanced energy on held-out points.
+        theta_P: its parameters (theta, c) on the device.
     """
-    if not held_out < memory.get("best_energy", np.inf):
+    if "best_units" not in memory:
+        written_K, balanced_K = case.held_out_energies(theta_P)
+        units_K = np.divide(balanced_K, written_K, np.ones_like(written_K), where=written_K > 0)
+        memory["best_units"] = units_K
+    energy, data = _energy(case, memory, theta_P), case.plan.data
+    num_rows = np.inf if data is None or not len(data.held_out_x) else len(data.held_out_x)
+    if not energy < (1 - 1 / num_rows) * memory.get("best_energy", np.inf):
         return
     kept = {
-        "energy": held_out,
+        "energy": energy,
         "step": state.step,
         "growth": state.growth,
         "theta": state.theta_P,
@@ -34,13 +46,22 @@ def remember(memory: dict, state: State, held_out: float) -> None:
     memory |= {PREFIX + name: value for name, value in kept.items()}
 
 
+def _energy(case: Case, memory: dict, theta_P: Tensor) -> float:
+    """Energy on held-out points in units that stay when the rows are balanced again. Collective.
+
+    They are the first balance's for each term as a whole, so that states before and after a change
+    of the scales can be compared.
+    """
+    return float(memory["best_units"] @ case.held_out_energies(theta_P)[0])
+
+
 def remembered(memory: dict) -> dict:
     """The entries of the memory that `remember` made. Local."""
     return {name: value for name, value in memory.items() if name.startswith(PREFIX)}
 
 
 def better(case: Case, memory: dict, state: State) -> State | None:
-    """The remembered state, if it is better than the given one; else None.
+    """The remembered state, if it is better than the given one; else None. Collective.
 
     Args:
         case: the case.
@@ -50,7 +71,7 @@ def better(case: Case, memory: dict, state: State) -> State | None:
     if "best_energy" not in memory:
         return None
     theta_P = case.parameters.join(state.theta_P, state.coefficients)
-    if not case.held_out_energy(theta_P) > memory["best_energy"]:
+    if not _energy(case, memory, theta_P) > memory["best_energy"]:
         return None
     coefficients = zip(state.coefficients, memory["best_coefficients"], strict=True)
     return dataclasses.replace(

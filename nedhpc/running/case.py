@@ -80,7 +80,7 @@ class Case:
             self.comm.rank,
             self.comm.size,
             plan.domain,
-            base.problem.data,
+            base.data,
             plan.counts,
             self.config.sampling.rule,
             self.config.run.seed,
@@ -118,6 +118,15 @@ class Case:
             E_K, _ = self.leg.energy.evaluate(theta_P, self.held_out)
         return float(total(self.comm, E_K.cpu().numpy()).sum())
 
+    def held_out_energies(self, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Energies on the held-out points by term: (as written, balanced), (K,). Collective."""
+        energy = self.leg.energy
+        with torch.no_grad():
+            balanced_K, _ = energy.evaluate(theta_P, self.held_out)
+        both = torch.cat([energy.as_written(theta_P, self.held_out), balanced_K.double()])
+        written_K, balanced_K = np.split(total(self.comm, both.cpu().numpy()), 2)
+        return written_K, balanced_K
+
     def energies_as_written(
         self, theta_P: Tensor, E_K: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -130,12 +139,11 @@ class Case:
         Returns:
             (those on the sample, those on the held-out points, the balanced sum on these).
         """
-        energy, held_out = self.leg.energy, self.held_out_energy(theta_P)
-        written = [energy.as_written(theta_P, self.held_out)]
-        if energy.balance is not None:
-            written.append(energy.as_written(theta_P, self.flow.sample))
-        sums = [total(self.comm, E.cpu().numpy()) for E in written]
-        return (sums[1] if energy.balance is not None else np.asarray(E_K)), sums[0], held_out
+        energy, (written_K, balanced_K) = self.leg.energy, self.held_out_energies(theta_P)
+        if energy.balance is None:
+            return np.asarray(E_K), written_K, float(balanced_K.sum())
+        sample_K = energy.as_written(theta_P, self.flow.sample)
+        return total(self.comm, sample_K.cpu().numpy()), written_K, float(balanced_K.sum())
 
     def draw_number(self, step: int) -> int:
         """Number of the draw that a step uses. Local."""
