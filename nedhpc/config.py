@@ -86,7 +86,8 @@ class Network(Section):
     """Arguments of that class's constructor."""
     hidden: list[Count] | None = None
     """Widths of the hidden layers; if none are given, [64] in one coordinate, else [24, 24]."""
-    activation: Literal["tanh", "sin", "softplus", "gelu"] = "tanh"
+    activation: Literal["tanh", "sin", "softplus", "gelu"] | None = None
+    """If none is given, tanh, or sin if that fits much better at the start."""
     init: Literal["glorot", "uniform"] = "glorot"
     """glorot: normal weights, zero biases. uniform: both uniform in +- 1 / sqrt(fan_in)."""
     init_scale: Positive = 1.0

@@ -48,3 +48,33 @@ class FutureSchemaError(NotAStateError):
 
 class StorageError(NedError):
     """A file cannot be written or read at present: full disk, quota, read-only or lost folder."""
+
+
+class Errors:
+    """Collects the ConfigErrors of several checks and raises them together at the end."""
+
+    def __init__(self):
+        self.problems: list[str] = []
+
+    def __enter__(self):
+        return self
+
+    def catch(self, function, *args):
+        """Return function(*args), or None if it raises.
+
+        It is not called if one of its first three arguments is None, because the check that should
+        have made this argument has failed.
+        """
+        if any(argument is None for argument in args[:3]):
+            return None
+        try:
+            return function(*args)
+        except ConfigError as error:
+            self.problems += error.problems
+        except UsageError as error:
+            self.problems.append(str(error))
+        return None
+
+    def __exit__(self, kind, error, trace):
+        if kind is None and self.problems:
+            raise ConfigError(list(dict.fromkeys(self.problems)))

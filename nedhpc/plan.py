@@ -22,7 +22,7 @@ from nedhpc.ansatz.module import ModuleNetwork
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
 from nedhpc.config import Config
-from nedhpc.errors import ConfigError, UsageError
+from nedhpc.errors import ConfigError, Errors, UsageError
 from nedhpc.files.checkpoint import State
 from nedhpc.flows import metrics
 from nedhpc.flows.balance import Balance
@@ -42,6 +42,7 @@ from nedhpc.sampling.points import HELD_OUT
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
 from nedhpc.user_code import GIVEN, load_class
 
+USUAL_ACTIVATION = "tanh"
 NUMBER = 8
 """Bytes of a float64."""
 PROCESS_BYTES = 350 * 2**20
@@ -79,7 +80,7 @@ class Plan:
             # A number of rows in the config says that no others are to be held out.
             holds_out = config.sampling.adapt == "auto" and config.sampling.data is None
             self.data = validated(self.problem.data) if holds_out else self.problem.data
-            with _Errors() as errors:
+            with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_exact, self.problem)
                 self.counts = errors.catch(
@@ -136,6 +137,17 @@ class Plan:
                 self.ansatz, leg.terms, state.reference_P, leg.domain, self.problem.data
             )
         return leg
+
+    def with_activation(self, name: str) -> "Plan":
+        """The same plan with this activation function in the built-in network. Local."""
+        network = self.config.network.model_copy(update={"activation": name})
+        plan = copy.copy(self)
+        plan.config = self.config.model_copy(update={"network": network})
+        if network.name is None:
+            plan.ansatz = make_network(plan.config, plan.problem)
+            plan.pieces = Pieces(plan.ansatz)
+            plan._prepare()
+        return plan
 
     def _prepare(self) -> None:
         """Build what depends on the window and on the number of points."""
@@ -376,7 +388,7 @@ def make_network(config: Config, problem: Problem):
             domain.dim,
             settings.hidden,
             num_outputs,
-            settings.activation,
+            settings.activation or USUAL_ACTIVATION,
             settings.init,
             settings.init_scale,
             embedding=embedding,
@@ -418,33 +430,3 @@ def make_embedding(config: Config, problem: Problem):
             domain.dim, features.num_features, features.scale, config.run.seed
         )
     return None
-
-
-class _Errors:
-    """Collects the ConfigErrors of several checks and raises them together at the end."""
-
-    def __init__(self):
-        self.problems: list[str] = []
-
-    def __enter__(self):
-        return self
-
-    def catch(self, function, *args):
-        """Return function(*args), or None if it raises.
-
-        It is not called if one of its first three arguments is None, because the check that should
-        have made this argument has failed.
-        """
-        if any(argument is None for argument in args[:3]):
-            return None
-        try:
-            return function(*args)
-        except ConfigError as error:
-            self.problems += error.problems
-        except UsageError as error:
-            self.problems.append(str(error))
-        return None
-
-    def __exit__(self, kind, error, trace):
-        if kind is None and self.problems:
-            raise ConfigError(list(dict.fromkeys(self.problems)))

@@ -217,6 +217,7 @@ def test_windows_are_refused_with_the_reason():
 def test_a_window_that_fails_is_made_shorter(tmp_path):
     """19 periods are too many for 16 units; windows are found without being asked for."""
     tables = small(max_steps=600, start="auto") | {"sampling": {"interior": 200}}
+    tables["network"] = {"hidden": [16], "activation": "tanh"}
     _, state = run(Waves(20.0), tmp_path / "run", **tables)
     assert len(state.pieces) > 2 and state.window[1] == 20
     u, t = nedhpc.load(tmp_path / "run", Waves(20.0)), np.linspace(0, 20, 2001)

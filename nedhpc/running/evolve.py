@@ -16,14 +16,13 @@ from nedhpc.parallel.comm import all_come, on_rank_0
 from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
-from nedhpc.running.case import Case
+from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits
 from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
 from nedhpc.running.observers import Observer, Stop
 from nedhpc.running.recorder import Checkpoints, Progress, Recorder
 from nedhpc.running.signals import StopSignals
-from nedhpc.running.start import open_folder
 from nedhpc.running.trust import Known, warnings
 from nedhpc.steppers.base import StepInfo
 
@@ -53,13 +52,13 @@ class Run:
         observers: Sequence[Observer] = (),
     ):
         started = time.monotonic()
-        self.comm, self.plan, self.config, self.run_dir = comm, plan, plan.config, run_dir
+        self.comm, self.run_dir = comm, run_dir
         self.is_resumed, self.status, self.note = resumed is not None, "running", ""
         self.known: Known | None = None
         self.contradictions = on_rank_0(comm, plan.contradictions)
         self.warnings: list[str] = []
-        self.case = Case(comm, plan, None if resumed is None else resumed[1].threads)
-        state, self.record, series = open_folder(self.case, run_dir, resumed)
+        self.case, state, self.record, series = open_folder(comm, plan, run_dir, resumed)
+        self.plan, self.config = self.case.plan, self.case.config
         for text in self.contradictions if comm.rank == 0 else []:
             log.warning("%s", text)
         self.first_step, self.first_wall_time = state.step, state.wall_time

@@ -9,22 +9,17 @@ import itertools
 import logging
 from collections.abc import Iterable
 from math import floor, log2
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from nedhpc.errors import UsageError
-from nedhpc.files import checkpoint, provenance
+from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
-from nedhpc.files.record import RunRecord
-from nedhpc.files.resume import adapt, check, prepare
-from nedhpc.files.series import Series
 from nedhpc.parallel.comm import on_rank_0
 from nedhpc.plan import Plan
 from nedhpc.running.case import Case
 from nedhpc.solvers import SOLVERS
-from nedhpc.user_code import digests
 
 log = logging.getLogger("nedhpc")
 
@@ -46,74 +41,6 @@ USUAL_SIZE = 100.0
 """Norm of the last layer's weights from which a fit counts as ill-conditioned."""
 FIRST_ROWS = 500
 """Rows of the first sample, if the config asks for more and the network is not much larger."""
-
-
-Resumed = tuple[State, RunRecord]
-
-
-def open_folder(
-    case: Case, run_dir: Path, resumed: Resumed | None
-) -> tuple[State, RunRecord, Series]:
-    """Prepare the run folder; return the state, record and series of the start. Collective.
-
-    Args:
-        case: the case of the run.
-        run_dir: run folder.
-        resumed: state and record of the checkpoint to continue from; None for a new run.
-
-    Raises:
-        UsageError: the folder holds another run, or the checkpoint does not belong to this one.
-    """
-    plan, config, comm = case.plan, case.config, case.comm
-    data, user_files = plan.problem.data, digests(plan.config)
-    layout, data_sha256 = checkpoint.layout(plan.ansatz), "" if data is None else data.digest()
-    record, state = RunRecord.start(config), None
-    if resumed is not None:
-        state, record = _resumed(case, resumed, layout, data_sha256, user_files)
-    with case.time_stepper():  # check the PETSc options before anything is written
-        pass
-    on_rank_0(comm, prepare, run_dir, config, None if state is None else state.step)
-    if state is None:
-        state = first_state(case)
-        case.take_up(state)
-        case.say_scales()
-    threads = case.set_threads(case.take_up(state))
-    record = dataclasses.replace(
-        record,
-        config=config.toml(),
-        layout=layout,
-        user_files=user_files,
-        sampling={
-            "rule": config.sampling.rule,
-            "seed": config.run.seed,
-            "data_sha256": data_sha256,
-        },
-        provenance=provenance.collect(comm, case.device),
-        threads=threads,
-    )
-    file = run_dir / "series.h5"
-    continues = resumed is not None and comm.rank == 0
-    return state, record, Series.open(file, state.step) if continues else Series(file)
-
-
-def _resumed(
-    case: Case, resumed: Resumed, layout: list[str], data_sha256: str, user_files: dict[str, str]
-) -> Resumed:
-    """State and record with which a run continues, checked to belong to it. Local."""
-    state, record, notes = adapt(*resumed, case.config, user_files)
-    check(
-        state,
-        record,
-        layout=layout,
-        coefficients=tuple(case.plan.problem.coefficients),
-        data_sha256=data_sha256,
-        user_files=user_files,
-    )
-    for note in notes if case.comm.rank == 0 else []:
-        log.info("after step %d: %s", state.step, note)
-    if case.plan.balanced != (state.reference_P is not None):  # weights.balance has changed
-        state = rebalanced(case, dataclasses.replace(state, reference_P=None))
-    return state, record
 
 
 def first_state(case: Case) -> State:
@@ -162,12 +89,10 @@ def fresh(case: Case, state: State, attempt: int = 0) -> State:
     scaling = on_rank_0(case.comm, leg.first_scales)
     state = dataclasses.replace(state, scaling=scaling, reference_P=None)
     ansatz.scaling = case.plan.scaling(scaling)
-    start, reason = config.run.start, why_no_last_layer(case.plan)
-    if start == "last_layer" and reason:
+    reason = why_no_last_layer(leg)
+    if config.run.start == "last_layer" and reason:
         raise UsageError(f"run.start = 'last_layer' {reason}")
-    if start == "auto" and not reason and last_layer_flops(leg) > MAX_FLOPS:
-        start = "random"
-    if start == "random" or reason:
+    if not fits_last_layer(leg):
         state.theta_P = ansatz.initial(seed)
     else:
         state.theta_P = ansatz.features(seed, 1.0, leg.domain.low, leg.domain.high)
@@ -216,6 +141,14 @@ def why_no_last_layer(plan: Plan) -> str:
     if not plan.energy.has_row_residual:
         return "needs Residual terms: a Density has no row residual to solve for"
     return ""
+
+
+def fits_last_layer(leg: Plan) -> bool:
+    """True if a start fits the last layer. Local."""
+    start = leg.config.run.start
+    if start == "random" or why_no_last_layer(leg):
+        return False
+    return start == "last_layer" or last_layer_flops(leg) <= MAX_FLOPS
 
 
 def last_layer_flops(leg: Plan) -> float:

@@ -1,0 +1,96 @@
+"""The run folder and what a run starts from in it: a new state, or its newest checkpoint.
+
+Functions are collective.
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from nedhpc.files import checkpoint, provenance
+from nedhpc.files.checkpoint import State
+from nedhpc.files.record import RunRecord
+from nedhpc.files.resume import adapt, check, prepare
+from nedhpc.files.series import Series
+from nedhpc.parallel.comm import on_rank_0
+from nedhpc.plan import USUAL_ACTIVATION, Plan
+from nedhpc.running.case import Case
+from nedhpc.running.choice import first
+from nedhpc.running.start import rebalanced
+from nedhpc.user_code import digests
+
+log = logging.getLogger("nedhpc")
+
+Resumed = tuple[State, RunRecord]
+
+
+def open_folder(
+    comm, plan: Plan, run_dir: Path, resumed: Resumed | None
+) -> tuple[Case, State, RunRecord, Series]:
+    """Prepare the run folder; return the case, state, record and series of the start. Collective.
+
+    Args:
+        comm: all ranks of the run.
+        plan: the same on every rank.
+        run_dir: run folder.
+        resumed: state and record of the checkpoint to continue from; None for a new run.
+
+    Raises:
+        UsageError: the folder holds another run, or the checkpoint does not belong to this one.
+    """
+    is_open = plan.config.network.activation is None
+    if is_open:
+        before = None if resumed is None else resumed[1].parsed().network.activation
+        plan = plan.with_activation(before or USUAL_ACTIVATION)
+    case = Case(comm, plan, None if resumed is None else resumed[1].threads)
+    data, user_files = plan.problem.data, digests(plan.config)
+    layout, data_sha256 = checkpoint.layout(plan.ansatz), "" if data is None else data.digest()
+    state = None
+    if resumed is not None:
+        state, record = _resumed(case, resumed, layout, data_sha256, user_files)
+    with case.time_stepper():  # check the PETSc options before anything is written
+        pass
+    on_rank_0(comm, prepare, run_dir, plan.config, None if state is None else state.step)
+    if state is None:
+        case, state = first(case, is_open)
+        record = RunRecord.start(case.config)
+        case.take_up(state)
+        case.say_scales()
+    threads = case.set_threads(case.take_up(state))
+    record = dataclasses.replace(
+        record,
+        config=case.config.toml(),
+        layout=layout,
+        user_files=user_files,
+        sampling={
+            "rule": case.config.sampling.rule,
+            "seed": case.config.run.seed,
+            "data_sha256": data_sha256,
+        },
+        provenance=provenance.collect(comm, case.device),
+        threads=threads,
+    )
+    file = run_dir / "series.h5"
+    continues = resumed is not None and comm.rank == 0
+    series = Series.open(file, state.step) if continues else Series(file)
+    return case, state, record, series
+
+
+def _resumed(
+    case: Case, resumed: Resumed, layout: list[str], data_sha256: str, user_files: dict[str, str]
+) -> Resumed:
+    """State and record with which a run continues, checked to belong to it. Local."""
+    state, record, notes = adapt(*resumed, case.config, user_files)
+    check(
+        state,
+        record,
+        layout=layout,
+        coefficients=tuple(case.plan.problem.coefficients),
+        data_sha256=data_sha256,
+        user_files=user_files,
+    )
+    for note in notes if case.comm.rank == 0 else []:
+        log.info("after step %d: %s", state.step, note)
+    if case.plan.balanced != (state.reference_P is not None):  # weights.balance has changed
+        state = rebalanced(case, dataclasses.replace(state, reference_P=None))
+    return state, record

@@ -1,0 +1,85 @@
+"""The activation function that a run chooses if its config gives none."""
+
+from math import pi
+
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+from test_adaptation import plan_of
+
+import nedhpc
+from nedhpc.files.resume import load_resume
+from nedhpc.running.evolve import Run
+
+
+class Smooth(nedhpc.Problem):
+    """-u'' = (2 pi)^2 sin(2 pi x) on (0, 1), u = 0 on both walls."""
+
+    domain = nedhpc.Box([0.0], [1.0])
+
+    @nedhpc.residual("interior")
+    def pde(self, x, j):
+        return j.u_xx + (2 * pi) ** 2 * torch.sin(2 * pi * x[:, 0])
+
+    @nedhpc.residual("boundary")
+    def wall(self, j):
+        return j.u
+
+
+class Layer(nedhpc.Problem):
+    """u' = 200 (1 - tanh^2(200 x - 100)), u(0) = -1: a jump of width 0.01 from -1 to 1."""
+
+    domain = nedhpc.Box([0.0], [1.0])
+
+    @nedhpc.residual("interior")
+    def slope(self, x, j):
+        return j.u_x - 200 * (1 - torch.tanh(200 * x[:, 0] - 100) ** 2)
+
+    @nedhpc.residual("boundary")
+    def walls(self, x, j):
+        return j.u - torch.sign(x[:, 0] - 0.5)
+
+
+def tables(hidden, **network):
+    return {
+        "network": {"hidden": hidden, **network},
+        "run": {"max_steps": 12},
+        "sampling": {"interior": 200},
+    }
+
+
+def evolve(comm, run_dir, problem, hidden, resumed=None, **network):
+    run = Run(comm, plan_of(problem, comm, **tables(hidden, **network)), run_dir, resumed)
+    run.evolve()
+    return run
+
+
+@pytest.mark.parametrize(("problem", "expected"), [(Smooth, "sin"), (Layer, "tanh")])
+def test_the_function_with_less_energy_after_a_few_steps_is_taken(tmp_path, problem, expected):
+    chosen = evolve(MPI.COMM_SELF, tmp_path / "chosen", problem(), [8, 8])
+    assert chosen.config.network.activation == expected
+    state, record = load_resume(MPI.COMM_SELF, tmp_path / "chosen")
+    assert record.parsed().network.activation == expected
+    given = evolve(MPI.COMM_SELF, tmp_path / "given", problem(), [8, 8], activation=expected)
+    assert np.array_equal(state.theta_P, given.good.state.theta_P)
+
+
+def test_a_resumed_run_keeps_the_function(tmp_path):
+    evolve(MPI.COMM_SELF, tmp_path, Smooth(), [8, 8])
+    resumed = load_resume(MPI.COMM_SELF, tmp_path)
+    run = evolve(MPI.COMM_SELF, tmp_path, Smooth(), [8, 8], resumed)
+    assert run.config.network.activation == "sin" and run.record.changes == ["start"]
+
+
+def test_nothing_is_tried_with_a_random_start(tmp_path):
+    plan = plan_of(Smooth(), run={"max_steps": 9, "start": "random"})
+    run = Run(MPI.COMM_SELF, plan, tmp_path)
+    assert run.config.network.activation == "tanh"
+
+
+@pytest.mark.mpi(min_size=2)
+def test_all_ranks_take_the_same(tmp_path):
+    comm = MPI.COMM_WORLD
+    run = evolve(comm, comm.bcast(tmp_path), Smooth(), [8, 8])
+    assert comm.allgather(run.config.network.activation) == ["sin"] * comm.size
