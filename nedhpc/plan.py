@@ -76,6 +76,8 @@ class Plan:
         self.available_bytes = available_bytes or psutil.virtual_memory().total
         with float64_default():
             self.problem = make_problem(config, problem)
+            self.chooses_hidden = config.network.hidden is None and config.network.name is None
+            """True if the widths of the hidden layers are the program's choice."""
             config = with_network(config, self.problem)
             # A number of rows in the config says that no others are to be held out.
             holds_out = config.sampling.adapt == "auto" and config.sampling.data is None

@@ -34,6 +34,17 @@ def test_a_run_can_be_read_plotted_and_resumed(tmp_path):
     assert auto.returncode == 0 and "step 25" in auto.stdout
 
 
+def test_check_says_which_network_is_chosen_and_why(tmp_path):
+    config = tmp_path / "only.toml"
+    config.write_text('[problem]\nname = "poisson"\ndim = 2\n')
+    text = command("check", config).stdout
+    assert "2-24-24-1 (chosen: two layers for 2 coordinates), tanh units, or sin units if" in text
+    text = command(
+        "check", config, "--set", "network.hidden=[9]", "--set", "run.start=random"
+    ).stdout
+    assert "network       2-9-1, tanh units\n" in text
+
+
 def test_check_reads_the_petsc_options():
     done = command("check", POISSON, "--", "-ts_type", "rk")
     assert done.returncode == 2

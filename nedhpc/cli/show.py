@@ -22,6 +22,7 @@ def check(args) -> None:
     local = -(-plan.num_rows // args.ranks)
     needs = ", ".join(f"{name} {mebibytes(size)}" for name, size in plan.memory.items())
     print(f"config        {args.config}: valid")
+    print(f"network       {network(plan)}")
     print(f"parameters    {plan.energy.num_parameters}")
     print(f"points        {points}")
     for term in plan.terms:
@@ -39,6 +40,24 @@ def check(args) -> None:
     print(f"method        {plan.method}")
     print(f"memory        {mebibytes(sum(plan.memory.values()))} MiB on rank 0 ({needs})")
     print(f"work          {plan.cost.flops / 1e9:.2f} Gflop a step on rank 0")
+
+
+def network(plan) -> str:
+    """The network in words, with the reason for what the program chooses. Local."""
+    from nedhpc.plan import USUAL_ACTIVATION
+
+    settings = plan.config.network
+    if settings.name is not None:
+        return settings.name
+    widths = "-".join(map(str, plan.ansatz.widths))
+    why = ""
+    if plan.chooses_hidden:
+        layers = "one layer" if len(settings.hidden) == 1 else "two layers"
+        why = f" (chosen: {layers} for {plan.problem.domain.dim} coordinates)"
+    if settings.activation is not None or plan.config.run.start == "random":
+        return f"{widths}{why}, {settings.activation or USUAL_ACTIVATION} units"
+    other = "or sin units if they have less energy after a few steps"
+    return f"{widths}{why}, {USUAL_ACTIVATION} units, {other}"
 
 
 def scales(plan) -> list[str]:
