@@ -222,13 +222,19 @@ def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
 
 
 def evolve(comm, plan, run_dir: Path, resumed, observers, signals) -> Outcome:
-    """Evolve the plan to the end of the run. Collective on comm. See running.evolve.Run."""
+    """Evolve the plan to the end of the run, and compare it if that is asked for. Collective.
+
+    See running.evolve.Run and running.second.compare.
+    """
     from nedhpc.running.evolve import Run
+    from nedhpc.running.second import compare
 
     if signals is not None:
         signals.install()
-    status, _ = Run(comm, plan, run_dir, resumed, signals, observers).evolve()
-    return Outcome(status, run_dir)
+    run = Run(comm, plan, run_dir, resumed, signals, observers)
+    run.evolve()
+    compare(run)
+    return Outcome(run.status, run_dir)
 
 
 @contextmanager

@@ -253,6 +253,11 @@ class Run(Section):
     """Most starts from different random parameters if the energy stays large; 0: up to three."""
     windows: Annotated[int, Field(ge=0)] = 0
     """Number of time windows that are solved one after the other; 0: chosen by the program."""
+    estimate_error: bool = False
+    """Solve the problem again with a network of another size; the difference estimates the error.
+
+    If max_wall_time is given, the first solution has half of it (running/second.py).
+    """
     initial: str | None = None
     """Path of a checkpoint whose parameters the run starts from, instead of `start`."""
 
@@ -335,10 +340,7 @@ def read(path, overrides=(), petsc_options=()):
 
 
 def with_petsc_options(table, petsc_options):
-    """Append words of a command line to stepper.petsc_options. Local.
-
-    The table is changed in place and returned.
-    """
+    """The table, in which words of a command line are appended to stepper.petsc_options. Local."""
     stepper = table.setdefault("stepper", {}) if petsc_options else None
     if isinstance(stepper, dict):
         before = str(stepper.get("petsc_options", ""))
@@ -443,8 +445,5 @@ def explain(item: Any, model: type[BaseModel] | None = None, prefix: tuple[str, 
 
 
 def load(path, overrides=(), petsc_options=()):
-    """Read and validate a config file. Local.
-
-    Arguments and errors are those of `read` and `validate`.
-    """
+    """The Config of a file, by `read` and `validate`. Local."""
     return validate(read(path, overrides, petsc_options), path)

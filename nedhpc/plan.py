@@ -97,6 +97,7 @@ class Plan:
                 self._metric = errors.catch(metrics.find, config.flow.metric)
                 self.ansatz = errors.catch(make_network, config, self.problem)
                 errors.catch(check_windows, config.run.windows, self.problem, self.terms)
+                errors.catch(check_second, config, self.terms)
         resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
         self.config = config.model_copy(update={"stepper": resolved})
         is_residual = all(term.kind.is_least_squares for term in self.terms)
@@ -193,13 +194,7 @@ class Plan:
     ) -> "Plan":
         """The Plan of a config file. Errors of keys and of the problem are reported together.
 
-        Args:
-            path, overrides, petsc_options: as for `config.read`.
-            problem, num_ranks: as for Plan.
-
-        Raises:
-            ConfigError: everything that is wrong with the config.
-            UsageError: the file cannot be read, or the run would not fit into memory.
+        Arguments and errors are those of `config.read` and of Plan.
         """
         return cls.of_table(configs.read(path, overrides, petsc_options), path, problem, num_ranks)
 
@@ -216,11 +211,7 @@ class Plan:
         Args:
             table: the config table, as TOML gives it.
             source: its file, for messages; None if there is none.
-            problem, num_ranks: as for Plan.
-
-        Raises:
-            ConfigError: everything that is wrong with the config.
-            UsageError: the run would not fit into memory.
+            problem, num_ranks: as for Plan, whose errors it raises.
         """
         config, found = None, []
         try:
@@ -231,12 +222,8 @@ class Plan:
             if config is not None:
                 return cls(config, problem, num_ranks)
             # The keys are wrong. Build the problem too, so that its errors are reported as well.
-            section = table.get("problem")
-            if (
-                problem is None
-                and isinstance(section, Mapping)
-                and isinstance(section.get("name"), str)
-            ):
+            section = table.get("problem") if problem is None else None
+            if isinstance(section, Mapping) and isinstance(section.get("name"), str):
                 with float64_default():
                     build(section)
         except ConfigError as error:
@@ -338,12 +325,8 @@ def make_problem(config: Config, given: Problem | type[Problem] | None) -> Probl
     options = {key: value for key, value in table.items() if key != "name"}
     if isinstance(given, Problem):
         if options:
-            raise ConfigError(
-                [
-                    f"problem.{key}: the problem was given as an instance, which has no options"
-                    for key in options
-                ]
-            )
+            text = "the problem was given as an instance, which has no options"
+            raise ConfigError([f"problem.{key}: {text}" for key in options])
         problem = given
     elif isinstance(given, type) and issubclass(given, Problem):
         problem = construct(given, options, "problem", given.__name__)
@@ -360,6 +343,22 @@ def check_windows(number: int, problem: Problem, terms: Sequence[BoundTerm]) -> 
     reason = why_not(problem, terms) if number > 1 else ""
     if reason:
         raise UsageError(f"run.windows = {number}: time windows are not possible, because {reason}")
+
+
+def check_second(config: Config, terms: Sequence[BoundTerm]) -> None:
+    """Raise UsageError if run.estimate_error is set and there can be no second solution."""
+    network, reason = config.network, ""
+    if network.name is not None:
+        reason = f"the size of your own network {network.name!r} is not known to the program"
+    elif not network.hidden:
+        reason = "a network without hidden layers has one size only"
+    elif any(term.kind.needs_targets for term in terms):
+        reason = "outputs of a cross-entropy are logits, whose differences are no errors"
+    if config.run.estimate_error and reason:
+        raise UsageError(
+            "run.estimate_error = true: the problem cannot be solved with a network of another "
+            f"size, because {reason}; remove run.estimate_error"
+        )
 
 
 def with_network(config: Config, problem: Problem) -> Config:

@@ -40,11 +40,14 @@ def report(comm, run_dir) -> None:
     found = on_rank_0(comm, info, run_dir)
     if comm.rank:
         return
-    error = {
-        "measured": "  relative L2 {relative_l2:.3e} (measured)",
-        "estimated": "  error {error_estimate:.1e} (estimated)",
-        "unknown": "  error unknown",
-    }[found["error_is"]].format_map(found)
+    error = "  error unknown"
+    if found["error_is"] == "measured":
+        error = "  relative L2 {relative_l2:.3e} (measured)".format_map(found)
+    elif found["error_is"] != "unknown":
+        error = "  error {error_estimate:.1e} ({error_is})".format_map(found)
+        estimates = found["error_estimates"]
+        for name, value in estimates.items() if len(estimates) > 1 else []:
+            error += f"  error_{name} {value:.1e}"
     for name, value in found["metrics"].items():
         error += f"  {name} {value:.4g}" if isinstance(value, float) else ""
     energy = "" if found["energy"] is None else f"  energy {found['energy']:.3e}"

@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def info(path: str | Path) -> dict[str, Any]:
         "balanced_held_out_energy": measured["balanced_held_out_energy"],
         "relative_l2": measured["relative_l2"],
         "error_estimate": stats.get("error_estimate"),
-        "error_is": error_is(measured["relative_l2"], stats.get("error_estimate")),
+        "error_estimates": _with_prefix(stats, "error_estimate_"),
+        "error_is": error_is(stats),
         "windows": [piece.end for piece in state.pieces] + list(state.window or ())[1:],
         "warnings": [line for line in str(stats.get("warnings") or "").split("\n") if line],
         "metrics": metrics,
@@ -81,11 +83,13 @@ def info(path: str | Path) -> dict[str, Any]:
     }
 
 
-def error_is(relative_l2: float | None, estimate: float | None) -> str:
-    """How the error is known: "measured", "estimated" or "unknown". Local."""
-    if relative_l2 is not None:
+def error_is(stats: Mapping[str, Any]) -> str:
+    """How the error is known, by the facts of a run: one of the texts below. Local."""
+    if stats.get("relative_l2") is not None:
         return "measured"
-    return "unknown" if estimate is None else "estimated"
+    if stats.get("error_estimate") is None:
+        return "unknown"
+    return "estimated from two solutions" if stats.get("has_second") else "estimated"
 
 
 def _plain(value):

@@ -40,6 +40,8 @@ class Solution:
 
     coefficients: dict[str, float]
     """The problem's trainable coefficients."""
+    error_estimates: dict[str, float]
+    """Estimated error of each output relative to its spread; NaN if it is not known."""
     series: dict[str, np.ndarray]
     """The time series by dataset name; empty for a checkpoint outside a run folder."""
     outputs: tuple[str, ...]
@@ -69,6 +71,8 @@ class Solution:
             )
         self.coefficients = {name: float(c) for name, c in self.state.coefficients.items()}
         self.outputs = tuple(self.problem.outputs)
+        known = {name: self.record.stats.get(f"error_estimate_{name}") for name in self.outputs}
+        self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}
         file = self.run_dir / "series.h5"
         self.series = series.read(file) if file.exists() else {}
 

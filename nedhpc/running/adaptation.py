@@ -66,6 +66,8 @@ NOISE_STEPS = 60
 """Steps without a lower energy on held-out rows after which a fit to data ends."""
 MAX_STARTS = 3
 """Most starts of a problem without windows."""
+KNOWN = ("error_M", "spread_M", "sensitivity")
+"""Fields of trust.Known that the memory holds: what is known of the windows before."""
 SHORTEST = 2.0**-24
 """A window shorter than this share of the time interval is not tried."""
 
@@ -258,15 +260,13 @@ class Adaptation:
 
     def _time_left(self, state: State) -> float:
         """Seconds that are left of the present window's share; infinity without a limit."""
-        limit, clock = self.run.config.run.max_wall_time, self.run.clock
-        if limit is None:
-            return np.inf
+        clock = self.run.clock
         share = 1.0
         if state.window is not None:
             start, end = state.window
             share = (end - start) / (self._times[1] - start)
         begun = max(self.memory["first_time"], clock.wall_before)
-        return share * (limit - (begun - clock.wall_before)) - (clock.wall_time - begun)
+        return share * (clock.limit - (begun - clock.wall_before)) - (clock.wall_time - begun)
 
     def _can_afford(self, state: State, more: Plan) -> bool:
         """True if steps on the larger sample fit into the time that is left, if it is limited."""
@@ -323,7 +323,7 @@ class Adaptation:
         new_end = self._end_after(start, end, held_out)
         self._say(state, f"the next time window, from {end:.6g} to {new_end:.6g}")
         state = dataclasses.replace(state, pieces=(*state.pieces, piece), growth=0)
-        before = dataclasses.asdict(found)
+        before = {name: getattr(found, name) for name in KNOWN}
         return self._window(state, end, new_end, failed=0, **before)
 
     def _end_after(self, start: float, end: float, held_out: float) -> float:
@@ -340,12 +340,12 @@ class Adaptation:
 
     def known(self, theta_P) -> Known:
         """What is known of the error, in this window and those before. Collective."""
-        names = ("error_M", "spread_M", "sensitivity")
-        before = Known(*(self.memory[name] for name in names)) if names[0] in self.memory else None
+        is_first = KNOWN[0] not in self.memory
+        before = None if is_first else Known(*(self.memory[name] for name in KNOWN))
         return known(self.case, theta_P, before)
 
     def _window(self, state: State, start: float, end: float, failed: int, **before) -> State:
-        kept = ("first_time", "error_M", "spread_M", "sensitivity")
+        kept = ("first_time", *KNOWN)
         begun = {name: self.memory[name] for name in kept if name in self.memory}
         if not failed:
             begun = {"first_time": state.wall_time, **before}

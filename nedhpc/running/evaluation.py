@@ -56,12 +56,17 @@ class Evaluation:
         parts = x_ND.split(EVALUATION_CHUNK)
         return torch.cat([ansatz.jets(theta_P, x, self._layout)[:, 0] for x in parts])
 
+    @property
+    def has_reference(self) -> bool:
+        """True if the error can be measured. Local."""
+        return self._points is not None and self._has_error
+
     def relative_l2(self, theta_P: Tensor) -> float | None:
         """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm.
 
         If u* is zero at all points, it is the root mean square of u.
         """
-        if self._points is None or not self._has_error:
+        if not self.has_reference:
             return None
         x, exact = self._points
         with torch.no_grad():
@@ -101,7 +106,7 @@ class Evaluation:
         relative_l2_<output> is |u - u*| / |u* - mean u*|.
         """
         names = tuple(self.plan.problem.outputs)
-        if self._points is None or not self._has_error or not (self._is_data or len(names) > 1):
+        if not self.has_reference or not (self._is_data or len(names) > 1):
             return {}
         x, y = self._points
         with torch.no_grad():

@@ -18,7 +18,7 @@ from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
 from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
-from nedhpc.running.limits import Clock, Limits
+from nedhpc.running.limits import Clock, Limits, time_limit
 from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
 from nedhpc.running.observers import Observer, Stop
 from nedhpc.running.recorder import Checkpoints, Progress, Recorder
@@ -57,12 +57,17 @@ class Run:
         self.known: Known | None = None
         self.contradictions = on_rank_0(comm, plan.contradictions)
         self.warnings: list[str] = []
+        self.worst = ""
+        """The place of the largest residual at the end, in words."""
         self.case, state, self.record, series = open_folder(comm, plan, run_dir, resumed)
         self.plan, self.config = self.case.plan, self.case.config
         for text in self.contradictions if comm.rank == 0 else []:
             log.warning("%s", text)
         self.first_step, self.first_wall_time = state.step, state.wall_time
-        self.clock = Clock(comm, state.wall_time, started, signals)
+        self.is_compared = plan.config.run.estimate_error and not self.case.evaluation.has_reference
+        """True if a second solution follows, as running.second makes it."""
+        limit = time_limit(plan.config, self.is_compared)
+        self.clock = Clock(comm, state.wall_time, started, signals, limit)
         self.last = self.good = Moment(state, StepInfo(dt=0.0), self.measure)
         self.guard = Guard(self.case)
         self.adaptation = Adaptation(self, state)
@@ -158,21 +163,29 @@ class Run:
         self.checkpoints.save(self, self.good)
 
     def _judge(self) -> None:
-        """Estimate the error of the last state, and collect the warnings. Collective."""
-        state, measured = self.last.state, self.last.measured()
+        """Estimate the error of the last state. Collective."""
+        state = self.last.state
         theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
         self.known = self.adaptation.known(theta_P)
         leg, comm = self.case.leg, self.comm
-        place = ""
         if self.plan.energy.is_least_squares:
-            place = worst(comm, leg.energy, theta_P, self.case.held_out)
-        solved_to = state.window[1] if self.adaptation.is_followed(state) else None
-        balanced = self.plan.balanced
-        self.warnings = warnings(
-            measured, self.known, balanced, solved_to, place, self.contradictions
-        )
+            self.worst = worst(comm, leg.energy, theta_P, self.case.held_out)
+        self.warn()
+
+    @property
+    def solved_to(self) -> float | None:
+        """Time to which the solution was found, if that is not the end. Local."""
+        state = self.last.state
+        return state.window[1] if self.adaptation.is_followed(state) else None
+
+    def warn(self, *others: str) -> None:
+        """Collect the warnings and those given, and log the new ones. Collective."""
+        measured, balanced = self.last.measured(), self.plan.balanced
+        rest = (balanced, self.solved_to, self.worst, self.contradictions)
+        before, self.warnings = self.warnings, [*warnings(measured, self.known, *rest), *others]
         for text in self.warnings if self.comm.rank == 0 else []:
-            log.warning("%s", text)
+            if text not in before:
+                log.warning("%s", text)
 
     def measure(self, state: State, info: StepInfo) -> Measured:
         """Energy and errors of a state. Collective on comm.
@@ -226,7 +239,7 @@ class Run:
         }
         stats |= {"warnings": "\n".join(self.warnings)}
         if self.known is not None:
-            stats["error_estimate"] = self.known.relative
+            stats |= self.known.stats(plan.problem.outputs)
         if measured is None:
             return stats
         error = measured.relative_l2

@@ -14,6 +14,20 @@ from nedhpc.running.observers import Observer, Stop
 from nedhpc.running.signals import LIMIT, MARGIN_SECONDS, StopSignals, describe, slurm_end
 from nedhpc.running.trust import LARGE
 
+FIRST_SHARE = 0.5
+"""Share of run.max_wall_time that a run has if a second solution follows it."""
+
+
+def time_limit(config: Config, is_compared: bool) -> float:
+    """Seconds after which a run ends, infinity without a limit. Local.
+
+    Args:
+        config: the config.
+        is_compared: True if a second solution follows the run.
+    """
+    limit = config.run.max_wall_time
+    return np.inf if limit is None else limit * (FIRST_SHARE if is_compared else 1.0)
+
 
 def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | None:
     """The reason why a run ends at this moment, or None. Local.
@@ -43,7 +57,7 @@ def ending(config: Config, moment: Moment, clock: "Clock", run_dir) -> Stop | No
         return Stop("max_time")
     if state.step >= limits.max_steps:
         return Stop("max_steps")
-    if limits.max_wall_time is not None and clock.seconds >= limits.max_wall_time:
+    if clock.seconds >= clock.limit:
         return Stop("wall_time")
     if clock.reason:
         return Stop(
@@ -60,13 +74,19 @@ class Clock:
         wall_before: seconds of wall time before this start or resume.
         started: time.monotonic() at this start or resume.
         signals: signals that may stop the run; default: none.
+        limit: seconds after which the run ends.
     """
 
     def __init__(
-        self, comm, wall_before: float, started: float, signals: StopSignals | None = None
+        self,
+        comm,
+        wall_before: float,
+        started: float,
+        signals: StopSignals | None = None,
+        limit: float = np.inf,
     ):
         self.comm, self.started, self.wall_before = comm, started, wall_before
-        self.signals = signals or StopSignals()
+        self.signals, self.limit = signals or StopSignals(), limit
         self.scheduled_end = slurm_end() if comm.rank == 0 else None
         self.longest_step = self.longest_save = 0.0
         self.last_step = 0.0  # seconds between the last two looks, the same on every rank

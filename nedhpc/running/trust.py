@@ -1,5 +1,6 @@
 """How far the answer can be trusted: its error, and what is wrong with it in words. Collective."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +34,25 @@ class Known:
     """Largest standard deviation of each output in a window, in its units."""
     sensitivity: float = np.inf
     """The least of all windows, as in flows.estimate."""
+    second_M: np.ndarray | None = None
+    """Root mean square difference from a second solution, in the outputs' units; None without."""
+
+    @property
+    def relative_M(self) -> np.ndarray:
+        """Error of each output relative to its spread, by the larger estimate; NaN if not known."""
+        error_M = self.error_M if self.second_M is None else np.fmax(self.error_M, self.second_M)
+        return error_M / np.maximum(self.spread_M, 1e-300)
 
     @property
     def relative(self) -> float:
         """Largest error of an output relative to its spread; NaN if it is not known."""
-        ratio_M = self.error_M / np.maximum(self.spread_M, 1e-300)
-        return float(ratio_M.max())
+        return float(self.relative_M.max())
+
+    def stats(self, outputs: Sequence[str]) -> dict:
+        """The facts that `nedhpc info` reports of it, {name: value}."""
+        by_output = zip(outputs, self.relative_M.tolist(), strict=True)
+        found = {f"error_estimate_{name}": error for name, error in by_output}
+        return found | {"error_estimate": self.relative, "has_second": self.second_M is not None}
 
 
 def moments(case: Case, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +123,8 @@ def warnings(
     if measured.relative_l2 is not None:
         return texts  # the error is measured
     texts += contradictions
-    if balanced and held_out > (POOR if np.isnan(found.relative) else LARGE):
+    # A second solution that is wrong in the same way would not show it: it changes no limit.
+    if balanced and held_out > (POOR if np.isnan(found.error_M).any() else LARGE):
         texts.append(
             f"the equations are not satisfied: the balanced energy on held-out points is "
             f"{held_out:.1e}, and the largest residual is that of {worst}; likely causes are a "
