@@ -141,6 +141,20 @@ class Plan:
             )
         return leg
 
+    def energy_after(self, error) -> Energy:
+        """The energy of this window if the one before had no error. Local.
+
+        Args:
+            error: jets (N, C, M) of that error, as a function of points and a layout.
+        """
+
+        def before(x_ND, layout):
+            return self.pieces.last(x_ND, layout) + error(x_ND, layout)
+
+        energy = copy.copy(self.energy)
+        energy.terms = continued(self.terms, self.problem, before)
+        return energy
+
     def with_activation(self, name: str) -> "Plan":
         """The same plan with this activation function in the built-in network. Local."""
         network = self.config.network.model_copy(update={"activation": name})

@@ -54,3 +54,8 @@ class Pieces:
         piece, theta_P = self._solved[-1]
         with torch.no_grad():
             return piece.jets(theta_P.to(x_ND), x_ND, layout)
+
+    @property
+    def last_scaling(self) -> Scaling:
+        """The scaling of the last solved window."""
+        return self._solved[-1][0].scaling

@@ -8,6 +8,9 @@ the outputs' sizes:
 
     y = argmin |L Phi V S^-1 y + r|.
 
+In a later time window, r is the residual of the initial condition that the window before, with its
+own estimated error added, would give. So an error that grows from window to window is found.
+
 Hierarchical error estimates do the same with a finer mesh (Bank and Smith, SIAM J. Numer. Anal. 30,
 1993).
 
@@ -22,14 +25,15 @@ zero as features are added. If the conditions determine the solution, it does no
 if that is less than s_few, the value of a few features.
 """
 
-import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from nedhpc.ansatz.jets import parse
+from nedhpc.ansatz.jets import JetLayout, parse
 from nedhpc.ansatz.mlp import MLP
+from nedhpc.ansatz.scaling import Scaling
 from nedhpc.flows.energy import Energy
 from nedhpc.parallel.comm import on_rank_0, total
 from nedhpc.sampling.points import Points
@@ -58,6 +62,8 @@ class Estimate:
 
     error_M: np.ndarray
     """Root mean square of the estimated error of each output, in units of its size."""
+    theta_f: np.ndarray
+    """Parameters (P_f,) of the features whose sum is the error."""
     sensitivity: float
     """Root mean square of the balanced residual for an error of u of size one, at the least.
 
@@ -76,16 +82,42 @@ def features(
         low: lower bounds of the domain, (D,).
         high: upper bounds, (D,).
     """
-    ansatz = energy.ansatz
+    net = _network(energy.ansatz, energy.ansatz.scaling)
+    return net, net.features(12345, slopes, low, high)
+
+
+def _network(ansatz, scaling: Scaling) -> MLP:
+    """A network of the features, in the variables of the ansatz. Local."""
     net = MLP(
-        len(low),
+        len(scaling.centre_D),
         [NUM_FEATURES],
         ansatz.num_outputs,
         embedding=ansatz.embedding,
         constraint=ansatz.constraint,
     )
-    net.scaling = ansatz.scaling
-    return net, net.features(12345, slopes, low, high)
+    net.scaling = scaling
+    return net
+
+
+def error_jets(
+    ansatz, scaling: Scaling, theta_f: np.ndarray
+) -> Callable[[torch.Tensor, JetLayout], torch.Tensor]:
+    """Jets (N, C, M) of an estimated error, as a function of points and a layout. Local.
+
+    Args:
+        ansatz: the ansatz; its embedding and its hard conditions are used.
+        scaling: its scaling when the error was estimated.
+        theta_f: as in Estimate.
+    """
+    net = _network(ansatz, scaling)
+    error, zero = torch.as_tensor(theta_f), torch.as_tensor(theta_f).clone()
+    zero[net.linear_columns] = 0  # leaves the offset, and what the hard conditions ask for
+
+    def jets(x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:
+        with torch.no_grad():
+            return net.jets(error.to(x_ND), x_ND, layout) - net.jets(zero.to(x_ND), x_ND, layout)
+
+    return jets
 
 
 def estimate(
@@ -117,7 +149,8 @@ def estimate(
         ]
         R = _triangle(comm, share * torch.cat(rows))
         triangles.append((R, [_triangle(comm, share * values) for values in values_M]))
-    return on_rank_0(comm, _solved, *triangles)
+    net, theta = features(energy, SLOPES, low, high)
+    return on_rank_0(comm, _solved, *triangles, net, theta)
 
 
 def _thinned(points: Points) -> Points:
@@ -178,16 +211,21 @@ def _triangle(comm, rows: torch.Tensor) -> torch.Tensor | None:
     return merge(comm, torch.linalg.qr(rows.double(), mode="r").R)
 
 
-def _solved(steep, smooth) -> Estimate | None:
+def _solved(steep, smooth, net: MLP, theta_f: np.ndarray) -> Estimate | None:
     """The estimate from the triangles (R, Phi_M) of both sets of features. Local."""
     found, sensitivity = _operator(*steep, NUM_FEATURES), _sensitivity(*smooth)
     if found is None or sensitivity is None:
         return None
-    (B, ends), r = found, steep[0][:, -1]
+    B, blocks = found
     U, s, Vh = torch.linalg.svd(B, full_matrices=False)
-    y = Vh.T @ (U.T @ r / s.clamp(min=LEAST * float(s[0])))
-    error_M = [float(y[a:b].norm()) for a, b in itertools.pairwise(ends)]
-    return Estimate(np.array(error_M), sensitivity)
+    y = -Vh.T @ (U.T @ steep[0][:, -1] / s.clamp(min=LEAST * float(s[0])))
+    parts = y.split([basis.shape[1] for _, basis in blocks])
+    last = np.zeros(net.linear_columns.stop - net.linear_columns.start)
+    for part, (columns, basis) in zip(parts, blocks, strict=True):
+        last[columns] = (basis @ part).cpu().numpy()
+    theta_f = theta_f.copy()
+    theta_f[net.linear_columns] = last
+    return Estimate(np.array([float(part.norm()) for part in parts]), theta_f, sensitivity)
 
 
 def _sensitivity(R, Phi_M) -> float | None:
@@ -200,15 +238,17 @@ def _sensitivity(R, Phi_M) -> float | None:
     return min(few, every * min(1.0, every / some) ** 2 if some else 0.0)
 
 
-def _operator(R, Phi_M, number: int) -> tuple[torch.Tensor, list[int]] | None:
-    """L Phi V S^-1 for the first `number` features, and where the columns of each output begin."""
-    blocks, ends = [], [0]
+def _operator(R, Phi_M, number: int):
+    """L Phi V S^-1 for the first `number` features, and (columns, V S^-1) of each output. Local.
+
+    None if there are too few points.
+    """
+    blocks = []
     for m, Phi in enumerate(Phi_M):
         local = [*range(number), NUM_FEATURES]
         _, s, Vh = torch.linalg.svd(Phi[:, local], full_matrices=False)
         kept = s > CUTOFF * s[0]
         columns = [_columns_of(m, len(Phi_M))[i] for i in local]
-        blocks.append(R[:, columns] @ (Vh[kept].T / s[kept]))
-        ends.append(ends[-1] + int(kept.sum()))
-    B = torch.cat(blocks, 1)
-    return None if len(B) < B.shape[1] or not R.isfinite().all() else (B, ends)
+        blocks.append((columns, Vh[kept].T / s[kept]))
+    B = torch.cat([R[:, columns] @ basis for columns, basis in blocks], 1)
+    return None if len(B) < B.shape[1] or not R.isfinite().all() else (B, blocks)

@@ -66,7 +66,7 @@ NOISE_STEPS = 60
 """Steps without a lower energy on held-out rows after which a fit to data ends."""
 MAX_STARTS = 3
 """Most starts of a problem without windows."""
-KNOWN = ("error_M", "spread_M", "sensitivity")
+KNOWN = ("error_M", "spread_M", "sensitivity", "error_f")
 """Fields of trust.Known that the memory holds: what is known of the windows before."""
 SHORTEST = 2.0**-24
 """A window shorter than this share of the time interval is not tried."""
@@ -341,7 +341,11 @@ class Adaptation:
     def known(self, theta_P) -> Known:
         """What is known of the error, in this window and those before. Collective."""
         is_first = KNOWN[0] not in self.memory
-        before = None if is_first else Known(*(self.memory[name] for name in KNOWN))
+        before = (
+            None
+            if is_first
+            else Known(**{name: self.memory[name] for name in KNOWN if name in self.memory})
+        )
         return known(self.case, theta_P, before)
 
     def _window(self, state: State, start: float, end: float, failed: int, **before) -> State:

@@ -1,12 +1,12 @@
 """How far the answer can be trusted: its error, and what is wrong with it in words. Collective."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
-from nedhpc.flows.estimate import MAX_DIM, estimate
+from nedhpc.flows.estimate import MAX_DIM, error_jets, estimate
 from nedhpc.parallel.comm import total
 from nedhpc.running.case import Case
 
@@ -26,14 +26,16 @@ LARGE_ERROR = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The estimated error of a window's solution, summed with those of the windows before."""
+    """The estimated error of the solution up to the end of a window."""
 
     error_M: np.ndarray
-    """Root mean square error of each output, in its units; NaN if it is not known."""
+    """Root mean square error of each output in its worst window, in its units; NaN if not known."""
     spread_M: np.ndarray
     """Largest standard deviation of each output in a window, in its units."""
     sensitivity: float = np.inf
     """The least of all windows, as in flows.estimate."""
+    error_f: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """The error in the last window, as flows.estimate.Estimate.theta_f; empty if not known."""
     second_M: np.ndarray | None = None
     """Root mean square difference from a second solution, in the outputs' units; None without."""
 
@@ -78,17 +80,24 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
     spread_M, found = moments(case, theta_P)[1], None
     usable = case.plan.balanced and ansatz.scales_coordinates and domain.dim <= MAX_DIM
     if usable and case.leg.energy.balance is not None:
+        energy = case.leg.energy
+        if before is not None and len(before.error_f):
+            scaling = case.leg.pieces.last_scaling
+            energy = case.leg.energy_after(error_jets(ansatz, scaling, before.error_f))
         samples = [case.flow.sample, case.held_out]
-        found = estimate(case.comm, case.leg.energy, theta_P, samples, domain.low, domain.high)
-    error_M = np.full(len(spread_M), np.nan)
-    sensitivity = np.inf
+        found = estimate(case.comm, energy, theta_P, samples, domain.low, domain.high)
+    now = Known(np.full(len(spread_M), np.nan), spread_M)
     if found is not None:
-        error_M, sensitivity = found.error_M * ansatz.scaling.size_M, found.sensitivity
-    if before is not None:
-        error_M = error_M + before.error_M
-        spread_M = np.maximum(spread_M, before.spread_M)
-        sensitivity = min(sensitivity, before.sensitivity)
-    return Known(error_M, spread_M, sensitivity)
+        error_M = found.error_M * ansatz.scaling.size_M
+        now = Known(error_M, spread_M, found.sensitivity, found.theta_f)
+    if before is None:
+        return now
+    return Known(
+        np.maximum(now.error_M, before.error_M),
+        np.maximum(now.spread_M, before.spread_M),
+        min(now.sensitivity, before.sensitivity),
+        now.error_f,
+    )
 
 
 def warnings(
