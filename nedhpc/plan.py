@@ -34,7 +34,7 @@ from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.conditions import hard_layer
 from nedhpc.problems.contradictions import contradictions
 from nedhpc.problems.data import validated
-from nedhpc.problems.reference import check_exact
+from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
 from nedhpc.sampling.counts import grown, point_counts
@@ -84,7 +84,7 @@ class Plan:
             self.data = validated(self.problem.data) if holds_out else self.problem.data
             with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
-                errors.catch(check_exact, self.problem)
+                errors.catch(check_reference, self.problem)
                 self.counts = errors.catch(
                     point_counts,
                     config.sampling,

@@ -12,7 +12,8 @@ import numpy as np
 
 from nedhpc.errors import FutureSchemaError, NotAStateError
 from nedhpc.files.record import RunRecord
-from nedhpc.files.sealed import open_sealed, read_table, sealed_file, value, write_table
+from nedhpc.files.sealed import open_sealed, sealed_file
+from nedhpc.files.tables import read_table, value, write_table
 
 FORMAT, SCHEMA_VERSION = "nedhpc-checkpoint", 2
 NAME = re.compile(r"checkpoint-(\d{10})\.h5")

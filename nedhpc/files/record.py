@@ -8,7 +8,7 @@ import tomli_w
 
 from nedhpc import config as configs
 from nedhpc.config import Config
-from nedhpc.files.sealed import read_table, text, value, write_table
+from nedhpc.files.tables import read_table, text, value, write_table
 
 TABLES = ("user_files", "sampling", "provenance", "stats")
 """Flat groups of a checkpoint that are stored as they are."""

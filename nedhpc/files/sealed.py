@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
-import numpy as np
 
-from nedhpc.errors import NotAStateError, StorageError, UsageError
+from nedhpc.errors import NotAStateError, StorageError
 
 SEAL = b"nedhpc sha256 "
 """Start of a sealed file."""
@@ -147,58 +146,3 @@ def _check_seal(path):
             f"{path} is torn or corrupt: its SHA-256 is not the one that it was written with. If "
             "another program opened it for writing, docs/file_format.md says how to seal it again"
         )
-
-
-def write_table(group: h5py.Group, table: dict) -> None:
-    """Write a flat dict of numbers, strings and arrays as datasets of a group.
-
-    Raises:
-        UsageError: a name contains "/", which HDF5 would read as a subgroup.
-    """
-    for name, entry in table.items():
-        if "/" in name or name in ("", "."):
-            raise UsageError(f"{name!r} cannot be stored: a name must not be empty or hold '/'")
-        group[name] = clean(entry) if isinstance(entry, str) else entry
-
-
-def clean(string: str) -> str:
-    """The string as UTF-8; undecodable bytes, e.g. of file names, become escape sequences."""
-    return string.encode("utf-8", "backslashreplace").decode()
-
-
-def read_table(group: h5py.Group) -> dict:
-    """The dict that `write_table` wrote."""
-    return {name: value(group, name) for name in group}
-
-
-def value(group: h5py.Group, name: str):
-    """The number, array, string or array of strings under a name."""
-    item = _dataset(group, name)
-    if h5py.check_string_dtype(item.dtype):
-        return item.asstr()[()]
-    if item.dtype.kind not in "biuf":
-        raise ValueError(f"{item.name} has type {item.dtype}")
-    return item[()]
-
-
-def text(group: h5py.Group, name: str) -> str:
-    """The string under a name."""
-    return _dataset(group, name).asstr()[()]
-
-
-def _dataset(group, name):
-    """The dataset of this file under a name.
-
-    Before memory is used, two kinds are refused: a dataset that claims more bytes than its file
-    has, and one that lies in another file, whose bytes the seal does not cover.
-    """
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} is not part of the file")
-    item = group[name]
-    claimed = np.prod(item.shape, dtype=float) * item.dtype.itemsize
-    present = item.file.id.get_filesize()
-    if claimed > present:
-        raise ValueError(f"{item.name} claims {claimed:g} bytes, the file has {present}")
-    if item.external or item.is_virtual:
-        raise ValueError(f"{item.name} lies in another file")
-    return item

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from nedhpc.errors import NotAStateError
-from nedhpc.files.sealed import open_sealed, sealed_file, value
+from nedhpc.files.sealed import open_sealed, sealed_file
+from nedhpc.files.tables import value
 from nedhpc.parallel.phases import PHASES
 
 log = logging.getLogger("nedhpc")

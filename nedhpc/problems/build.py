@@ -11,6 +11,7 @@ from nedhpc.ansatz import jets
 from nedhpc.domains.base import Domain
 from nedhpc.domains.trial import domain_errors
 from nedhpc.errors import ConfigError, UsageError
+from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
@@ -163,7 +164,9 @@ def _is_jet(name: str, outputs: list[str], problem: Problem) -> bool:
 
 def _bad_term(problem: Problem, term: Term) -> list[str]:
     errors = []
-    if not callable(getattr(problem, term.name, None)):
+    if reason := bad_name(term.name):
+        errors.append(f"has a name that cannot be stored: {reason}")
+    elif not callable(getattr(problem, term.name, None)):
         errors.append(f"needs a method `def {term.name}(self, x, j)`")
     if term.on not in (*problem.domain.parts, "data"):
         allowed = ", ".join((*problem.domain.parts, "data"))

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from nedhpc.errors import NedError, UsageError
+from nedhpc.files.tables import bad_name
 from nedhpc.problems.base import Problem
 from nedhpc.problems.dry_run import SUBSETS, described, probe_points, same_in_subsets
+
+TRIED_ROWS = 8
+"""Rows of data at which the metrics are tried."""
 
 
 def exact_values(problem: Problem, x: Tensor) -> Tensor:
@@ -41,21 +45,29 @@ def exact_values(problem: Problem, x: Tensor) -> Tensor:
     return u.reshape(len(x), outputs)
 
 
-def check_exact(problem: Problem) -> None:
-    """Try `exact` at a few points of the interior, if the problem has it.
+def check_reference(problem: Problem) -> None:
+    """Try `exact` and `metrics` at a few points, if the problem has them.
 
     Raises:
-        UsageError: as `exact_values`, or its value at a point depends on the other points.
+        UsageError: as `exact_values` and `metric_values`, or the value of `exact` at a point
+            depends on the other points.
     """
-    if not problem.has_exact:
+    data = problem.data
+    if problem.has_exact:
+        interior = problem.domain.parts["interior"]
+        x = torch.as_tensor(probe_points(interior, np.random.default_rng(0)))
+        y = exact_values(problem, x)
+        if not same_in_subsets(y, [exact_values(problem, x[rows]) for rows in SUBSETS]):
+            raise UsageError(
+                "`exact` has another value at a point if the other points change or if it is "
+                "called again; the error would depend on the number of ranks"
+            )
+    elif data is not None:
+        x, y = torch.as_tensor(data.x_ND[:TRIED_ROWS]), torch.as_tensor(data.y_NM[:TRIED_ROWS])
+    else:
         return
-    x = torch.as_tensor(probe_points(problem.domain.parts["interior"], np.random.default_rng(0)))
-    u = exact_values(problem, x)
-    if not same_in_subsets(u, [exact_values(problem, x[rows]) for rows in SUBSETS]):
-        raise UsageError(
-            "`exact` has another value at a point if the other points change or if it is called "
-            "again; the error would depend on the number of ranks"
-        )
+    if problem.has_metrics:
+        metric_values(problem, x, x.new_zeros(len(x), len(problem.outputs)), y)
 
 
 def finite_reference(problem: Problem, x: Tensor) -> Tensor:
@@ -75,7 +87,8 @@ def metric_values(problem: Problem, x: Tensor, u: Tensor, y: Tensor) -> dict[str
     """problem.metrics(x, u, y), {name: (N,)}.
 
     Raises:
-        UsageError: `metrics` raises, or a metric is not one number for each point.
+        UsageError: `metrics` raises, or a metric has a name that no file can hold, or is not one
+            number for each point.
     """
     values = _called("metrics", problem.metrics, x, u, y)
     if not isinstance(values, dict):
@@ -83,6 +96,8 @@ def metric_values(problem: Problem, x: Tensor, u: Tensor, y: Tensor) -> dict[str
             f"`metrics` returns {type(values).__name__}; needed is {{name: values (N,)}}"
         )
     for name, value in values.items():
+        if reason := bad_name(name):
+            raise UsageError(f"the metric {name!r} has a name that cannot be stored: {reason}")
         if _shape(value) != (len(x),):
             raise UsageError(
                 f"metric {name!r} is {_shape(value)} for {len(x)} points; needed is one number a "

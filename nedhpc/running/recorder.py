@@ -13,7 +13,7 @@ from tqdm import tqdm
 from nedhpc.errors import StorageError
 from nedhpc.files import checkpoint
 from nedhpc.files.series import Series
-from nedhpc.parallel.comm import agree, total
+from nedhpc.parallel.comm import on_rank_0, total
 from nedhpc.running.measured import OTHER_ENERGIES
 from nedhpc.running.observers import Observer
 
@@ -162,14 +162,15 @@ def describe(moment, seconds: float) -> str:
 
 def on_disk(run, write: Callable[[], None]) -> None:
     """Call write() on rank 0; if it fails, raise a StorageError on every rank. Collective."""
-    error = None
-    if run.comm.rank == 0:
+
+    def stored():
         try:
             write()
         except OSError as caught:
-            error = StorageError(
+            raise StorageError(
                 f"cannot write in {run.run_dir}: {caught.strerror or caught}; the checkpoints "
                 "that are there are untouched: free space or restore the folder, then `nedhpc "
                 f"resume {run.run_dir}`"
-            )
-    agree(run.comm, error)
+            ) from caught
+
+    on_rank_0(run.comm, stored)
