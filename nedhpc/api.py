@@ -135,10 +135,10 @@ def start(
 
     with process_settings():
         plan = same_plan(comm, make, problem)
-        with locked(comm, run_dir):
+        with locked(comm, run_dir) as lock:
             continues = resume == "auto" and on_rank_0(comm, any_in, run_dir)
             resumed = load_resume(comm, run_dir) if continues else None
-            return evolve(comm, plan, run_dir, resumed, observers, signals)
+            return evolve(comm, plan, run_dir, lock, resumed, observers, signals)
 
 
 def resume(
@@ -173,7 +173,7 @@ def resume(
 
     if not on_rank_0(comm, any_in, run_dir):
         raise UsageError(f"{run_dir} holds no checkpoint to continue from")
-    with process_settings(), locked(comm, run_dir):
+    with process_settings(), locked(comm, run_dir) as lock:
         state, record = load_resume(comm, run_dir)
         changed = [setting.partition("=")[0] for setting in overrides]
 
@@ -184,7 +184,7 @@ def resume(
             return Plan.of_table(table, run_dir, num_ranks=comm.size)
 
         plan = same_plan(comm, make, None)
-        return evolve(comm, plan, run_dir, (state, record), (), signals)
+        return evolve(comm, plan, run_dir, lock, (state, record), (), signals)
 
 
 def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
@@ -221,7 +221,7 @@ def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
     return plan
 
 
-def evolve(comm, plan, run_dir: Path, resumed, observers, signals) -> Outcome:
+def evolve(comm, plan, run_dir: Path, lock, resumed, observers, signals) -> Outcome:
     """Evolve the plan to the end of the run, and compare it if that is asked for. Collective.
 
     See running.evolve.Run and running.second.compare.
@@ -231,7 +231,7 @@ def evolve(comm, plan, run_dir: Path, resumed, observers, signals) -> Outcome:
 
     if signals is not None:
         signals.install()
-    run = Run(comm, plan, run_dir, resumed, signals, observers)
+    run = Run(comm, plan, run_dir, resumed, signals, observers, lock)
     run.evolve()
     compare(run)
     return Outcome(run.status, run_dir)

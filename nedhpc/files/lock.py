@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from nedhpc.errors import UsageError
+from nedhpc.errors import StorageError, UsageError
 from nedhpc.files.provenance import utc
 from nedhpc.parallel.comm import agree
 
@@ -21,8 +21,46 @@ WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, 524)
 """The errors of a file system without locks; 524 is ENOTSUPP of NFS."""
 
 
+class Lock:
+    """The file RUN_DIR/.lock of the job that writes there. Local.
+
+    Args:
+        path: the file.
+        file: its open file; None on ranks that do not write.
+    """
+
+    def __init__(self, path: Path, file=None):
+        self.path, self.file = path, file
+
+    def check(self) -> None:
+        """Check that the run folder is still the one that this job locked.
+
+        A lock belongs to a file, but everything is written by path. So if the folder was moved or
+        replaced, or if the lock was deleted, another job may write under the same path.
+
+        Raises:
+            StorageError: the path names another file than the locked one, or none.
+        """
+        if self.file is None:
+            return
+        held, folder = os.fstat(self.file.fileno()), self.path.parent
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            reason = error.strerror
+        else:
+            if os.path.samestat(held, found):
+                return
+            reason = "it is another file now"
+        raise StorageError(
+            f"cannot write in {folder}: {self.path.name} is not the file that this run locked "
+            f"({reason}), so the folder was moved, deleted or replaced, or the lock was deleted; "
+            "nothing more is written, because another job may write there"
+        )
+
+
 @contextlib.contextmanager
-def locked(comm, run_dir: str | Path) -> Iterator[None]:
+def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
     """Make the folder and hold RUN_DIR/.lock on rank 0. Collective on comm.
 
     It uses fcntl.lockf, because the system releases this lock when the process ends in any way, and
@@ -44,7 +82,7 @@ def locked(comm, run_dir: str | Path) -> Iterator[None]:
             )
     try:
         agree(comm, error)
-        yield
+        yield Lock(path, file)
     finally:
         if file is not None:
             with contextlib.suppress(OSError):  # if the disk is full, the text was not written

@@ -10,6 +10,7 @@ import numpy as np
 
 from nedhpc.errors import FailedStepError, NedError, NonFiniteError, StorageError
 from nedhpc.files.checkpoint import State
+from nedhpc.files.lock import Lock
 from nedhpc.files.record import RunRecord
 from nedhpc.flows.worst import worst
 from nedhpc.parallel.comm import all_come, on_rank_0
@@ -40,6 +41,7 @@ class Run:
             None for a new run.
         signals: signals that may stop the run; default: none.
         observers: the user's own, called after the built-in ones.
+        lock: the lock of run_dir, which is checked before each write; None if there is none.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Run:
         resumed: tuple[State, RunRecord] | None = None,
         signals: StopSignals | None = None,
         observers: Sequence[Observer] = (),
+        lock: Lock | None = None,
     ):
         started = time.monotonic()
-        self.comm, self.run_dir = comm, run_dir
+        self.comm, self.run_dir, self.lock = comm, run_dir, lock
         self.is_resumed, self.status, self.note = resumed is not None, "running", ""
         self.known: Known | None = None
         self.contradictions = on_rank_0(comm, plan.contradictions)

@@ -164,6 +164,8 @@ def on_disk(run, write: Callable[[], None]) -> None:
     """Call write() on rank 0; if it fails, raise a StorageError on every rank. Collective."""
 
     def stored():
+        if run.lock is not None:
+            run.lock.check()
         try:
             write()
         except OSError as caught:

@@ -81,6 +81,34 @@ def test_a_run_ends_on_a_full_and_on_a_read_only_disk(tmp_path, disk):
     assert code == 2 and "cannot write in" in err and "Read-only" in err
 
 
+def move(out):
+    out.rename(out.with_name("old"))
+
+
+def replace(out):
+    move(out)
+    out.mkdir()
+    (out / ".lock").write_text("another job")
+
+
+def delete_the_lock(out):
+    (out / ".lock").unlink()
+
+
+@pytest.mark.parametrize("change", [move, replace, delete_the_lock])
+def test_a_run_ends_if_its_folder_is_not_the_one_that_it_locked(tmp_path, change):
+    """Else two jobs could write into one folder, and each would delete the other's checkpoints."""
+    out = tmp_path / "run"
+    process = start("run", write_config(tmp_path), "--out", out)
+    wait_for_step(out, 50, process)
+    change(out)
+    assert "not the file that this run locked" in ends(process)
+    if change is not delete_the_lock:
+        assert not out.exists() or [path.name for path in out.iterdir()] == [".lock"]
+        out = tmp_path / "old"
+    opens_and_continues(out, None)
+
+
 def test_a_run_ends_if_its_folder_is_deleted(tmp_path):
     out = tmp_path / "run"
     process = start("run", write_config(tmp_path), "--out", out)
