@@ -20,6 +20,8 @@ log = logging.getLogger("nedhpc")
 OTHER = "sin"
 """The function that is tried beside the usual one."""
 TRIAL_STEPS = 8
+MAX_FLOPS = 1e11
+"""Work of the trial above which nothing is tried: about twenty seconds."""
 GOOD = 1e-12
 """Balanced held-out energy of a start below which nothing is tried."""
 
@@ -51,10 +53,11 @@ def first(case: Case, is_open: bool) -> tuple[Case, State]:
 
 def _can_try(case: Case) -> bool:
     """True if a few steps can show which function is better. Local."""
-    config = case.config
-    takes_long = config.run.max_steps > TRIAL_STEPS
-    is_fitted = config.run.initial is None and fits_last_layer(case.leg)
-    return takes_long and is_fitted and case.plan.stepper.lowers_energy
+    config, leg = case.config, case.leg
+    flops = 2.0 * leg.num_rows * leg.energy.num_parameters**2  # the same on any number of ranks
+    is_short = 2 * TRIAL_STEPS * flops < MAX_FLOPS and config.run.max_steps > TRIAL_STEPS
+    is_fitted = config.run.initial is None and fits_last_layer(leg)
+    return is_short and is_fitted and case.plan.stepper.lowers_energy
 
 
 def _energy_after_steps(case: Case, state: State) -> float:
