@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nedhpc.cli.ranks import on_all_ranks
 from nedhpc.cli.run import resume, run
-from nedhpc.cli.show import check, info, plot, problems
+from nedhpc.cli.show import check, info, plot, problems, seal
 from nedhpc.errors import NedError
 
 
@@ -108,5 +108,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command("plot", plot, "figure of convergence, field and error field")
     sub.add_argument("paths", type=Path, nargs="+", metavar="RUN_DIR")
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN_DIR/plot.png")
+    text = "accept a checkpoint or series that was edited on purpose: write its SHA-256 again"
+    sub = command("seal", seal, text)
+    sub.add_argument("files", type=Path, nargs="+", metavar="FILE.h5")
     command("problems", problems, "the catalogue: problems and their options, ready configs")
     return top

@@ -1,4 +1,4 @@
-"""The commands check, info, plot and problems, which only read and run as one process."""
+"""The commands check, info, plot, seal and problems, which run as one process."""
 
 import inspect
 import json
@@ -113,6 +113,14 @@ def plot(args) -> None:
     output = args.output or args.paths[0] / "plot.png"
     draw(args.paths, output)
     print(output)
+
+
+def seal(args) -> None:
+    """Seal files that the user edited, and print what they are."""
+    from nedhpc.files.edit import accept
+
+    for path in args.files:
+        print(f"{accept(path):10} {path}: sealed")
 
 
 def problems(args) -> None:

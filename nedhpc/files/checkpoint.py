@@ -183,17 +183,22 @@ def read(path: str | Path) -> tuple[State, RunRecord]:
         StorageError: the system cannot read it at present.
     """
     with open_sealed(path) as file:
-        if file.attrs.get("format") != FORMAT:
-            raise NotAStateError(f"{path} is not a checkpoint of nedhpc")
-        version = int(file.attrs["schema_version"])
-        if version > SCHEMA_VERSION:
-            raise FutureSchemaError(
-                f"{path} has schema version {version}; this nedhpc reads up to {SCHEMA_VERSION}: "
-                "update nedhpc"
-            )
-        if version < 1 or not file.attrs.get("complete", False):
-            raise NotAStateError(f"{path} is incomplete")
-        return _read_state(file), RunRecord.read(file)
+        return parse(file, path)
+
+
+def parse(file: h5py.File, path: str | Path) -> tuple[State, RunRecord]:
+    """The state and the record in an open checkpoint; `path` is for messages. Raises as `read`."""
+    if file.attrs.get("format") != FORMAT:
+        raise NotAStateError(f"{path} is not a checkpoint of nedhpc")
+    version = int(file.attrs["schema_version"])
+    if version > SCHEMA_VERSION:
+        raise FutureSchemaError(
+            f"{path} has schema version {version}; this nedhpc reads up to {SCHEMA_VERSION}: "
+            "update nedhpc"
+        )
+    if version < 1 or not file.attrs.get("complete", False):
+        raise NotAStateError(f"{path} is incomplete")
+    return _read_state(file), RunRecord.read(file)
 
 
 def _read_state(file: h5py.File) -> State:

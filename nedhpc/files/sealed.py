@@ -1,20 +1,22 @@
-"""Sealed files: HDF5 files written whole or not at all, and checked to the last byte before use.
+"""Sealed files: HDF5 files written whole or not at all, and checked before use.
 
 A sealed file begins with a block of 512 bytes (HDF5's user block, which HDF5 skips) that holds the
-SHA-256 of all bytes after it. docs/file_format.md describes it. Local: the caller chooses the rank
-that writes.
+SHA-256 of all bytes after it. An attribute holds the SHA-256 of the content. docs/file_format.md
+describes both. Local: the caller chooses the rank that writes.
 """
 
 import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 
-from nedhpc.errors import NotAStateError, StorageError
+from nedhpc.errors import NedError, NotAStateError, StorageError
+from nedhpc.files.content import CONTENT, digest, is_unchanged
 
 SEAL = b"nedhpc sha256 "
 """Start of a sealed file."""
@@ -22,6 +24,8 @@ SEAL_BYTES = 512
 """Length of the first block."""
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """The system's errors if a path names no regular file. Other errors may be temporary."""
+RETRY_SECONDS = (0.1, 1.0)
+"""Waits before a file is read again after an error, e.g. ESTALE of NFS."""
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 """The errors of file systems that cannot flush a folder, e.g. CIFS and FUSE."""
 MALFORMED = (
@@ -95,54 +99,102 @@ def sealed_file(path: str | Path) -> Iterator[h5py.File]:
     Raises:
         OSError: the disk does not store the file; an old file stays.
     """
-    with h5py.File("image", "w", driver="core", backing_store=False) as file:
+    with h5py.File(
+        "image", "w", driver="core", backing_store=False, userblock_size=SEAL_BYTES
+    ) as file:
         yield file
-        file.flush()
-        image = file.id.get_file_image()
+        image = _sealed_image(file)
     replace(path, seal(hashlib.sha256(image)), image)
+
+
+def _sealed_image(file):
+    """The bytes after the first block of an open file in memory, with the digest of its content."""
+    file.attrs[CONTENT] = digest(file)
+    file.flush()
+    return file.id.get_file_image()
 
 
 @contextlib.contextmanager
 def open_sealed(path: str | Path) -> Iterator[h5py.File]:
     """Context manager for the h5py.File of a sealed file.
 
-    HDF5 opens the file only after its SHA-256 was found right, so that a damaged file cannot
-    mislead it. HDF5's own file lock is not needed, because the files never change in place.
+    The file is read once into memory. HDF5 then needs neither the disk nor its own file lock, which
+    some file systems do not have.
 
     Raises:
-        NotAStateError: a byte is missing or differs from what was written, or the content is
-            malformed.
+        NotAStateError: the content is not what was written, or is malformed.
         StorageError: the system cannot read the file at present, e.g. EIO or EACCES.
     """
-    _check_seal(path)
+    content = _read(path, SEAL)
+    is_intact = content[:SEAL_BYTES] == seal(hashlib.sha256(memoryview(content)[SEAL_BYTES:]))
+    # Another program may have opened the file for writing. Even if it changed nothing, HDF5 may
+    # then have moved bytes, so what the file holds decides.
+    if not is_intact and not is_unchanged(content):
+        raise NotAStateError(
+            f"{path} is torn or corrupt: its SHA-256 is not the one that it was written with. If "
+            f"you edited it, `nedhpc seal {path}` accepts the edit"
+        )
+    with _malformed(path), _opened(content) as file:
+        del content
+        yield file
+
+
+def reseal(path: str | Path, check: Callable[[h5py.File], object]) -> None:
+    """Seal a file that was edited on purpose.
+
+    Args:
+        path: the file.
+        check: called with the open file; it raises if the content is malformed.
+
+    Raises:
+        NotAStateError: the file is not an HDF5 file, or `check` fails.
+        StorageError: the system cannot read or write the file.
+    """
+    content = _read(path, b"")
+    with _malformed(path), _opened(content, h5py.h5f.FILE_IMAGE_OPEN_RW) as file:
+        check(file)
+        image = _sealed_image(file)
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except NotAStateError:
+        replace(path, seal(hashlib.sha256(image)), image)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _opened(content, flags=0):
+    """The h5py.File of a file's bytes."""
+    with h5py.File(h5py.h5f.open_file_image(content, flags)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _malformed(path):
+    """Raise the errors of h5py, and of readers of its groups, as a NotAStateError."""
+    try:
+        yield
+    except NedError:
         raise
     except MALFORMED as error:
         reason = str(error) or type(error).__name__
         raise NotAStateError(f"{path} cannot be read: {reason}") from None
 
 
-def _check_seal(path):
-    """Raise unless the first block belongs to the bytes after it."""
-    try:
-        with open(path, "rb") as raw:
-            first, digest = raw.read(SEAL_BYTES), hashlib.sha256()
-            if not first.startswith(SEAL):
-                raise NotAStateError(f"{path} is not a file of nedhpc, or its start is damaged")
-            while piece := raw.read(2**20):
-                digest.update(piece)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        if isinstance(error, OSError) and error.errno not in NO_FILE:
-            raise StorageError(
-                f"{path} cannot be read at present: {error.strerror}; the file may be intact: "
-                "try again, or restore access to it"
-            ) from None
-        raise NotAStateError(f"{path} cannot be read: {error}") from None
-    if first != seal(digest):
-        raise NotAStateError(
-            f"{path} is torn or corrupt: its SHA-256 is not the one that it was written with. If "
-            "another program opened it for writing, docs/file_format.md says how to seal it again"
-        )
+def _read(path, start):
+    """The bytes of a file that begins with `start`. Errors that may pass are retried."""
+    for wait in (*RETRY_SECONDS, None):
+        try:
+            with open(path, "rb") as file:
+                content = file.read(SEAL_BYTES)
+                if not content.startswith(start):
+                    raise NotAStateError(f"{path} is not a file of nedhpc, or its start is damaged")
+                return content + file.read()
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            if isinstance(error, ValueError) or error.errno in NO_FILE:
+                raise NotAStateError(f"{path} cannot be read: {error}") from None
+            if wait is None:
+                raise StorageError(
+                    f"{path} cannot be read at present: {error.strerror}; the file may be intact: "
+                    "try again, or restore access to it"
+                ) from None
+            time.sleep(wait)
+    raise AssertionError

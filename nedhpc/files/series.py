@@ -119,15 +119,20 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         NotAStateError: the file is not a series, or is torn or corrupt.
     """
+    with open_sealed(path) as file:
+        return parse(file)
+
+
+def parse(file: h5py.File) -> dict[str, np.ndarray]:
+    """The columns of an open series. If it is malformed, raises h5py's errors or ValueError."""
     columns = {}
 
     def collect(name, item):
         if isinstance(item, h5py.Dataset):
             columns[name] = value(file, name)
 
-    with open_sealed(path) as file:
-        file.visititems(collect)
-        length = columns["step"].shape
-        if any(np.shape(column) != length or len(length) != 1 for column in columns.values()):
-            raise ValueError("its columns differ in length")
+    file.visititems(collect)
+    length = columns["step"].shape
+    if any(np.shape(column) != length or len(length) != 1 for column in columns.values()):
+        raise ValueError("its columns differ in length")
     return columns

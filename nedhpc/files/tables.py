@@ -47,20 +47,25 @@ def read_table(group: h5py.Group) -> dict:
 
 def value(group: h5py.Group, name: str):
     """The number, array, string or array of strings under a name."""
-    item = _dataset(group, name)
+    item = dataset(group, name)
     if h5py.check_string_dtype(item.dtype):
         return item.asstr()[()]
-    if item.dtype.kind not in "biuf":
+    if not is_plain(item.dtype):
         raise ValueError(f"{item.name} has type {item.dtype}")
     return item[()]
 
 
 def text(group: h5py.Group, name: str) -> str:
     """The string under a name."""
-    return _dataset(group, name).asstr()[()]
+    return dataset(group, name).asstr()[()]
 
 
-def _dataset(group, name):
+def is_plain(dtype: np.dtype) -> bool:
+    """True for numbers and strings; False for references, compounds and other types."""
+    return dtype.kind in "biuf" or h5py.check_string_dtype(dtype) is not None
+
+
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     """The dataset of this file under a name.
 
     Before memory is used, two kinds are refused: a dataset that claims more bytes than its file
