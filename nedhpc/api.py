@@ -1,6 +1,5 @@
 """The Python API behind `nedhpc.run` and `nedhpc.load`. The command line calls it too."""
 
-import datetime
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import psutil
 from nedhpc import config as configs
 from nedhpc.config import Config
 from nedhpc.errors import UsageError
+from nedhpc.files.folder import absolute, new_folder
 from nedhpc.parallel.precision import float64_default
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def run(
     else:
         table = config.model_dump() if isinstance(config, Config) else config
         name = str(table.get("problem", {}).get("name", "run")).rpartition(":")[2]
-    run_dir = default_run_dir(comm, name) if out is None else Path(out)
-    return start(comm, make, run_dir, resume, problem, tuple(observers))
+    return start(comm, make, out, name, resume, problem, tuple(observers))
 
 
 def load(path: str | Path, problem: "Problem | type[Problem] | None" = None) -> "Solution":
@@ -105,7 +104,8 @@ def load(path: str | Path, problem: "Problem | type[Problem] | None" = None) -> 
 def start(
     comm: Any,
     make: Callable[[], "Plan"],
-    run_dir: Path,
+    out: str | Path | None,
+    name: str,
     resume: str = "never",
     problem: "Problem | type[Problem] | None" = None,
     observers: Sequence["Observer"] = (),
@@ -116,8 +116,9 @@ def start(
     Args:
         comm: an mpi4py communicator.
         make: makes the plan; only rank 0 calls it.
-        run_dir: run folder.
-        resume: "auto" continues the run that is in run_dir, if there is one; "never" does not.
+        out: run folder; None for a new folder runs/<name>-<UTC>.
+        name: begin of the new folder's name.
+        resume: "auto" continues the run that is in `out`, if there is one; "never" does not.
         problem: an instance or a class that replaces the problem of the config.
         observers: the user's own, called after each step.
         signals: a running.signals.StopSignals that may stop the run, or None.
@@ -133,8 +134,10 @@ def start(
     from nedhpc.files.resume import load_resume
     from nedhpc.parallel.comm import on_rank_0
 
+    place = absolute("runs" if out is None else out)  # the user's code may change the folder
     with process_settings():
         plan = same_plan(comm, make, problem)
+        run_dir = place if out is not None else on_rank_0(comm, new_folder, place, name)
         with locked(comm, run_dir) as lock:
             continues = resume == "auto" and on_rank_0(comm, any_in, run_dir)
             resumed = load_resume(comm, run_dir) if continues else None
@@ -171,6 +174,7 @@ def resume(
     from nedhpc.plan import Plan
     from nedhpc.user_code import check_unchanged
 
+    run_dir = absolute(run_dir)
     if not on_rank_0(comm, any_in, run_dir):
         raise UsageError(f"{run_dir} holds no checkpoint to continue from")
     with process_settings(), locked(comm, run_dir) as lock:
@@ -251,9 +255,3 @@ def process_settings():
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def default_run_dir(comm: Any, name: str) -> Path:
-    """The folder runs/<name>-<UTC>, the same on every rank. Collective on comm."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    return Path("runs") / f"{name}-{comm.bcast(now, 0)}"

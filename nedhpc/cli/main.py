@@ -10,6 +10,7 @@ from nedhpc.cli.ranks import on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
 from nedhpc.errors import NedError
+from nedhpc.files.folder import absolute
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # flushes it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def absolute_path(text: str) -> Path:
+    """Parse a path."""
+    try:
+        return absolute(text)
+    except NedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def at_least_one(text: str) -> int:
@@ -85,8 +94,10 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("run", run, "run a config to the end (also under mpirun)", settings=True)
-    sub.add_argument("config", type=Path, metavar="CONFIG.toml")
-    sub.add_argument("--out", type=Path, metavar="RUN_DIR", help="default: runs/<config>-<UTC>")
+    sub.add_argument("config", type=absolute_path, metavar="CONFIG.toml")
+    sub.add_argument(
+        "--out", type=absolute_path, metavar="RUN_DIR", help="default: runs/<config>-<UTC>"
+    )
     sub.add_argument(
         "--resume",
         choices=("auto", "never"),
@@ -95,21 +106,23 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "continue a run from its newest valid checkpoint, on any number of ranks"
     sub = command("resume", resume, text, settings=True)
-    sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    sub.add_argument("run_dir", type=absolute_path, metavar="RUN_DIR")
     text = "validate a config, try its terms and predict its cost; needs no GPU and no MPI"
     sub = command("check", check, text, settings=True)
-    sub.add_argument("config", type=Path, metavar="CONFIG.toml")
+    sub.add_argument("config", type=absolute_path, metavar="CONFIG.toml")
     sub.add_argument("--ranks", type=at_least_one, default=1, metavar="N")
     sub = command("info", info, "what a run or checkpoint is")
-    sub.add_argument("path", type=Path, metavar="RUN_DIR|FILE.h5")
+    sub.add_argument("path", type=absolute_path, metavar="RUN_DIR|FILE.h5")
     text = "also measure the energy on N fresh points of each part"
     sub.add_argument("--fresh", type=at_least_one, metavar="N", help=text)
     sub.add_argument("--json", action="store_true")
     sub = command("plot", plot, "figure of convergence, field and error field")
-    sub.add_argument("paths", type=Path, nargs="+", metavar="RUN_DIR")
-    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN_DIR/plot.png")
+    sub.add_argument("paths", type=absolute_path, nargs="+", metavar="RUN_DIR")
+    sub.add_argument(
+        "-o", "--output", type=absolute_path, metavar="FILE", help="default: RUN_DIR/plot.png"
+    )
     text = "accept a checkpoint or series that was edited on purpose: write its SHA-256 again"
     sub = command("seal", seal, text)
-    sub.add_argument("files", type=Path, nargs="+", metavar="FILE.h5")
+    sub.add_argument("files", type=absolute_path, nargs="+", metavar="FILE.h5")
     command("problems", problems, "the catalogue: problems and their options, ready configs")
     return top

@@ -13,9 +13,9 @@ def run(args, comm) -> str:
     def make():
         return Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=comm.size)
 
-    out = args.out or api.default_run_dir(comm, args.config.stem)
     args.signals.install()
-    outcome = api.start(comm, make, out, args.resume, signals=args.signals)
+    name = args.config.stem
+    outcome = api.start(comm, make, args.out, name, args.resume, signals=args.signals)
     report(comm, outcome.run_dir)
     return outcome.status
 

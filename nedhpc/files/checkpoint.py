@@ -11,13 +11,15 @@ import h5py
 import numpy as np
 
 from nedhpc.errors import FutureSchemaError, NotAStateError
+from nedhpc.files.folder import set_aside
 from nedhpc.files.record import RunRecord
 from nedhpc.files.sealed import open_sealed, sealed_file
 from nedhpc.files.tables import read_table, value, write_table
 
 FORMAT, SCHEMA_VERSION = "nedhpc-checkpoint", 2
-NAME = re.compile(r"checkpoint-(\d{10})\.h5")
-LEFT_OVER = re.compile(r"\.(checkpoint-\d{10}\.h5|series\.h5|config\.toml)\.\d+")
+NAME = re.compile(r"checkpoint-([0-9]{10})\.h5")
+ASIDE = re.compile(NAME.pattern + r"\.aside(\.[0-9]+)?")
+LEFT_OVER = re.compile(r"\.(checkpoint-[0-9]{10}\.h5|series\.h5|config\.toml)\.[0-9]+")
 """Names of the files that sealed.replace leaves if it is killed."""
 
 
@@ -171,7 +173,8 @@ def any_in(run_dir: str | Path) -> bool:
 
     A run that was killed before its first checkpoint does not count.
     """
-    return any(Path(run_dir).glob("checkpoint-*.h5*"))
+    names = (path.name for path in Path(run_dir).glob("checkpoint-*.h5*"))
+    return any(NAME.fullmatch(name) or ASIDE.fullmatch(name) for name in names)
 
 
 def read(path: str | Path) -> tuple[State, RunRecord]:
@@ -264,8 +267,8 @@ def tidy(run_dir: str | Path, step: int) -> None:
     renamed to *.aside.
     """
     for path in Path(run_dir).iterdir():
-        if LEFT_OVER.fullmatch(path.name) and path.is_file():
+        if LEFT_OVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
     for path in paths(run_dir):
         if step_of(path) > step:
-            path.rename(path.with_name(path.name + ".aside"))
+            set_aside(path)

@@ -11,7 +11,8 @@ from typing import Self
 import h5py
 import numpy as np
 
-from nedhpc.errors import NotAStateError
+from nedhpc.errors import NotAStateError, StorageError
+from nedhpc.files.folder import set_aside
 from nedhpc.files.sealed import open_sealed, sealed_file
 from nedhpc.files.tables import value
 from nedhpc.parallel.phases import PHASES
@@ -54,16 +55,20 @@ class Series:
     def open(cls, path: str | Path, last_step: int) -> Self:
         """The series of an earlier run up to `last_step`.
 
-        A file that does not open is renamed to *.aside, with a warning, and the series begins
-        empty.
+        A file that does not open is set aside, with a warning, and the series begins empty.
+
+        Raises:
+            StorageError: the system cannot read or rename the file at present.
         """
         path = Path(path)
         try:
             columns = read(path)
         except NotAStateError as error:
             if path.exists():
-                aside = _unused(path.with_name(path.name + ".aside"))
-                path.rename(aside)
+                try:
+                    aside = set_aside(path)
+                except OSError as failed:
+                    raise StorageError(f"cannot rename {path}: {failed.strerror}") from None
                 log.warning("a new time series begins, the old one is %s: %s", aside.name, error)
             else:
                 log.warning("a new time series begins: %s", error)
@@ -102,15 +107,6 @@ class Series:
 def _describe(dataset, name):
     dataset.attrs["units"] = UNITS.get(name, "s" if name.startswith("seconds/") else "1")
     dataset.attrs["long_name"] = LONG_NAMES.get(name, name.replace("/", " "))
-
-
-def _unused(path):
-    """The path, or the first of path.1, path.2, ... that no file has."""
-    number, found = 0, path
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.name}.{number}")
-    return found
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

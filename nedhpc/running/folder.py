@@ -12,7 +12,7 @@ from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import adapt, check, prepare
 from nedhpc.files.series import Series
-from nedhpc.parallel.comm import on_rank_0
+from nedhpc.parallel.comm import agreed, on_rank_0
 from nedhpc.plan import USUAL_ACTIVATION, Plan
 from nedhpc.running.case import Case
 from nedhpc.running.choice import first
@@ -71,9 +71,14 @@ def open_folder(
         threads=threads,
     )
     file = run_dir / "series.h5"
-    continues = resumed is not None and comm.rank == 0
-    series = Series.open(file, state.step) if continues else Series(file)
-    return case, state, record, series
+    if resumed is None:
+        return case, state, record, Series(file)
+    return case, state, record, agreed(comm, _series, comm, file, state.step)
+
+
+def _series(comm, file: Path, last_step: int) -> Series:
+    """The series on rank 0, which writes it, and an empty one elsewhere. Local."""
+    return Series.open(file, last_step) if comm.rank == 0 else Series(file)
 
 
 def _resumed(
