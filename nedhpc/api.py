@@ -243,15 +243,15 @@ def evolve(comm, plan, run_dir: Path, lock, resumed, observers, signals) -> Outc
 
 @contextmanager
 def process_settings():
-    """Context manager that makes float64 torch's default dtype. Local.
+    """Context manager that makes float64 torch's default dtype and records gradients. Local.
 
-    It restores the caller's dtype and thread count at the end.
+    It restores the caller's dtype, gradient mode and thread count at the end.
     """
     import torch
 
     threads = torch.get_num_threads()
     try:
-        with float64_default():
+        with float64_default(), torch.enable_grad():
             yield
     finally:
         torch.set_num_threads(threads)

@@ -40,6 +40,7 @@ from nedhpc.problems.windows import continued, why_not
 from nedhpc.sampling.counts import grown, point_counts
 from nedhpc.sampling.points import HELD_OUT
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
+from nedhpc.user_calls import called
 from nedhpc.user_code import GIVEN, load_class
 
 USUAL_ACTIVATION = "tanh"
@@ -414,12 +415,14 @@ def make_network(config: Config, problem: Problem):
         torch.manual_seed(seed)
         module = construct(cls, dict(settings.arguments), "network.arguments", settings.name)
     width = domain.dim if embedding is None else embedding.width
+    x = torch.zeros(2, width, dtype=torch.float64)
     with torch.no_grad():
-        shape = tuple(module.double()(torch.zeros(2, width, dtype=torch.float64)).shape)
+        u = called(f"network.name = {settings.name!r}: its forward", module.double(), x)
+    shape = tuple(u.shape) if isinstance(u, torch.Tensor) else type(u).__name__
     if shape != (2, num_outputs):
+        name, given = settings.name, (2, width)
         raise UsageError(
-            f"network.name = {settings.name!r}: maps points of shape (2, {width}) to {shape}; "
-            f"needed is (2, {num_outputs})"
+            f"network.name = {name!r}: maps {given} to {shape}; needed is (2, {num_outputs})"
         )
     return ModuleNetwork(module, num_outputs, embedding=embedding, constraint=constraint)
 

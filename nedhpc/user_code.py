@@ -14,6 +14,7 @@ from typing import Any
 from nedhpc.config import Config
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
+from nedhpc.user_calls import called
 
 GIVEN = "python"
 """Replaces the file in the name of a class that was given as an object: "python:MyProblem"."""
@@ -56,11 +57,9 @@ def load_class(name: str, base: type, key: str) -> type:
     folder, before = str(path.resolve().parent), set(sys.modules)
     sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            [f"{key} = {name!r}: {path} raises {type(error).__name__}: {error}"]
-        ) from error
+        called(f"{key} = {name!r}: the file", spec.loader.exec_module, module)
+    except UsageError as error:
+        raise ConfigError([str(error)]) from error
     finally:
         sys.path.remove(folder)
         _neighbours[path.resolve()] = _take_neighbours(folder, set(sys.modules) - before)

@@ -233,3 +233,16 @@ def test_a_network_class_gets_its_arguments(tmp_path):
     network["arguments"] = {"wide": 7}
     with pytest.raises(UsageError, match="unknown key; did you mean 'width'"):
         nedhpc.run(TABLE | {"network": network}, tmp_path / "other", problem=Decay)
+
+
+@pytest.mark.parametrize("where", ["caller", "file"])
+def test_gradients_are_computed_if_the_process_does_not_record_them(tmp_path, where):
+    """The caller or the problem file has switched them off for the whole process."""
+    off = "torch.set_grad_enabled(False)" if where == "file" else ""
+    (tmp_path / "helper.py").write_text("VALUE = 2.0\n")
+    (tmp_path / "p.py").write_text(f"import torch\n{off}\n{NEIGHBOUR}")
+    table = TABLE | {"problem": {"name": f"{tmp_path}/p.py:P"}}
+    with torch.set_grad_enabled(where != "caller"):
+        nedhpc.run(table, tmp_path / "run", comm=MPI.COMM_SELF)
+        assert torch.is_grad_enabled() == (where != "caller")
+    assert info(tmp_path / "run")["energy"] < 1e-10

@@ -14,7 +14,7 @@ LAYERS = (
     ("files",),
     ("domains",),
     ("ansatz",),
-    ("problems", "user_code"),
+    ("problems", "user_code", "user_calls"),
     ("sampling",),
     ("rows",),
     ("solvers",),

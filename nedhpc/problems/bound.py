@@ -27,8 +27,12 @@ def argument_roles(method: Callable, where: str) -> tuple[str, ...]:
     Raises:
         UsageError: an argument cannot be recognised, or two of them mean the same.
     """
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError) as error:  # e.g. a method without self
+        raise UsageError(f"{where}: its method must be `def name(self, ...)`: {error}") from None
     roles = []
-    for position, parameter in enumerate(inspect.signature(method).parameters.values()):
+    for position, parameter in enumerate(signature.parameters.values()):
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             roles.append("?")
         elif parameter.name in ARGUMENTS:
@@ -37,7 +41,7 @@ def argument_roles(method: Callable, where: str) -> tuple[str, ...]:
             roles.append(BY_POSITION[position] if position < len(BY_POSITION) else "?")
     if "?" in roles or len(set(roles)) != len(roles):
         raise UsageError(
-            f"{where}: its method has the arguments {inspect.signature(method)}; it may name any "
+            f"{where}: its method has the arguments {signature}; it may name any "
             f"of {', '.join(ARGUMENTS)} (points, jets, coefficients, targets, normals, times)"
         )
     return tuple(roles)

@@ -2,9 +2,10 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pydantic
 
 from nedhpc.ansatz import jets
@@ -15,16 +16,20 @@ from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.data import DataSet
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
 from nedhpc.problems.heat import Heat
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 from nedhpc.problems.terms import Term
+from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
 
-MAX_DIM = 10_000
+MAX_DIM = 1000
 """Most coordinates of a problem; the walls of a box of more would take too long to count."""
+ATTRIBUTES = ("domain", "outputs", "coefficients", "terms", "data", "hard")
+"""Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
     "heat": Heat,
@@ -62,7 +67,8 @@ def construct(cls: type, options: dict[str, Any], section: str, name: str) -> An
     Raises:
         ConfigError: every option that is unknown, wrong or missing, or the constructor's error.
     """
-    parameters = inspect.signature(cls).parameters
+    where = f"{section}.name = {name!r}"
+    parameters = called(f"{where}: its signature", inspect.signature, cls).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     errors = []
     for key, value in options.items():
@@ -76,23 +82,19 @@ def construct(cls: type, options: dict[str, Any], section: str, name: str) -> An
                 options[key] = pydantic.TypeAdapter(annotation).validate_python(value)
         except pydantic.ValidationError as error:
             errors.append(f"{section}.{key} = {value!r}: {error.errors()[0]['msg']}")
+        except (pydantic.errors.PydanticUserError, NameError, TypeError):
+            pass  # the annotation is not one that pydantic knows; the class checks its argument
     for key, parameter in parameters.items():
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if parameter.default is parameter.empty and not variadic and key not in options:
             errors.append(f"{section}.{key}: missing; {name} needs it")
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            errors.append(f"{name}: its argument {key!r} is positional-only; leave out the '/'")
     if isinstance(options.get("dim"), int) and not 1 <= options["dim"] <= MAX_DIM:
         errors.append(f"{section}.dim = {options['dim']}: must be at least 1, at most {MAX_DIM}")
     if errors:
         raise ConfigError(errors)
-    try:
-        return cls(**options)
-    except (UsageError, MemoryError):
-        raise
-    except Exception as error:
-        message = (
-            f"{section}.name = {name!r}: its constructor raises {type(error).__name__}: {error}"
-        )
-        raise ConfigError([message]) from error
+    return called(f"{where}: its constructor", cls, **options)
 
 
 def check(problem: Problem, name: str) -> None:
@@ -105,13 +107,23 @@ def check(problem: Problem, name: str) -> None:
     Raises:
         ConfigError: everything that the class lacks.
     """
+    for attribute in ATTRIBUTES:
+        called(f"{name}: its attribute `{attribute}`", getattr, problem, attribute, None)
     domain = getattr(problem, "domain", None)
     if not isinstance(domain, Domain):
         raise ConfigError([f"{name}: set `domain`, e.g. `domain = nedhpc.Box([0, 0], [1, 1])`"])
     errors = [f"{name}: {error}" for error in domain_errors(domain)]
     if errors:
         raise ConfigError(errors)  # the checks below use its parts
-    errors = [f"{name}: {error}" for error in _bad_names(problem)]
+    errors = [f"{name}: {error}" for error in (*_bad_names(problem), *_bad_data(problem))]
+    if not isinstance(problem.terms, Sequence) or not all(
+        isinstance(term, Term) and isinstance(term.name, str) for term in problem.terms
+    ):
+        errors.append(
+            f"{name}: terms = {shortened(repr(problem.terms))}; needed is a list of "
+            "nedhpc.Residual, nedhpc.Density or nedhpc.CrossEntropy with names"
+        )
+        raise ConfigError(errors)  # the checks below use its terms
     terms = declared_terms(problem)
     if not terms:
         errors.append(
@@ -130,7 +142,8 @@ def check(problem: Problem, name: str) -> None:
 
 def _bad_names(problem: Problem) -> list[str]:
     errors, outputs = [], problem.outputs
-    if isinstance(outputs, str) or not outputs or len(set(outputs)) != len(outputs):
+    is_list = isinstance(outputs, Sequence) and not isinstance(outputs, str)
+    if not is_list or not outputs or any(outputs.count(name) > 1 for name in outputs):
         errors.append(
             f'outputs = {outputs!r}; needed is a tuple of different names, e.g. ("u", "v")'
         )
@@ -154,6 +167,40 @@ def _bad_names(problem: Problem) -> list[str]:
     return errors
 
 
+def _bad_data(problem: Problem) -> list[str]:
+    """Messages about a data set that does not fit the domain and the outputs."""
+    data = problem.data
+    if data is None:
+        return []
+    if not isinstance(data, DataSet):
+        return [f"data is a {type(data).__name__}; needed is nedhpc.DataSet(x, y)"]
+    errors, dim = [], problem.domain.dim
+    pairs = [("x_ND", "y_NM")]
+    if np.size(data.held_out_x) or np.size(data.held_out_y):
+        pairs.append(("held_out_x", "held_out_y"))
+    for pair in pairs:
+        for name in pair:
+            array = getattr(data, name)
+            if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.ndim != 2:
+                kind = getattr(array, "dtype", type(array).__name__)
+                shape = getattr(array, "shape", "")
+                errors.append(
+                    f"data.{name} is {kind} {shape}; needed is a numpy array of float64 with a row "
+                    "for each point"
+                )
+            elif not np.isfinite(array).all():
+                errors.append(f"data.{name} holds numbers that are not finite")
+        if errors:
+            continue
+        x, y = (getattr(data, name) for name in pair)
+        if len(x) != len(y) or not len(x) or x.shape[1] != dim:
+            errors.append(
+                f"data.{pair[0]} has shape {x.shape} and data.{pair[1]} {y.shape}; needed are "
+                f"(N, {dim}) for {dim} coordinates, and (N, M), with at least one row"
+            )
+    return errors
+
+
 def _is_jet(name: str, outputs: list[str], problem: Problem) -> bool:
     """True if `name` means a jet of the other outputs, or all values."""
     try:
@@ -168,6 +215,8 @@ def _bad_term(problem: Problem, term: Term) -> list[str]:
         errors.append(f"has a name that cannot be stored: {reason}")
     elif not callable(getattr(problem, term.name, None)):
         errors.append(f"needs a method `def {term.name}(self, x, j)`")
+    if not (term.jets is None or isinstance(term.jets, str) or _is_text(term.jets)):
+        errors.append(f'has jets = {term.jets!r}; needed are names, e.g. ("u", "lap_u")')
     if term.on not in (*problem.domain.parts, "data"):
         allowed = ", ".join((*problem.domain.parts, "data"))
         errors.append(f"is on {term.on!r}; allowed: {allowed}")
@@ -179,6 +228,10 @@ def _bad_term(problem: Problem, term: Term) -> list[str]:
     if not (isinstance(term.weight, int | float) and 0 < term.weight < math.inf):
         errors.append(f"has weight {term.weight}; it must be positive and finite")
     return errors
+
+
+def _is_text(names: object) -> bool:
+    return isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
 
 
 def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTerm, ...]:

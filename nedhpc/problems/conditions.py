@@ -9,6 +9,7 @@ from nedhpc.ansatz.constraints import HardCondition
 from nedhpc.ansatz.layers import Layer
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.problems.base import Problem
+from nedhpc.user_calls import called
 
 Value = float | Callable[[Tensor], Tensor]
 
@@ -84,9 +85,9 @@ def _wrong(problem: Problem, part: str, conditions: object) -> list[str]:
         errors.append(f"hard: {error}")
     for name, value in conditions.items():
         try:
-            shape = tuple(_value(value, x).shape)
-        except Exception as error:
-            errors.append(f"hard: {name!r} on {part!r} raises {type(error).__name__}: {error}")
+            shape = tuple(called(f"hard: {name!r} on {part!r}", _value, value, x).shape)
+        except (UsageError, AttributeError) as error:
+            errors.append(str(error))
             continue
         if shape != (2,):
             errors.append(

@@ -5,7 +5,6 @@ a wrong answer later: a wrong shape, a value that mixes points or does not depen
 numbers, changed inputs, a wrong signature. Local, and the same on every rank.
 """
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from nedhpc.problems import slope
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm, argument_roles
 from nedhpc.problems.terms import Term
+from nedhpc.user_calls import called
 
 NUM_POINTS, SUBSETS = 7, ([6, 4, 3, 1, 0], [5, 2])
 """Number of points of the trial, and two subsets of them in another order.
@@ -197,16 +197,19 @@ def probe_points(part: Part, rng: np.random.Generator, count: int = NUM_POINTS) 
 def checked_value(method: Callable, arguments: list[Any], num_points: int, where: str) -> Tensor:
     """The method's value as (N, K). Raises UsageError if it has no real row for each point."""
     try:
-        value = method(*arguments)
+        value = called("its method", method, *arguments)
     except NedError as error:
-        raise UsageError(f"{where}: {error}") from None
-    except Exception as error:
-        raise UsageError(f"{where}: its method raises {described(error, method)}") from error
+        raise UsageError(f"{where}: {error}") from error
     needed = f"needed is a tensor ({num_points},) or ({num_points}, K) for {num_points} points"
     if not isinstance(value, Tensor):
         raise UsageError(f"{where}: its method returns {type(value).__name__}; {needed}")
     if value.ndim not in (1, 2) or len(value) != num_points or value.numel() == 0:
         raise UsageError(f"{where}: its method returns shape {tuple(value.shape)}; {needed}")
+    if value.layout != torch.strided or value.device.type != "cpu":
+        raise UsageError(
+            f"{where}: its method returns a tensor with layout {value.layout} on {value.device}; "
+            "needed is a dense tensor on the device of the points"
+        )
     if not value.is_floating_point():
         raise UsageError(f"{where}: its method returns {value.dtype}; needed are real numbers")
     if value.dtype != torch.float64:
@@ -215,15 +218,6 @@ def checked_value(method: Callable, arguments: list[Any], num_points: int, where
             "leave out .float(), .to(...) and dtype=..."
         )
     return value.unsqueeze(1) if value.ndim == 1 else value
-
-
-def described(error: Exception, method: Callable) -> str:
-    """An exception with the file and line of the user's code that raised it."""
-    code = getattr(getattr(method, "__func__", method), "__code__", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
-    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{place}"
 
 
 def check_value(

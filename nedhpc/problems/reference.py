@@ -3,17 +3,15 @@
 Both measure errors, so that a value of the wrong shape or precision would be a wrong figure.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from nedhpc.errors import NedError, UsageError
+from nedhpc.errors import UsageError
 from nedhpc.files.tables import bad_name
 from nedhpc.problems.base import Problem
-from nedhpc.problems.dry_run import SUBSETS, described, probe_points, same_in_subsets
+from nedhpc.problems.dry_run import SUBSETS, probe_points, same_in_subsets
+from nedhpc.user_calls import called
 
 TRIED_ROWS = 8
 """Rows of data at which the metrics are tried."""
@@ -30,7 +28,7 @@ def exact_values(problem: Problem, x: Tensor) -> Tensor:
         UsageError: `exact` raises, or does not return one float64 for each point and output.
     """
     outputs = len(problem.outputs)
-    u = _called("exact", problem.exact, x)
+    u = called("`exact`", problem.exact, x)
     shape = _shape(u)
     if shape not in ((len(x), outputs), *([(len(x),)] if outputs == 1 else [])):
         raise UsageError(
@@ -66,8 +64,8 @@ def check_reference(problem: Problem) -> None:
         x, y = torch.as_tensor(data.x_ND[:TRIED_ROWS]), torch.as_tensor(data.y_NM[:TRIED_ROWS])
     else:
         return
-    if problem.has_metrics:
-        metric_values(problem, x, x.new_zeros(len(x), len(problem.outputs)), y)
+    if problem.has_metrics and len(x):
+        metric_values(problem, x, x.new_full((len(x), len(problem.outputs)), 0.5), y)
 
 
 def finite_reference(problem: Problem, x: Tensor) -> Tensor:
@@ -90,7 +88,7 @@ def metric_values(problem: Problem, x: Tensor, u: Tensor, y: Tensor) -> dict[str
         UsageError: `metrics` raises, or a metric has a name that no file can hold, or is not one
             number for each point.
     """
-    values = _called("metrics", problem.metrics, x, u, y)
+    values = called("`metrics`", problem.metrics, x, u, y)
     if not isinstance(values, dict):
         raise UsageError(
             f"`metrics` returns {type(values).__name__}; needed is {{name: values (N,)}}"
@@ -98,22 +96,14 @@ def metric_values(problem: Problem, x: Tensor, u: Tensor, y: Tensor) -> dict[str
     for name, value in values.items():
         if reason := bad_name(name):
             raise UsageError(f"the metric {name!r} has a name that cannot be stored: {reason}")
+        if isinstance(value, Tensor) and value.is_complex():
+            raise UsageError(f"metric {name!r} is complex; needed are real numbers")
         if _shape(value) != (len(x),):
             raise UsageError(
                 f"metric {name!r} is {_shape(value)} for {len(x)} points; needed is one number a "
                 f"point ({len(x)},), of which the mean is reported"
             )
     return values
-
-
-def _called(name: str, method: Callable, *arguments: Tensor) -> Any:
-    """method(*arguments); an error in the user's code becomes a UsageError that says where."""
-    try:
-        return method(*arguments)
-    except NedError:
-        raise
-    except Exception as error:
-        raise UsageError(f"`{name}` raises {described(error, method)}") from error
 
 
 def _shape(value: object) -> tuple[int, ...] | str:

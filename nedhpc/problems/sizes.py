@@ -19,6 +19,7 @@ from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.dry_run import probe_points
 from nedhpc.problems.terms import gradients
+from nedhpc.user_calls import called
 
 NUM_PROBES = 256
 """Number of points of each part at which the terms are asked."""
@@ -95,7 +96,8 @@ class Probe:
         """Residual r (N, K) and dr/dj (K, N, C, M) at given jets."""
         j, c = j_NCM.clone().requires_grad_(), self.c_NQ.clone().requires_grad_()
         with torch.enable_grad():
-            value = self.term.value(self.x_ND, j, c, self.y_NM, self.n_ND)
+            what, points = f"term {self.term.name!r}: its method", (self.x_ND, j, c)
+            value = called(what, self.term.value, *points, self.y_NM, self.n_ND)
         return value.detach(), torch.stack([seed for seed, _ in gradients(value, j, c)])
 
 
