@@ -40,7 +40,11 @@ from nedhpc.sampling.points import evaluation_points
 log = logging.getLogger("nedhpc")
 
 SIZE = 0.75
-"""Ratio of the widths of the hidden layers to those of the run's network."""
+"""Ratio of the widths of the hidden layers to those of the run's network.
+
+A wider network needs more time than the run had. One half as wide cannot represent what the run's
+network can, if that is small: its difference is up to 1e3 times the run's error.
+"""
 LEAST_UNITS = 3
 """A hidden layer of the second network has at least so many units, and not the run's number."""
 
