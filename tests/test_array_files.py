@@ -1,5 +1,8 @@
 """Files of arrays and of columns: NPZ, NPY, HDF5 and Parquet."""
 
+import resource
+import zipfile
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -7,6 +10,7 @@ import pytest
 
 import nedhpc
 from nedhpc.errors import UsageError
+from nedhpc.problems import build
 
 X, Y = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]]), np.array([[0.1], [0.2], [0.3]])
 COLUMNS = np.hstack([X, Y])
@@ -154,3 +158,57 @@ def test_an_index_with_a_name_is_a_column(tmp_path):
     frame = pd.DataFrame({"u": [1.0, 2.0]}, index=pd.Index([0.5, 1.5], name="t"))
     x, y = nedhpc.read_table(parquet(tmp_path / "a.parquet", frame))
     assert x.tolist() == [[0.5], [1.5]] and y.tolist() == [[1], [2]]
+
+
+def chunked(file):
+    with h5py.File(file, "w") as h5:
+        h5.create_dataset("x", (10**9, 100), "f4", chunks=(1000, 100))
+
+
+def header_only(file):
+    with file.open("wb") as raw:
+        shape = {"descr": "<f8", "fortran_order": False, "shape": (10**10, 3)}
+        np.lib.format.write_array_header_1_0(raw, shape)
+        raw.write(bytes(100))
+
+
+def zeros(file):
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as raw:
+            shape = {"descr": "<f8", "fortran_order": False, "shape": (10**7, 2)}
+            np.lib.format.write_array_header_1_0(raw, shape)
+            for _ in range(160):
+                raw.write(bytes(10**6))
+
+
+@pytest.mark.parametrize(
+    "name, make, message",
+    [
+        ("a.h5", chunked, "claim 4e\\+11 bytes, the file has"),
+        ("a.npy", header_only, "mmap length is greater than file size"),
+        ("a.npz", zeros, "claim 1.6e\\+08 bytes, the file has"),
+        ("b.npz", lambda file: file.write_bytes(b"PK\3\4"), "not a zip file"),
+        ("c.npz", lambda file: np.save(file.open("wb"), X), "not a zip file"),
+    ],
+)
+def test_arrays_that_claim_more_than_the_file_holds_use_no_memory(tmp_path, name, make, message):
+    make(tmp_path / name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match=message):
+        nedhpc.read_table(tmp_path / name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**15  # KiB
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"dim": 3}, "problem.dim: not used with file"),
+        ({"num_points": 3}, "problem.num_points: not used with file"),
+        ({"split_seed": -1}, "problem.split_seed = -1"),
+        ({"function": "sinc", "file": "", "separator": "comma"}, "problem.separator: not used"),
+    ],
+)
+def test_options_of_the_other_source_of_data_are_refused(tmp_path, options, message):
+    file = write(tmp_path / "a.npz", x=X, y=Y)
+    with pytest.raises(UsageError, match=message):
+        build({"name": "regression", "file": str(file)} | options)

@@ -1,6 +1,8 @@
 """Files of arrays: NPZ, NPY, HDF5 and Parquet. Local."""
 
 import logging
+import math
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +13,11 @@ from nedhpc.errors import UsageError
 from nedhpc.names import unknown
 from nedhpc.problems.cells import Table, real, short
 from nedhpc.problems.text_table import import_pandas
+
+SMALL_BYTES = 2**26
+"""Arrays of at most this size are read, however small their file is."""
+MAX_COMPRESSION = 100
+"""Largest factor by which compression shrinks measured numbers."""
 
 log = logging.getLogger("nedhpc")
 
@@ -31,8 +38,11 @@ def read_arrays(path: Path, inputs: Sequence[str], targets: Sequence[str] | int)
     """
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return _columns({"": np.load(path, allow_pickle=False)})
+        # Mapped, a header that claims more than the file holds is refused before memory is used.
+        return _columns({"": np.load(path, mmap_mode="r", allow_pickle=False)})
     if suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            check_claim(sum(entry.file_size for entry in archive.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
             return _choose(file.files, file.__getitem__, inputs, targets)
     with h5py.File(path, "r") as file:
@@ -59,7 +69,18 @@ def _own_array(file: h5py.File, name: str) -> np.ndarray:
         raise UsageError(f"array {short(name)} is a link or lies in another file; copy it in")
     if item.dtype.kind == "O" or item.shape is None:
         raise UsageError(f"array {short(name)} holds text or objects; needed are real numbers")
+    check_claim(math.prod(item.shape) * item.dtype.itemsize, Path(file.filename))
     return item[()]
+
+
+def check_claim(num_bytes: int, path: Path) -> None:
+    """Refuse arrays that claim far more bytes than compression explains, before memory is used."""
+    present = path.stat().st_size
+    if num_bytes > max(SMALL_BYTES, MAX_COMPRESSION * present):
+        raise UsageError(
+            f"its arrays claim {num_bytes:g} bytes, the file has {present}; it is incomplete or "
+            "made to fill the memory"
+        )
 
 
 def _choose(

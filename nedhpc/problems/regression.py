@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from math import pi
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import psutil
 import torch
+from pydantic import Field
 
 from nedhpc.domains.box import Box
 from nedhpc.errors import UsageError
@@ -64,7 +66,8 @@ class Regression(Problem):
     .tsv), .parquet, or arrays (.npz .npy .h5 .hdf5). The last `targets` columns are the targets;
     `targets` and `inputs` may also list columns by name. A share `held_out` of the rows, chosen by
     `split_seed`, is not trained on and measures the error. The share and the seed determine which
-    rows are held out; their values do not.
+    rows are held out; their values do not. `dim` (1) and `num_points` (1000) belong to `function`;
+    a file has its own.
     """
 
     def __init__(
@@ -72,24 +75,31 @@ class Regression(Problem):
         *,
         function: str = "",
         file: str = "",
-        dim: int = 1,
-        num_points: int = 1000,
+        dim: int | None = None,
+        num_points: Annotated[int, Field(ge=1)] | None = None,
         inputs: Sequence[str] = (),
         targets: int | str | list[str] = 1,
         separator: str = "",
         decimal: str = "",
         header: bool | None = None,
         missing: str = "refuse",
-        held_out: float = 0.2,
-        split_seed: int = 0,
+        held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2,
+        split_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0,
     ):
         if bool(function) == bool(file):
             raise UsageError('problem: regression needs either function = "..." or file = "..."')
         self.function = None
+        text: dict[str, Any] = {"separator": separator, "decimal": decimal, "header": header}
+        others = {"inputs": inputs} | text if function else {"dim": dim, "num_points": num_points}
+        unused = [f"problem.{key}" for key, value in others.items() if value not in (None, "", ())]
+        if unused:
+            raise UsageError(
+                f"{', '.join(unused)}: not used with {'function' if function else 'file'} = ..., "
+                "leave it out"
+            )
         if function:
-            self._sample(function, dim, num_points, split_seed)
+            self._sample(function, dim or 1, num_points or 1000, split_seed)
         else:
-            text = {"separator": separator, "decimal": decimal, "header": header}
             x_ND, y_NM = read(Path(file), targets, inputs=inputs, missing=missing, **text)
             self.data = split(x_ND, y_NM, held_out, split_seed, file)
             low, high = self.data.x_ND.min(0), self.data.x_ND.max(0)

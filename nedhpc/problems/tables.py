@@ -1,6 +1,8 @@
 """Reading of data files: the user's inputs and targets from a table or from arrays. Local."""
 
 import logging
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,19 @@ log = logging.getLogger("nedhpc")
 
 TEXT = (".csv", ".dat", ".txt", ".tsv")
 ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
+UNREADABLE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""The errors of numpy, h5py and pandas if the content of a file is not what its name says."""
 SUFFIXES = (*TEXT, ".parquet", *ARRAYS)
 
 
@@ -68,8 +83,11 @@ def read_table(
         values = finite_rows(table, (*x_columns, *y_columns), used, missing, path.name)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise UsageError(f"{where} cannot be read: {short(str(error), 200)}") from None
+    except MemoryError:
+        raise UsageError(f"{where} does not fit into memory; use a smaller file") from None
+    except UNREADABLE as error:
+        reason = short(str(error) or type(error).__name__, 200)
+        raise UsageError(f"{where} cannot be read: {reason}") from None
     return values[:, : len(x_columns)], values[:, len(x_columns) :]
 
 
