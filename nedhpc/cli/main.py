@@ -1,7 +1,6 @@
 """The command line: the only reader of argv, and the only place with process-wide settings."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from nedhpc.cli.ranks import on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
+from nedhpc.cli.streams import lost_output, secure
 from nedhpc.errors import NedError
 from nedhpc.files.folder import absolute
 
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `nedhpc`; default those of the process.
     """
+    secure()
     words = list(sys.argv[1:] if argv is None else argv)
     petsc_options: list[str] = []
     if "--" in words:
@@ -30,15 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return on_all_ranks(args)
     try:
         args.function(args)
-        sys.stdout.flush()
     except NedError as error:
         print(f"nedhpc: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        # In `nedhpc info | head` the reader has ended. Redirect stdout, because the interpreter
-        # flushes it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    lost = lost_output()
+    if lost is not None:
+        print(f"nedhpc: cannot write the output: {lost.strerror}", file=sys.stderr)
+    return 0 if lost is None else 1
 
 
 def absolute_path(text: str) -> Path:

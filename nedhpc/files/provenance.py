@@ -1,6 +1,7 @@
 """The origin of a file: the versions, hosts and job that made it."""
 
 import datetime
+import functools
 import hashlib
 import os
 import platform
@@ -95,8 +96,12 @@ def _sources():
     return digest.hexdigest()
 
 
+@functools.cache
 def revision() -> str:
-    """The checkout's git revision, or "" for an installed package. Local."""
+    """The checkout's git revision, or "" for an installed package. Local.
+
+    A process asks git once, because some networks of MPI do not allow to start processes.
+    """
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty"],

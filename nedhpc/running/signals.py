@@ -9,7 +9,15 @@ import signal
 import subprocess
 import time
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGXCPU,
+)
+"""Signals that ask for a stop: HUP if a terminal closes, XCPU at a limit of CPU time."""
 LIMIT = 1000
 """Stands for the scheduler's time limit among the numbers of signals; 0 is no reason to stop."""
 MARGIN_SECONDS = 10.0
@@ -26,7 +34,9 @@ class StopSignals:
     def install(self):
         """Install the handlers. Call it again after PETSc is imported: some MPIs take SIGTERM."""
         for number in SIGNALS:
-            if self.signal != number:
+            # nohup ignores SIGHUP, so that the run survives the terminal.
+            kept = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+            if self.signal != number and not kept:
                 signal.signal(number, self._note)
 
     def _note(self, number, frame):
@@ -50,7 +60,8 @@ def slurm_end():
     job, end = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_END_TIME", "")
     if not job:
         return None
-    if end.isdigit():
+    # A time in the past is that of an earlier job in the same shell, or the job was extended.
+    if end.isdigit() and float(end) > time.time():
         return float(end)
     try:
         text = subprocess.run(

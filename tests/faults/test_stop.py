@@ -18,7 +18,7 @@ from nedhpc.running import signals as stop
 
 @pytest.mark.parametrize(
     "number, ranks",
-    [(signal.SIGUSR1, None), (signal.SIGTERM, None), (signal.SIGINT, None), (signal.SIGUSR1, 2)],
+    [(number, None) for number in stop.SIGNALS] + [(signal.SIGUSR1, 2), (signal.SIGUSR2, 2)],
 )
 def test_a_signal_stops_a_run_that_then_continues(tmp_path, number, ranks):
     out, whole = tmp_path / "run", tmp_path / "whole"
@@ -101,7 +101,9 @@ def test_squeue_tells_when_the_job_ends(tmp_path, monkeypatch, text, seconds):
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     end = stop.slurm_end()
     assert end is None if seconds is None else abs(end - time.time() - seconds) < 5
-    monkeypatch.setenv("SLURM_JOB_END_TIME", "1700000000")
-    assert stop.slurm_end() == 1700000000
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1700000000")  # of an earlier job
+    assert (stop.slurm_end() is None) == (seconds is None)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "99999999999")
+    assert stop.slurm_end() == 99999999999
     monkeypatch.delenv("SLURM_JOB_ID")
     assert stop.slurm_end() is None
