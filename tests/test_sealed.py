@@ -3,6 +3,7 @@
 import builtins
 import errno
 import os
+import stat
 import subprocess
 import sys
 
@@ -138,3 +139,35 @@ def test_files_open_where_the_file_system_has_no_locks(file, monkeypatch):
             h5py.File(file, "r", locking=True)
         assert checkpoint.read(file)[0].step == 7
         other.kill()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES])
+def test_a_file_system_that_cannot_flush_a_folder_is_tolerated_with_one_warning(
+    tmp_path, monkeypatch, caplog, number
+):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for step in (1, 2, 3):
+        checkpoint.write(tmp_path, state(step), RECORD, 2)
+    assert checkpoint.newest(tmp_path)[1].step == 3
+    assert caplog.text.count("cannot flush a folder") == 1
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_disk_that_fails_to_flush_is_an_error(tmp_path, monkeypatch, is_folder):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == is_folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output"):
+        checkpoint.write(tmp_path, state(), RECORD, 2)

@@ -7,7 +7,9 @@ describes both. Local: the caller chooses the rank that writes.
 
 import contextlib
 import errno
+import functools
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ import h5py
 from nedhpc.errors import NedError, NotAStateError, StorageError
 from nedhpc.files.content import CONTENT, digest, is_unchanged
 
+log = logging.getLogger("nedhpc")
+
 SEAL = b"nedhpc sha256 "
 """Start of a sealed file."""
 SEAL_BYTES = 512
@@ -26,8 +30,16 @@ NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETO
 """The system's errors if a path names no regular file. Other errors may be temporary."""
 RETRY_SECONDS = (0.1, 1.0)
 """Waits before a file is read again after an error, e.g. ESTALE of NFS."""
-NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
-"""The errors of file systems that cannot flush a folder, e.g. CIFS and FUSE."""
+NO_FOLDER_SYNC = (
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+)
+"""The errors of file systems that cannot open or flush a folder, e.g. CIFS and FUSE."""
 MALFORMED = (
     OSError,
     LookupError,
@@ -79,14 +91,27 @@ def replace(path: str | Path, *parts: bytes) -> None:
 
 def _sync_folder(path):
     """Flush a folder, so that a rename in it outlives a crash of the machine."""
-    folder = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         if error.errno not in NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(folder)
+        _warn_of_folder(path, error.strerror)
+
+
+@functools.cache
+def _warn_of_folder(path, reason):
+    """Warn once for each folder."""
+    log.warning(
+        "the file system of %s cannot flush a folder (%s): if the machine dies, the last "
+        "checkpoint may be lost",
+        path,
+        reason,
+    )
 
 
 @contextlib.contextmanager
