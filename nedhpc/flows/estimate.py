@@ -139,8 +139,8 @@ def estimate(
     """
     samples = [{on: _thinned(p) for on, p in points.items()} for points in samples]
     share, triangles = len(samples) ** -0.5, []
-    for slopes in (SLOPES, SMOOTH):
-        net, theta = features(energy, slopes, low, high)
+    steep, smooth = (features(energy, slopes, low, high) for slopes in (SLOPES, SMOOTH))
+    for net, theta in (steep, smooth):
         theta_f = torch.as_tensor(theta).to(theta_P)
         rows = [r for points in samples for r in _residuals(energy, theta_P, net, theta_f, points)]
         values_M = [
@@ -149,8 +149,7 @@ def estimate(
         ]
         R = _triangle(comm, share * torch.cat(rows))
         triangles.append((R, [_triangle(comm, share * values) for values in values_M]))
-    net, theta = features(energy, SLOPES, low, high)
-    return on_rank_0(comm, _solved, *triangles, net, theta)
+    return on_rank_0(comm, _solved, *triangles, *steep)
 
 
 def _thinned(points: Points) -> Points:

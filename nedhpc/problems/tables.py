@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nedhpc.errors import UsageError
+from nedhpc.files.sealed import MALFORMED
 from nedhpc.names import unknown
 from nedhpc.problems.array_files import read_arrays, read_parquet
 from nedhpc.problems.cells import Table, short, to_numbers
@@ -18,18 +19,7 @@ log = logging.getLogger("nedhpc")
 
 TEXT = (".csv", ".dat", ".txt", ".tsv")
 ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
-UNREADABLE = (
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+UNREADABLE = (*MALFORMED, EOFError, zipfile.BadZipFile, zlib.error)
 """The errors of numpy, h5py and pandas if the content of a file is not what its name says."""
 SUFFIXES = (*TEXT, ".parquet", *ARRAYS)
 

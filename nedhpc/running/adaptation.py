@@ -340,13 +340,8 @@ class Adaptation:
 
     def known(self, theta_P) -> Known:
         """What is known of the error, in this window and those before. Collective."""
-        is_first = KNOWN[0] not in self.memory
-        before = (
-            None
-            if is_first
-            else Known(**{name: self.memory[name] for name in KNOWN if name in self.memory})
-        )
-        return known(self.case, theta_P, before)
+        before = {name: self.memory[name] for name in KNOWN if name in self.memory}
+        return known(self.case, theta_P, Known(**before) if before else None)
 
     def _window(self, state: State, start: float, end: float, failed: int, **before) -> State:
         kept = ("first_time", *KNOWN)

@@ -25,11 +25,11 @@ def remember(case: Case, memory: dict, state: State, theta_P: Tensor) -> None:
         state: the state.
         theta_P: its parameters (theta, c) on the device.
     """
+    written_K, balanced_K = case.held_out_energies(theta_P)
     if "best_units" not in memory:
-        written_K, balanced_K = case.held_out_energies(theta_P)
         units_K = np.divide(balanced_K, written_K, np.ones_like(written_K), where=written_K > 0)
         memory["best_units"] = units_K
-    energy, data = _energy(case, memory, theta_P), case.plan.data
+    energy, data = _energy(memory, written_K), case.plan.data
     num_rows = np.inf if data is None or not len(data.held_out_x) else len(data.held_out_x)
     if not energy < (1 - 1 / num_rows) * memory.get("best_energy", np.inf):
         return
@@ -46,13 +46,13 @@ def remember(case: Case, memory: dict, state: State, theta_P: Tensor) -> None:
     memory |= {PREFIX + name: value for name, value in kept.items()}
 
 
-def _energy(case: Case, memory: dict, theta_P: Tensor) -> float:
-    """Energy on held-out points in units that stay when the rows are balanced again. Collective.
+def _energy(memory: dict, written_K: np.ndarray) -> float:
+    """Energy on held-out points in units that stay when the rows are balanced again. Local.
 
     They are the first balance's for each term as a whole, so that states before and after a change
     of the scales can be compared.
     """
-    return float(memory["best_units"] @ case.held_out_energies(theta_P)[0])
+    return float(memory["best_units"] @ written_K)
 
 
 def remembered(memory: dict) -> dict:
@@ -71,7 +71,7 @@ def better(case: Case, memory: dict, state: State) -> State | None:
     if "best_energy" not in memory:
         return None
     theta_P = case.parameters.join(state.theta_P, state.coefficients)
-    if not _energy(case, memory, theta_P) > memory["best_energy"]:
+    if not _energy(memory, case.held_out_energies(theta_P)[0]) > memory["best_energy"]:
         return None
     coefficients = zip(state.coefficients, memory["best_coefficients"], strict=True)
     return dataclasses.replace(

@@ -78,9 +78,9 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
     """
     ansatz, domain = case.plan.ansatz, case.leg.domain
     spread_M, found = moments(case, theta_P)[1], None
+    energy = case.leg.energy
     usable = case.plan.balanced and ansatz.scales_coordinates and domain.dim <= MAX_DIM
-    if usable and case.leg.energy.balance is not None:
-        energy = case.leg.energy
+    if usable and energy.balance is not None:
         if before is not None and len(before.error_f):
             scaling = case.leg.pieces.last_scaling
             energy = case.leg.energy_after(error_jets(ansatz, scaling, before.error_f))
