@@ -250,7 +250,7 @@ class Run(Section):
     auto: last_layer if the network and the terms allow it, else random.
     """
     starts: Annotated[int, Field(ge=0)] = 0
-    """Most starts from different random parameters if the energy stays large; 0: up to three."""
+    """Random starts, of which the best is taken; 0: one, and others if the energy stays large."""
     windows: Annotated[int, Field(ge=0)] = 0
     """Number of time windows that are solved one after the other; 0: chosen by the program."""
     estimate_error: bool = False

@@ -12,13 +12,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 
 from nedhpc import config as configs
 from nedhpc import steppers
-from nedhpc.ansatz import embeddings
-from nedhpc.ansatz.mlp import MLP
-from nedhpc.ansatz.module import ModuleNetwork
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
 from nedhpc.config import Config
@@ -27,11 +23,11 @@ from nedhpc.files.checkpoint import State
 from nedhpc.flows import metrics
 from nedhpc.flows.balance import Balance
 from nedhpc.flows.energy import Energy
+from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
-from nedhpc.problems.conditions import hard_layer
 from nedhpc.problems.contradictions import contradictions
 from nedhpc.problems.data import validated
 from nedhpc.problems.reference import check_reference
@@ -40,10 +36,8 @@ from nedhpc.problems.windows import continued, why_not
 from nedhpc.sampling.counts import grown, point_counts
 from nedhpc.sampling.points import HELD_OUT
 from nedhpc.solvers import SOLVERS, Cost, Size, choose
-from nedhpc.user_calls import called
-from nedhpc.user_code import GIVEN, load_class
+from nedhpc.user_code import GIVEN
 
-USUAL_ACTIVATION = "tanh"
 NUMBER = 8
 """Bytes of a float64."""
 PROCESS_BYTES = 350 * 2**20
@@ -156,15 +150,22 @@ class Plan:
         energy.terms = continued(self.terms, self.problem, before)
         return energy
 
-    def with_activation(self, name: str) -> "Plan":
-        """The same plan with this activation function in the built-in network. Local."""
-        network = self.config.network.model_copy(update={"activation": name})
+    def variant(self, activation: str | None = None, num_ranks: int | None = None) -> "Plan":
+        """The same plan with another activation function or on other ranks. Local.
+
+        Raises:
+            UsageError: the run does not fit into memory on so few ranks.
+        """
         plan = copy.copy(self)
-        plan.config = self.config.model_copy(update={"network": network})
-        if network.name is None:
+        plan.num_ranks = num_ranks or self.num_ranks
+        network = self.config.network
+        if activation not in (None, network.activation):
+            network = network.model_copy(update={"activation": activation})
+            plan.config = self.config.model_copy(update={"network": network})
+        if network.name is None:  # Each plan puts its own scales into its network.
             plan.ansatz = make_network(plan.config, plan.problem)
             plan.pieces = Pieces(plan.ansatz)
-            plan._prepare()
+        plan._prepare()
         return plan
 
     def _prepare(self) -> None:
@@ -374,77 +375,3 @@ def check_second(config: Config, terms: Sequence[BoundTerm]) -> None:
             "run.estimate_error = true: the problem cannot be solved with a network of another "
             f"size, because {reason}; remove run.estimate_error"
         )
-
-
-def with_network(config: Config, problem: Problem) -> Config:
-    """The config with the hidden layers that are chosen if it names none. Local.
-
-    In one coordinate one layer is enough, and its last-layer fit is nearly exact. In more, two
-    layers of 24 units resolve fronts that one layer of 64 does not, for as many parameters.
-    """
-    if config.network.hidden is not None or config.network.name is not None:
-        return config
-    hidden = [64] if problem.domain.dim == 1 else [24, 24]
-    network = config.network.model_copy(update={"hidden": hidden})
-    return config.model_copy(update={"network": network})
-
-
-def make_network(config: Config, problem: Problem):
-    """The ansatz of the config's [network]: constraint(x, network(embedding(x))). Local.
-
-    Raises:
-        ConfigError: the user's network class is missing, or its constructor raises.
-        UsageError: the user's network returns a wrong shape, or the embedding does not fit.
-    """
-    settings, domain, seed = config.network, problem.domain, config.run.seed
-    num_outputs, embedding = len(problem.outputs), make_embedding(config, problem)
-    constraint = hard_layer(problem)
-    if settings.name is None:
-        return MLP(
-            domain.dim,
-            settings.hidden,
-            num_outputs,
-            settings.activation or USUAL_ACTIVATION,
-            settings.init,
-            settings.init_scale,
-            embedding=embedding,
-            constraint=constraint,
-        )
-    cls = load_class(settings.name, torch.nn.Module, "network.name")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = construct(cls, dict(settings.arguments), "network.arguments", settings.name)
-    width = domain.dim if embedding is None else embedding.width
-    x = torch.zeros(2, width, dtype=torch.float64)
-    with torch.no_grad():
-        u = called(f"network.name = {settings.name!r}: its forward", module.double(), x)
-    shape = tuple(u.shape) if isinstance(u, torch.Tensor) else type(u).__name__
-    if shape != (2, num_outputs):
-        name, given = settings.name, (2, width)
-        raise UsageError(
-            f"network.name = {name!r}: maps {given} to {shape}; needed is (2, {num_outputs})"
-        )
-    return ModuleNetwork(module, num_outputs, embedding=embedding, constraint=constraint)
-
-
-def make_embedding(config: Config, problem: Problem):
-    """The embedding that precedes the network: periodic waves, Fourier features or None. Local.
-
-    Raises:
-        UsageError: the domain is periodic and the config asks for another embedding.
-    """
-    settings, domain = config.network, problem.domain
-    is_periodic = any(period is not None for period in domain.periods)
-    if is_periodic and settings.embedding != "none":
-        raise UsageError(
-            f"network.embedding = {settings.embedding!r}: the domain is periodic, and an embedding "
-            'of its own makes the solution periodic; use embedding = "none"'
-        )
-    if is_periodic:
-        return embeddings.periodic(domain.periods, settings.periodic.harmonics)
-    if settings.embedding == "fourier":
-        features = settings.fourier
-        return embeddings.fourier(
-            domain.dim, features.num_features, features.scale, config.run.seed
-        )
-    return None

@@ -10,7 +10,9 @@ from test_adaptation import plan_of
 
 import nedhpc
 from nedhpc.files.resume import load_resume
+from nedhpc.running.choice import _energy_after_steps
 from nedhpc.running.evolve import Run
+from nedhpc.running.start import fresh
 
 
 class Smooth(nedhpc.Problem):
@@ -83,3 +85,41 @@ def test_all_ranks_take_the_same(tmp_path):
     comm = MPI.COMM_WORLD
     run = evolve(comm, comm.bcast(tmp_path), Smooth(), [8, 8])
     assert comm.allgather(run.config.network.activation) == ["sin"] * comm.size
+
+
+def starts(comm, run_dir, number, **run):
+    table = tables([6], activation="tanh") | {
+        "run": {"max_steps": 8, "starts": number, "seed": 2, **run}
+    }
+    return Run(comm, plan_of(Layer(), comm, **table), run_dir)
+
+
+def test_the_best_of_several_draws_is_taken(tmp_path):
+    """Its parameters are those of a run whose only draw it is."""
+    energies, parameters = [], []
+    for draw in range(4):
+        run = starts(MPI.COMM_SELF, tmp_path / str(draw), 1)
+        first = fresh(run.case, run.good.state, draw)
+        energies.append(_energy_after_steps(run.case, first))
+        parameters.append(first.theta_P)
+    best = int(np.argmin(energies))
+    assert best > 0, "choose another seed, at which the first draw is not the best"
+    state = starts(MPI.COMM_SELF, tmp_path / "run", 4).good.state
+    assert np.array_equal(state.theta_P, parameters[best])
+    assert state.adaptation["first_draw"] == best
+
+
+def test_several_draws_and_a_given_start_are_refused(tmp_path):
+    starts(MPI.COMM_SELF, tmp_path / "first", 1).evolve()
+    given = next((tmp_path / "first").glob("checkpoint-*.h5"))
+    with pytest.raises(nedhpc.errors.UsageError, match="starts = 2 .* remove one of the two"):
+        starts(MPI.COMM_SELF, tmp_path / "second", 2, initial=str(given))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_groups_of_ranks_take_the_draw_that_one_rank_takes(tmp_path):
+    comm = MPI.COMM_WORLD
+    together = starts(comm, comm.bcast(tmp_path), 4).good.state
+    alone = starts(MPI.COMM_SELF, tmp_path / f"alone{comm.rank}", 4).good.state
+    assert together.adaptation["first_draw"] == alone.adaptation["first_draw"] > 0
+    assert np.allclose(together.theta_P, alone.theta_P, rtol=1e-6)

@@ -20,7 +20,7 @@ LAYERS = (
     ("solvers",),
     ("flows",),
     ("steppers",),
-    ("plan",),
+    ("plan", "network"),
     ("running",),
     ("postprocess",),
     ("api", "cli"),

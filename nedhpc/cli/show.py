@@ -44,7 +44,7 @@ def check(args) -> None:
 
 def network(plan) -> str:
     """The network in words, with the reason for what the program chooses. Local."""
-    from nedhpc.plan import USUAL_ACTIVATION
+    from nedhpc.network import USUAL_ACTIVATION
 
     settings = plan.config.network
     if settings.name is not None:

@@ -11,8 +11,9 @@ from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, series
+from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
-from nedhpc.plan import make_network, make_problem, with_network
+from nedhpc.plan import make_problem
 from nedhpc.problems import Problem
 from nedhpc.user_code import check_unchanged
 

@@ -102,6 +102,7 @@ class Adaptation:
             "checks": 0,
             "rescales": 0,
             "starts": 1,
+            "first_draw": 0,
             "failed": 0,
             "held_out": np.empty(0),
             "moves": np.empty(0),
@@ -238,8 +239,9 @@ class Adaptation:
             f"the energy on held-out points stays at {held_out:.1e}; start {starts} "
             "with other random parameters",
         )
-        self.memory = self._new_memory(starts=starts, **remembered(self.memory))
-        return fresh(self.case, state, starts - 1)
+        first = int(self.memory["first_draw"])
+        self.memory = self._new_memory(starts=starts, first_draw=first, **remembered(self.memory))
+        return fresh(self.case, state, (first + starts - 1) % self.max_starts)
 
     def _has_passed_the_minimum(self, theta_P, state: State) -> bool:
         """True if the energy on held-out rows of noisy data has risen for some time."""

@@ -38,17 +38,25 @@ class Case:
         comm: all ranks.
         plan: the same on every rank.
         threads: CPU threads of a rank before a resume; None for a new run.
+        device: this rank's; default: chosen among the ranks of its node.
 
     Raises:
         UsageError: the device is missing, or the problem's `exact` does not fit. The error is the
             same on every rank.
     """
 
-    def __init__(self, comm, plan: Plan, threads: int | None = None):
+    def __init__(
+        self,
+        comm,
+        plan: Plan,
+        threads: int | None = None,
+        device: torch.device | None = None,
+    ):
         config, problem = plan.config, plan.problem
         self.comm, self.plan, self.config = comm, plan, plan.config
         self._stored_threads = threads
-        self.device = choose_device(comm, config.device.type, config.device.threads or threads or 0)
+        given = config.device.threads or threads or 0
+        self.device = device or choose_device(comm, config.device.type, given)
         self.dtype = getattr(torch, config.device.dtype)
         coefficients = tuple(problem.coefficients)
         self.parameters = Parameters(

@@ -12,8 +12,9 @@ from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import adapt, check, prepare
 from nedhpc.files.series import Series
+from nedhpc.network import USUAL_ACTIVATION
 from nedhpc.parallel.comm import agreed, on_rank_0
-from nedhpc.plan import USUAL_ACTIVATION, Plan
+from nedhpc.plan import Plan
 from nedhpc.running.case import Case
 from nedhpc.running.choice import first
 from nedhpc.running.start import rebalanced
@@ -41,7 +42,7 @@ def open_folder(
     is_open = plan.config.network.activation is None
     if is_open:
         before = None if resumed is None else resumed[1].parsed().network.activation
-        plan = plan.with_activation(before or USUAL_ACTIVATION)
+        plan = plan.variant(activation=before or USUAL_ACTIVATION)
     case = Case(comm, plan, None if resumed is None else resumed[1].threads)
     data, user_files = plan.problem.data, digests(plan.config)
     layout, data_sha256 = checkpoint.layout(plan.ansatz), "" if data is None else data.digest()

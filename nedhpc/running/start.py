@@ -43,11 +43,15 @@ FIRST_ROWS = 500
 """Rows of the first sample, if the config asks for more and the network is not much larger."""
 
 
-def first_state(case: Case) -> State:
+def first_state(case: Case, draw: int = 0) -> State:
     """The state at step 0, according to run.initial and run.start. Collective.
 
+    Args:
+        case: the case.
+        draw: number of the draw of random parameters.
+
     Raises:
-        UsageError: run.initial belongs to another network.
+        UsageError: run.initial belongs to another network, or leaves nothing to draw.
     """
     config, plan = case.config, case.plan
     blank = State(np.empty(0), dict(plan.problem.coefficients), 0, 0.0, config.stepper.dt)
@@ -56,7 +60,12 @@ def first_state(case: Case) -> State:
         start, end = float(domain.low[-1]), float(domain.high[-1])
         blank.window = (start, start + (end - start) / config.run.windows)
     if config.run.initial is None:
-        return fresh(case, blank)
+        return fresh(case, blank, draw)
+    if config.run.starts > 1:
+        raise UsageError(
+            f"run.starts = {config.run.starts} draws random parameters, and run.initial gives "
+            "those of a checkpoint; remove one of the two"
+        )
     given, record = on_rank_0(case.comm, checkpoint.read, config.run.initial)
     here = checkpoint.layout(plan.ansatz)
     if record.layout != here:
@@ -70,19 +79,19 @@ def first_state(case: Case) -> State:
     return rebalanced(case, blank)
 
 
-def fresh(case: Case, state: State, attempt: int = 0) -> State:
+def fresh(case: Case, state: State, draw: int = 0) -> State:
     """A state with new scales, parameters and balance, in the same window. Collective.
 
     Args:
         case: the case.
         state: window, pieces, coefficients and clock are kept.
-        attempt: number of the attempt; each draws other random parameters.
+        draw: number of the draw of random parameters.
 
     Raises:
         UsageError: run.start = "last_layer" cannot be used.
     """
     config, ansatz = case.config, case.plan.ansatz
-    seed = config.run.seed + attempt
+    seed = config.run.seed + draw
     state = dataclasses.replace(state, stepper={}, draw=0, selection={}, dt=config.stepper.dt)
     state.growth = first_growth(case.plan)
     leg = case.plan.leg(state)

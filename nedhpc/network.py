@@ -1,0 +1,90 @@
+"""The network of a config's table [network], with what the program chooses. Local."""
+
+import torch
+
+from nedhpc.ansatz import embeddings
+from nedhpc.ansatz.mlp import MLP
+from nedhpc.ansatz.module import ModuleNetwork
+from nedhpc.config import Config
+from nedhpc.errors import UsageError
+from nedhpc.problems import construct
+from nedhpc.problems.base import Problem
+from nedhpc.problems.conditions import hard_layer
+from nedhpc.user_calls import called
+from nedhpc.user_code import load_class
+
+USUAL_ACTIVATION = "tanh"
+
+
+def with_network(config: Config, problem: Problem) -> Config:
+    """The config with the hidden layers that are chosen if it names none. Local.
+
+    In one coordinate one layer is enough, and its last-layer fit is nearly exact. In more, two
+    layers of 24 units resolve fronts that one layer of 64 does not, for as many parameters.
+    """
+    if config.network.hidden is not None or config.network.name is not None:
+        return config
+    hidden = [64] if problem.domain.dim == 1 else [24, 24]
+    network = config.network.model_copy(update={"hidden": hidden})
+    return config.model_copy(update={"network": network})
+
+
+def make_network(config: Config, problem: Problem):
+    """The ansatz of the config's [network]: constraint(x, network(embedding(x))). Local.
+
+    Raises:
+        ConfigError: the user's network class is missing, or its constructor raises.
+        UsageError: the user's network returns a wrong shape, or the embedding does not fit.
+    """
+    settings, domain, seed = config.network, problem.domain, config.run.seed
+    num_outputs, embedding = len(problem.outputs), make_embedding(config, problem)
+    constraint = hard_layer(problem)
+    if settings.name is None:
+        return MLP(
+            domain.dim,
+            settings.hidden,
+            num_outputs,
+            settings.activation or USUAL_ACTIVATION,
+            settings.init,
+            settings.init_scale,
+            embedding=embedding,
+            constraint=constraint,
+        )
+    cls = load_class(settings.name, torch.nn.Module, "network.name")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = construct(cls, dict(settings.arguments), "network.arguments", settings.name)
+    width = domain.dim if embedding is None else embedding.width
+    x = torch.zeros(2, width, dtype=torch.float64)
+    with torch.no_grad():
+        u = called(f"network.name = {settings.name!r}: its forward", module.double(), x)
+    shape = tuple(u.shape) if isinstance(u, torch.Tensor) else type(u).__name__
+    if shape != (2, num_outputs):
+        name, given = settings.name, (2, width)
+        raise UsageError(
+            f"network.name = {name!r}: maps {given} to {shape}; needed is (2, {num_outputs})"
+        )
+    return ModuleNetwork(module, num_outputs, embedding=embedding, constraint=constraint)
+
+
+def make_embedding(config: Config, problem: Problem):
+    """The embedding that precedes the network: periodic waves, Fourier features or None. Local.
+
+    Raises:
+        UsageError: the domain is periodic and the config asks for another embedding.
+    """
+    settings, domain = config.network, problem.domain
+    is_periodic = any(period is not None for period in domain.periods)
+    if is_periodic and settings.embedding != "none":
+        raise UsageError(
+            f"network.embedding = {settings.embedding!r}: the domain is periodic, and an embedding "
+            'of its own makes the solution periodic; use embedding = "none"'
+        )
+    if is_periodic:
+        return embeddings.periodic(domain.periods, settings.periodic.harmonics)
+    if settings.embedding == "fourier":
+        features = settings.fourier
+        return embeddings.fourier(
+            domain.dim, features.num_features, features.scale, config.run.seed
+        )
+    return None
