@@ -150,19 +150,22 @@ class Plan:
         energy.terms = continued(self.terms, self.problem, before)
         return energy
 
-    def variant(self, activation: str | None = None, num_ranks: int | None = None) -> "Plan":
-        """The same plan with another activation function or on other ranks. Local.
+    def variant(self, num_ranks: int | None = None, **network) -> "Plan":
+        """The same plan with other settings of the built-in network, or on other ranks. Local.
+
+        Args:
+            num_ranks: ranks that will share the points.
+            network: keys of [network], `hidden` and `activation`; None is no change.
 
         Raises:
-            UsageError: the run does not fit into memory on so few ranks.
+            UsageError: the run does not fit into memory.
         """
         plan = copy.copy(self)
         plan.num_ranks = num_ranks or self.num_ranks
-        network = self.config.network
-        if activation not in (None, network.activation):
-            network = network.model_copy(update={"activation": activation})
-            plan.config = self.config.model_copy(update={"network": network})
-        if network.name is None:  # Each plan puts its own scales into its network.
+        changes = {key: value for key, value in network.items() if value is not None}
+        settings = self.config.network.model_copy(update=changes)
+        plan.config = self.config.model_copy(update={"network": settings})
+        if settings.name is None:  # Each plan puts its own scales into its network.
             plan.ansatz = make_network(plan.config, plan.problem)
             plan.pieces = Pieces(plan.ansatz)
         plan._prepare()

@@ -125,6 +125,20 @@ class MLP:
         bias.of(theta_P)[:] = ratio * bias.of(theta_P) + (old.offset_M - new.offset_M) / new.size_M
         return theta_P
 
+    def widened(self, theta_P: np.ndarray, narrow: "MLP") -> np.ndarray:
+        """Parameters (P,) with which this network gives the same u as a narrower one.
+
+        Its other units have weights and biases of zero.
+
+        Args:
+            theta_P: parameters of the narrower network, which may be followed by others.
+            narrow: a network whose hidden layers have at most as many units.
+        """
+        wide_P = np.zeros(self.num_parameters)
+        for new, old in zip(self.layout, narrow.layout, strict=True):
+            new.of(wide_P)[tuple(map(slice, old.shape))] = old.of(theta_P)
+        return np.concatenate([wide_P, theta_P[narrow.num_parameters :]])
+
     def point_bytes(self, layout: JetLayout) -> int:
         """Bytes of one point's jets in all layers, float64."""
         embedded = self.widths[0] if self.embedding else 0

@@ -6,7 +6,8 @@ Every CHECK_EVERY steps the energy on held-out points is compared with that on t
   large; the sample is doubled if it is small, if that does not help, or if the energy is small.
 - If the energy hardly falls any more, the outputs are rescaled by the solution itself and the rows
   are balanced again. If that was done, a state whose energy is above POOR is given up: a window in
-  time is made shorter, and any other problem starts again from other parameters.
+  time is made shorter, and any other problem starts again with a wider network, if its size is the
+  program's choice, or from other parameters. A window that did not help gets a wider network too.
 - If the state of a window is good, the next window continues it.
 
 All decisions use numbers that are the same on every rank, and their memory is part of the state, so
@@ -23,6 +24,8 @@ from nedhpc.files.checkpoint import Piece, State
 from nedhpc.plan import Plan
 from nedhpc.problems.windows import why_not
 from nedhpc.running.best import remember, remembered
+from nedhpc.running.case import Case
+from nedhpc.running.growth import carried_over, first_leg, wider_plan
 from nedhpc.running.start import fresh, rebalanced
 from nedhpc.running.trust import POOR, Known, known, moments
 from nedhpc.sampling.points import ADAPTED
@@ -39,7 +42,7 @@ SLOW, PATIENCE = 0.5, 4
 """The energy falls slowly if PATIENCE checks left more than the share SLOW of it."""
 SLOW_IF_GOOD = 0.1
 """The share in place of SLOW in a window whose energy is below EASY: the next one can begin."""
-HOPELESS, HOPELESS_STEPS, HOPELESS_FALL = 1e-2, 30, 0.1
+HOPELESS, HOPELESS_STEPS, HOPELESS_FALL = 1e-2, 30, 0.2
 """A window whose energy is still above HOPELESS after so many steps is made shorter.
 
 It may go on if PATIENCE checks left less than the share HOPELESS_FALL of its energy.
@@ -68,6 +71,8 @@ MAX_STARTS = 3
 """Most starts of a problem without windows."""
 KNOWN = ("error_M", "spread_M", "sensitivity", "error_f")
 """Fields of trust.Known that the memory holds: what is known of the windows before."""
+KEPT = ("first_time", "starts", "first_draw", "can_widen", *KNOWN)
+"""Entries of the memory that a new start keeps."""
 SHORTEST = 2.0**-24
 """A window shorter than this share of the time interval is not tried."""
 
@@ -82,6 +87,7 @@ class Adaptation:
 
     def __init__(self, run, state: State):
         self.run, self.case, self.plan = run, run.case, run.plan
+        """The case and plan with which the run goes on; the run takes them up after a change."""
         config = run.config
         reason = why_not(run.plan.problem, run.plan.terms)
         self.is_active = run.plan.stepper.lowers_energy
@@ -94,15 +100,16 @@ class Adaptation:
         self.ended = ""
         """The reason why the run ends; "" if it goes on."""
 
-    @staticmethod
-    def _new_memory(**known) -> dict:
+    def _new_memory(self, **known) -> dict:
         return {
             "energies": np.empty(0),
             "first_time": 0.0,
+            "begun": self.run.clock.wall_time,
             "checks": 0,
             "rescales": 0,
             "starts": 1,
             "first_draw": 0,
+            "can_widen": int(self.plan.chooses_hidden and self.plan.data is None),
             "failed": 0,
             "held_out": np.empty(0),
             "moves": np.empty(0),
@@ -131,9 +138,9 @@ class Adaptation:
             return state
         memory["checks"] += 1
         if self._is_hopeless(held_out):
-            shorter = self._shorter(state, held_out)
-            if shorter is not None:
-                return shorter
+            other = self._give_up(theta_P, state, held_out)
+            if other is not None:
+                return other
         can_go_on = self.is_followed(state) and held_out < POOR
         if can_go_on and self._time_left(state) < 0:
             return self._next(theta_P, state, held_out)
@@ -185,7 +192,11 @@ class Adaptation:
             more = self.plan.leg(larger)
         except UsageError:
             return None
-        if enough or more.counts == leg.counts or not self._can_afford(state, more):
+        if (
+            enough
+            or more.counts == leg.counts
+            or not self._can_afford(more, self._time_left(state))
+        ):
             return None
         self.memory |= {"energies": np.empty(0), "moves": np.empty(0)}
         self._say(
@@ -216,12 +227,43 @@ class Adaptation:
         is_poor = held_out > (POOR if stalled else GIVE_UP)
         if self.has_windows:
             if is_poor:
-                return self._shorter(state, held_out)
+                return self._give_up(theta_P, state, held_out)
             if self.is_followed(state):
                 return self._next(theta_P, state, held_out)
-        elif stalled and held_out > HOPELESS and memory["starts"] < self.max_starts:
-            return self._again(theta_P, state, held_out)
+        elif held_out > HOPELESS:
+            wider = self._wider(theta_P, state, held_out)
+            if wider is None and stalled and memory["starts"] < self.max_starts:
+                return self._again(theta_P, state, held_out)
+            return wider
         return None
+
+    def _give_up(self, theta_P, state: State, held_out: float) -> State | None:
+        """A shorter window; if that did not help before, a wider network."""
+        wider = None
+        if held_out > HOPELESS_FALL * self.memory["failed"] > 0:
+            wider = self._wider(theta_P, state, held_out)
+        return wider or self._shorter(state, held_out)
+
+    def _wider(self, theta_P, state: State, held_out: float) -> State | None:
+        """A new start with a wider network; None if the network is given or cannot be wider."""
+        plan = wider_plan(self.plan) if self.memory["can_widen"] else None
+        if plan is None:
+            return None
+        case = Case(self.case.comm, plan, device=self.case.device)
+        remember(self.case, self.memory, state, theta_P)
+        wide, memory = carried_over(state, self.memory, self.case, case)
+        clock = self.run.clock
+        if not self._can_afford(first_leg(plan, wide), clock.limit - clock.seconds):
+            return None
+        self._say(
+            state,
+            f"the energy on held-out points stays at {held_out:.1e}; hidden layers "
+            f"{plan.config.network.hidden} are tried",
+        )
+        self.case, self.plan = case, plan
+        kept = {name: memory[name] for name in KEPT if name in memory}
+        self.memory = self._new_memory(**kept, **remembered(memory))
+        return fresh(case, wide)
 
     @property
     def max_starts(self) -> int:
@@ -239,9 +281,10 @@ class Adaptation:
             f"the energy on held-out points stays at {held_out:.1e}; start {starts} "
             "with other random parameters",
         )
-        first = int(self.memory["first_draw"])
-        self.memory = self._new_memory(starts=starts, first_draw=first, **remembered(self.memory))
-        return fresh(self.case, state, (first + starts - 1) % self.max_starts)
+        kept = {name: self.memory[name] for name in KEPT if name in self.memory}
+        self.memory = self._new_memory(**kept | {"starts": starts}, **remembered(self.memory))
+        draw = (int(kept["first_draw"]) + starts - 1) % self.max_starts
+        return fresh(self.case, state, draw)
 
     def _has_passed_the_minimum(self, theta_P, state: State) -> bool:
         """True if the energy on held-out rows of noisy data has risen for some time."""
@@ -270,11 +313,8 @@ class Adaptation:
         begun = max(self.memory["first_time"], clock.wall_before)
         return share * (clock.limit - (begun - clock.wall_before)) - (clock.wall_time - begun)
 
-    def _can_afford(self, state: State, more: Plan) -> bool:
-        """True if steps on the larger sample fit into the time that is left, if it is limited."""
-        left = self._time_left(state)
-        if left == np.inf:
-            return True
+    def _can_afford(self, more: Plan, left: float) -> bool:
+        """True if some steps of a larger leg fit into the seconds that are left."""
         ratio = more.cost.flops / self.case.leg.cost.flops
         return 2 * CHECK_EVERY * ratio * self.run.clock.last_step <= left
 
@@ -309,14 +349,16 @@ class Adaptation:
         start, end = state.window or self._times
         first, last = self._times
         length = (end - start) / (4 if held_out > 1e-2 else 2)
-        if length < SHORTEST * (last - first):
+        clock = self.run.clock
+        spent = clock.wall_time - self.memory["begun"]
+        if length < SHORTEST * (last - first) or clock.limit - clock.seconds < spent:
             return None
         self._say(
             state,
             f"the energy on held-out points stays at {held_out:.1e}; a shorter time "
             f"window is tried, from {start:.6g} to {start + length:.6g}",
         )
-        return self._window(state, start, start + length, failed=1)
+        return self._window(state, start, start + length, failed=held_out)
 
     def _next(self, theta_P, state: State, held_out: float) -> State:
         start, end = state.window
@@ -345,11 +387,10 @@ class Adaptation:
         before = {name: self.memory[name] for name in KNOWN if name in self.memory}
         return known(self.case, theta_P, Known(**before) if before else None)
 
-    def _window(self, state: State, start: float, end: float, failed: int, **before) -> State:
-        kept = ("first_time", *KNOWN)
-        begun = {name: self.memory[name] for name in kept if name in self.memory}
+    def _window(self, state: State, start: float, end: float, failed: float, **before) -> State:
+        begun = {name: self.memory[name] for name in KEPT if name in self.memory}
         if not failed:
-            begun = {"first_time": state.wall_time, **before}
+            begun |= {"first_time": state.wall_time, **before}
         self.memory = self._new_memory(failed=failed, **begun)
         return fresh(self.case, dataclasses.replace(state, window=(start, end)))
 

@@ -9,16 +9,19 @@ times less error after half a minute. They fail at fronts, which tanh units foll
 problems of scripts/bench_trust.py).
 """
 
+import dataclasses
 import itertools
 import logging
 
 import numpy as np
+from torch import Tensor
 
 from nedhpc.errors import FailedStepError, NonFiniteError, UsageError
 from nedhpc.files.checkpoint import State
 from nedhpc.parallel.comm import agreed
+from nedhpc.running.adaptation import OVERFIT
 from nedhpc.running.case import Case
-from nedhpc.running.start import first_state, fits_last_layer
+from nedhpc.running.start import first_state, fits_last_layer, rebalanced
 
 log = logging.getLogger("nedhpc")
 
@@ -27,6 +30,8 @@ OTHER = "sin"
 TRIAL_STEPS = 8
 MAX_FLOPS = 1e11
 """Work of the trial above which only one function is tried: about twenty seconds."""
+MAX_ROUNDS, CLOSE = 3, 2.0
+"""Most rounds of TRIAL_STEPS steps, and the ratio of the energies from which one is enough."""
 GOOD = 1e-12
 """Balanced held-out energy of a start below which no other function is tried."""
 
@@ -66,32 +71,60 @@ def _can_try(case: Case) -> bool:
     return is_short and is_fitted and case.plan.stepper.lowers_energy
 
 
+@dataclasses.dataclass
+class Trial:
+    """The first steps of a candidate."""
+
+    case: Case
+    first: State
+    """The state at step 0."""
+    last: State
+    held_out: float = np.inf
+    """Energy of the last state on held-out points; infinity if a step failed."""
+    is_overfit: bool = False
+    """True if that on the sample is much smaller."""
+
+
 def _best(case: Case, candidates: list[Candidate], first: State) -> tuple[Candidate, State]:
     """The candidate with the least energy after some steps, and its first state. Collective.
 
-    `first` is the first state of the first candidate.
+    If several are close, and the sample is too small for one of them, all go on with more points.
+
+    Args:
+        case: the case of the first candidate.
+        candidates: at least two.
+        first: the first state of the first candidate.
     """
     comm = case.comm
     num_groups = _num_groups(case, len(candidates))
     mine = comm.rank * num_groups // comm.size
     group = comm.Split(mine, comm.rank)
     try:
-        known = {candidates[0]: first}
-        tried = agreed(comm, _tried, case, group, candidates[mine::num_groups], known)
-        is_first = group.rank == 0
+        share, known = candidates[mine::num_groups], {candidates[0]: first}
+        trials = agreed(comm, _begun, case, group, share, known)
+        for growth in range(first.growth, MAX_ROUNDS + first.growth):
+            agreed(comm, _advance, trials, growth)
+            found = [(trial.held_out, trial.is_overfit) for trial in trials]
+            found = comm.allgather(found if group.rank == 0 else None)
+            roots = [rank for rank, share in enumerate(found) if share is not None]
+            tried = [found[roots[k % num_groups]][k // num_groups] for k in range(len(candidates))]
+            if comm.rank == 0:
+                _say(candidates, [energy for energy, _ in tried])
+            if not _is_open(tried) or growth >= 0:
+                break
     finally:
         group.Free()
-    everyone = comm.allgather([E for E, _ in tried] if is_first else None)
-    energies = np.full(len(candidates), np.inf)
-    groups = [found for found in everyone if found is not None]
-    for number, found in enumerate(groups):
-        energies[number::num_groups] = found
-    best = int(np.argmin(energies))
-    root = [rank for rank, found in enumerate(everyone) if found is not None][best % num_groups]
-    state = comm.bcast(tried[best // num_groups][1] if comm.rank == root else None, root)
-    if comm.rank == 0:
-        _say(candidates, energies)
-    return candidates[best], state
+    best = int(np.argmin([energy for energy, _ in tried]))
+    root = roots[best % num_groups]
+    mine = trials[best // num_groups].first if comm.rank == root else None
+    return candidates[best], comm.bcast(mine, root)
+
+
+def _is_open(tried: list[tuple[float, bool]]) -> bool:
+    """True if several energies are close to the least, and one of them is that of an overfit."""
+    best = min(energy for energy, _ in tried)
+    close = [is_overfit for energy, is_overfit in tried if energy < CLOSE * best]
+    return len(close) > 1 and any(close)
 
 
 def _num_groups(case: Case, num_candidates: int) -> int:
@@ -106,17 +139,17 @@ def _num_groups(case: Case, num_candidates: int) -> int:
     return 1
 
 
-def _tried(
+def _begun(
     case: Case, group, candidates: list[Candidate], known: dict[Candidate, State]
-) -> list[tuple[float, State]]:
-    """Energy after some steps and first state of each candidate. Collective on the group."""
-    found = []
+) -> list[Trial]:
+    """The trials of a group at step 0. Collective on the group."""
+    trials = []
     for candidate in candidates:
         activation, draw = candidate
         other = _other(case, group, activation)
-        state = known.get(candidate) or first_state(other, draw)
-        found.append((_energy_after_steps(other, state), state))
-    return found
+        first = known.get(candidate) or first_state(other, draw)
+        trials.append(Trial(other, first, first))
+    return trials
 
 
 def _other(case: Case, comm, activation: str) -> Case:
@@ -125,31 +158,46 @@ def _other(case: Case, comm, activation: str) -> Case:
     return Case(comm, plan, device=case.device)
 
 
-def _energy_after_steps(case: Case, state: State) -> float:
-    """Energy on held-out points after TRIAL_STEPS steps; infinity if they fail. Collective."""
-    theta_P = case.take_up(state)
+def _advance(trials: list[Trial], growth: int) -> None:
+    """Make TRIAL_STEPS steps of each trial on a sample of the given growth. Collective."""
+    for trial in trials:
+        case, state = trial.case, trial.last
+        if state.growth != growth:
+            larger = dataclasses.replace(state, growth=growth, selection={}, stepper={})
+            trial.last = rebalanced(case, larger)
+        theta_P = case.take_up(trial.last)
+        try:
+            E = _step(trial, theta_P)
+        except (NonFiniteError, FailedStepError):
+            trial.held_out, trial.is_overfit = np.inf, False
+            continue
+        energy = case.held_out_energy(case.take_up(trial.last))
+        trial.held_out = energy if np.isfinite(energy) else np.inf
+        trial.is_overfit = trial.held_out > OVERFIT * E
+
+
+def _step(trial: Trial, theta_P: Tensor) -> float:
+    """Make TRIAL_STEPS steps; return the energy on the sample. Collective."""
+    case, begun = trial.case, trial.last.step
+    energy = np.inf
 
     def after_step(parameters, step, time, dt, info) -> bool:
-        nonlocal theta_P
-        theta_P = parameters.clone()
-        return step >= TRIAL_STEPS or info.stalled
+        nonlocal theta_P, energy
+        theta_P = parameters
+        trial.last = case.state(parameters, step, time, dt, stepper.state())
+        energy = energy if info.E_K is None else float(info.E_K.sum())
+        return step >= begun + TRIAL_STEPS or info.stalled
 
-    try:
-        with case.time_stepper() as stepper:
-            start = (theta_P, state.step, state.time, state.dt, state.stepper)
-            stepper.solve(*start, lambda step: case.draw(step, theta_P), after_step)
-    except (NonFiniteError, FailedStepError):
-        return np.inf
-    energy = case.held_out_energy(theta_P)
-    return energy if np.isfinite(energy) else np.inf
+    with case.time_stepper() as stepper:
+        state = trial.last
+        start = (theta_P, state.step, state.time, state.dt, state.stepper)
+        stepper.solve(*start, lambda step: case.draw(step, theta_P), after_step)
+    return energy
 
 
-def _say(candidates: list[Candidate], energies: np.ndarray) -> None:
-    """Log the energy of each function's best draw, or of each draw. Local."""
-    names = list(dict.fromkeys(name for name, _ in candidates))
-    for name in names:
-        found = [
-            f"{E:.1e}" for (other, _), E in zip(candidates, energies, strict=True) if other == name
-        ]
-        text = "the energy after %d steps is %s with %s units"
-        log.info(text, TRIAL_STEPS, ", ".join(found), name)
+def _say(candidates: list[Candidate], energies: list[float]) -> None:
+    """Log the energies of the draws with each function. Local."""
+    for name in dict.fromkeys(name for name, _ in candidates):
+        found = [E for (other, _), E in zip(candidates, energies, strict=True) if other == name]
+        text = ", ".join(f"{E:.1e}" for E in found)
+        log.info("the energy after %d steps is %s with %s units", TRIAL_STEPS, text, name)

@@ -1,6 +1,7 @@
 """The whole run: build, start, step, observe, stop."""
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -9,14 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from nedhpc.errors import FailedStepError, NedError, NonFiniteError, StorageError
+from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
 from nedhpc.files.lock import Lock
 from nedhpc.files.record import RunRecord
+from nedhpc.files.resume import write_config
 from nedhpc.flows.worst import worst
 from nedhpc.parallel.comm import all_come, on_rank_0
 from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
+from nedhpc.running.case import Case
 from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
@@ -136,11 +140,21 @@ class Run:
         return stop or Stop(end.reason, "an option of PETSc ended the run")
 
     def _change(self, state: State) -> None:
-        """Continue from a state with another window, sample or scales."""
+        """Continue from a state with another window, sample, scales or network."""
         state.adaptation = dict(self.adaptation.memory)
+        if self.adaptation.case is not self.case:
+            self._use(self.adaptation.case, f"after step {state.step}: a wider network")
         self.case.take_up(state)
         info = StepInfo(dt=self.last.info.dt)
         self.good = self.last = Moment(state, info, self.measure)
+
+    def _use(self, case: Case, note: str) -> None:
+        """Go on with a case that has another network."""
+        self.case, self.plan, self.config = case, case.plan, case.config
+        self.guard = Guard(case)
+        self.record = self.record.changed(self.config, note)
+        self.record = dataclasses.replace(self.record, layout=checkpoint.layout(self.plan.ansatz))
+        on_rank_0(self.comm, write_config, self.run_dir, self.config)
 
     def _ask(self, event: str) -> Stop | None:
         """Call every observer, and return the first Stop."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from nedhpc.files import checkpoint, provenance
 from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
-from nedhpc.files.resume import adapt, check, prepare
+from nedhpc.files.resume import adapt, check, prepare, write_config
 from nedhpc.files.series import Series
 from nedhpc.network import USUAL_ACTIVATION
 from nedhpc.parallel.comm import agreed, on_rank_0
@@ -40,9 +40,9 @@ def open_folder(
         UsageError: the folder holds another run, or the checkpoint does not belong to this one.
     """
     is_open = plan.config.network.activation is None
-    if is_open:
-        before = None if resumed is None else resumed[1].parsed().network.activation
-        plan = plan.variant(activation=before or USUAL_ACTIVATION)
+    before = {} if resumed is None else chosen(plan, resumed[1])
+    if is_open or before:
+        plan = plan.variant(**{"activation": USUAL_ACTIVATION} | before)
     case = Case(comm, plan, None if resumed is None else resumed[1].threads)
     data, user_files = plan.problem.data, digests(plan.config)
     layout, data_sha256 = checkpoint.layout(plan.ansatz), "" if data is None else data.digest()
@@ -54,6 +54,7 @@ def open_folder(
     on_rank_0(comm, prepare, run_dir, plan.config, None if state is None else state.step)
     if state is None:
         case, state = first(case, is_open)
+        on_rank_0(comm, write_config, run_dir, case.config)
         record = RunRecord.start(case.config)
         case.take_up(state)
         case.say_scales()
@@ -75,6 +76,17 @@ def open_folder(
     if resumed is None:
         return case, state, record, Series(file)
     return case, state, record, agreed(comm, _series, comm, file, state.step)
+
+
+def chosen(plan: Plan, record: RunRecord) -> dict:
+    """What the program chose in [network] where the config gives nothing. Local."""
+    settings, before = plan.config.network, record.parsed().network
+    found = {}
+    if settings.activation is None:
+        found["activation"] = before.activation
+    if plan.chooses_hidden:
+        found["hidden"] = before.hidden
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _series(comm, file: Path, last_step: int) -> Series:
