@@ -10,6 +10,7 @@ from test_adaptation import plan_of
 
 import nedhpc
 from nedhpc.files.resume import load_resume
+from nedhpc.plan import Plan
 from nedhpc.running.choice import Trial, _advance
 from nedhpc.running.evolve import Run
 from nedhpc.running.start import fresh
@@ -125,3 +126,34 @@ def test_groups_of_ranks_take_the_draw_that_one_rank_takes(tmp_path):
     alone = starts(MPI.COMM_SELF, tmp_path / f"alone{comm.rank}", 4).good.state
     assert together.adaptation["first_draw"] == alone.adaptation["first_draw"] > 0
     assert np.allclose(together.theta_P, alone.theta_P, rtol=1e-6)
+
+
+class Product(nedhpc.Problem):
+    """-lap u = 2 pi^2 u on the unit square with u = sin(pi x) sin(pi y)."""
+
+    domain = nedhpc.Box([0.0, 0.0], [1.0, 1.0])
+
+    def exact(self, x):
+        return torch.sin(pi * x[:, 0]) * torch.sin(pi * x[:, 1])
+
+    @nedhpc.residual("interior")
+    def pde(self, x, j):
+        return j.lap_u + 2 * pi**2 * self.exact(x)
+
+    @nedhpc.residual("boundary")
+    def wall(self, j):
+        return j.u
+
+
+def test_one_wide_layer_solves_a_smooth_problem_at_the_start(tmp_path):
+    table = {"problem": {"name": "python:Product"}, "run": {"max_steps": 0}}
+    run = Run(MPI.COMM_SELF, Plan.of_table(table, problem=Product()), tmp_path)
+    run.evolve()
+    assert run.config.network.hidden == [300] and run.last.measured().relative_l2 < 1e-9
+    u = nedhpc.load(tmp_path, problem=Product)
+    x_ND = np.random.default_rng(0).random((100, 2))
+    exact = np.sin(pi * x_ND[:, 0]) * np.sin(pi * x_ND[:, 1])
+    assert np.abs(u(x_ND)[:, 0] - exact).max() < 1e-8
+    resumed = load_resume(MPI.COMM_SELF, tmp_path)
+    run = Run(MPI.COMM_SELF, Plan.of_table(table, problem=Product()), tmp_path, resumed)
+    assert run.config.network.hidden == [300]

@@ -45,10 +45,10 @@ def open_folder(
         plan = plan.variant(**{"activation": USUAL_ACTIVATION} | before)
     case = Case(comm, plan, None if resumed is None else resumed[1].threads)
     data, user_files = plan.problem.data, digests(plan.config)
-    layout, data_sha256 = checkpoint.layout(plan.ansatz), "" if data is None else data.digest()
+    data_sha256 = "" if data is None else data.digest()
     state = None
     if resumed is not None:
-        state, record = _resumed(case, resumed, layout, data_sha256, user_files)
+        state, record = _resumed(case, resumed, data_sha256, user_files)
     with case.time_stepper():  # check the PETSc options before anything is written
         pass
     on_rank_0(comm, prepare, run_dir, plan.config, None if state is None else state.step)
@@ -62,7 +62,7 @@ def open_folder(
     record = dataclasses.replace(
         record,
         config=case.config.toml(),
-        layout=layout,
+        layout=checkpoint.layout(case.plan.ansatz),
         user_files=user_files,
         sampling={
             "rule": case.config.sampling.rule,
@@ -94,15 +94,13 @@ def _series(comm, file: Path, last_step: int) -> Series:
     return Series.open(file, last_step) if comm.rank == 0 else Series(file)
 
 
-def _resumed(
-    case: Case, resumed: Resumed, layout: list[str], data_sha256: str, user_files: dict[str, str]
-) -> Resumed:
+def _resumed(case: Case, resumed: Resumed, data_sha256: str, user_files: dict[str, str]) -> Resumed:
     """State and record with which a run continues, checked to belong to it. Local."""
     state, record, notes = adapt(*resumed, case.config, user_files)
     check(
         state,
         record,
-        layout=layout,
+        layout=checkpoint.layout(case.plan.ansatz),
         coefficients=tuple(case.plan.problem.coefficients),
         data_sha256=data_sha256,
         user_files=user_files,

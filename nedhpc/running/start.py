@@ -43,12 +43,13 @@ FIRST_ROWS = 500
 """Rows of the first sample, if the config asks for more and the network is not much larger."""
 
 
-def first_state(case: Case, draw: int = 0) -> State:
+def first_state(case: Case, draw: int = 0, wanted: float = np.inf) -> State:
     """The state at step 0, according to run.initial and run.start. Collective.
 
     Args:
         case: the case.
         draw: number of the draw of random parameters.
+        wanted: as for `last_layer`.
 
     Raises:
         UsageError: run.initial belongs to another network, or leaves nothing to draw.
@@ -60,7 +61,7 @@ def first_state(case: Case, draw: int = 0) -> State:
         start, end = float(domain.low[-1]), float(domain.high[-1])
         blank.window = (start, start + (end - start) / config.run.windows)
     if config.run.initial is None:
-        return fresh(case, blank, draw)
+        return fresh(case, blank, draw, wanted)
     if config.run.starts > 1:
         raise UsageError(
             f"run.starts = {config.run.starts} draws random parameters, and run.initial gives "
@@ -79,13 +80,14 @@ def first_state(case: Case, draw: int = 0) -> State:
     return rebalanced(case, blank)
 
 
-def fresh(case: Case, state: State, draw: int = 0) -> State:
+def fresh(case: Case, state: State, draw: int = 0, wanted: float = np.inf) -> State:
     """A state with new scales, parameters and balance, in the same window. Collective.
 
     Args:
         case: the case.
         state: window, pieces, coefficients and clock are kept.
         draw: number of the draw of random parameters.
+        wanted: as for `last_layer`.
 
     Raises:
         UsageError: run.start = "last_layer" cannot be used.
@@ -106,7 +108,9 @@ def fresh(case: Case, state: State, draw: int = 0) -> State:
     else:
         state.theta_P = ansatz.features(seed, 1.0, leg.domain.low, leg.domain.high)
         state = rebalanced(case, state)
-        state.theta_P, state.coefficients = case.parameters.split(last_layer(case, state, seed))
+        state.theta_P, state.coefficients = case.parameters.split(
+            last_layer(case, state, seed, wanted)
+        )
     state = rebalanced(case, state)
     if not state.pieces:
         return state
@@ -167,7 +171,7 @@ def last_layer_flops(leg: Plan) -> float:
     return 2.0 * trials * leg.num_rows * (columns.stop - columns.start) ** 2
 
 
-def last_layer(case: Case, state: State, seed: int) -> Tensor:
+def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
     """Parameters (P,) of random features, with the last layer at its steady state. Collective.
 
     The last layer holds the columns in which u is linear. The flow restricted to them reaches its
@@ -180,6 +184,7 @@ def last_layer(case: Case, state: State, seed: int) -> Tensor:
         case: the case.
         state: gives the window, the scales and the balance.
         seed: of the random features.
+        wanted: a start with more energy is of no use, so that a search that is far from it ends.
     """
     ansatz = case.plan.ansatz
     case.take_up(state)
@@ -201,6 +206,8 @@ def last_layer(case: Case, state: State, seed: int) -> Tensor:
         return min((scale_D, *changed), key=score)
 
     best = min(((scale,) * dim for scale in SCALES), key=score)
+    if not score(best) < wanted**0.5:
+        return tried[best][1]
     ratio = SCALES[1] / SCALES[0]
     for _ in range(REFINEMENTS):
         ratio **= 0.5
