@@ -85,7 +85,7 @@ class Network(Section):
     arguments: dict[str, Any] = {}
     """Arguments of that class's constructor."""
     hidden: list[Count] | None = None
-    """Widths of the hidden layers; if none are given, [64] in one coordinate, else [24, 24]."""
+    """Widths of the hidden layers; if none are given, they are chosen, as `nedhpc check` says."""
     activation: Literal["tanh", "sin", "softplus", "gelu"] | None = None
     """If none is given, tanh, or sin if that fits much better at the start."""
     init: Literal["glorot", "uniform"] = "glorot"

@@ -50,13 +50,14 @@ def network(plan) -> str:
     if settings.name is not None:
         return settings.name
     widths = "-".join(map(str, plan.ansatz.widths))
-    why = ""
+    why = other = ""
     if plan.chooses_hidden:
         layers = "one layer" if len(settings.hidden) == 1 else "two layers"
         why = f" (chosen: {layers} for {plan.problem.domain.dim} coordinates)"
+        other = "; one wide layer if that is enough, wider layers if the energy stays large"
     if settings.activation is not None or plan.config.run.start == "random":
-        return f"{widths}{why}, {settings.activation or USUAL_ACTIVATION} units"
-    other = "or sin units if they have less energy after a few steps"
+        return f"{widths}{why}, {settings.activation or USUAL_ACTIVATION} units{other}"
+    other = f"or sin units if they have less energy after a few steps{other}"
     return f"{widths}{why}, {USUAL_ACTIVATION} units, {other}"
 
 
