@@ -63,21 +63,14 @@ def prepare(run_dir: str | Path, config: Config, step: int | None) -> None:
                 "--resume auto, or give another --out"
             )
         checkpoint.tidy(run_dir, step or 0)
+        write_config(run_dir, config)
     except OSError as error:
         raise UsageError(f"cannot write in {run_dir}: {error.strerror or error}") from None
-    write_config(run_dir, config)
 
 
 def write_config(run_dir: str | Path, config: Config) -> None:
-    """Write config.toml, the settings with which the run goes on. Local.
-
-    Raises:
-        UsageError: the folder is not writable.
-    """
-    try:
-        replace(Path(run_dir) / "config.toml", config.toml().encode())
-    except OSError as error:
-        raise UsageError(f"cannot write in {run_dir}: {error.strerror or error}") from None
+    """Write config.toml, the settings with which the run goes on. Local. Raises OSError."""
+    replace(Path(run_dir) / "config.toml", config.toml().encode())
 
 
 def load_resume(comm, run_dir: str | Path) -> tuple[State, RunRecord]:

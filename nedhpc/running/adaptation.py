@@ -247,23 +247,19 @@ class Adaptation:
     def _wider(self, theta_P, state: State, held_out: float) -> State | None:
         """A new start with a wider network; None if the network is given or cannot be wider."""
         plan = wider_plan(self.plan) if self.memory["can_widen"] else None
-        if plan is None:
-            return None
-        case = Case(self.case.comm, plan, device=self.case.device)
-        remember(self.case, self.memory, state, theta_P)
-        wide, memory = carried_over(state, self.memory, self.case, case)
         clock = self.run.clock
-        if not self._can_afford(first_leg(plan, wide), clock.limit - clock.seconds):
+        if plan is None or not self._can_afford(first_leg(plan, state), clock.left):
             return None
+        remember(self.case, self.memory, state, theta_P)
+        wide, memory = carried_over(state, self.memory, self.plan.ansatz, plan.ansatz)
         self._say(
             state,
             f"the energy on held-out points stays at {held_out:.1e}; hidden layers "
             f"{plan.config.network.hidden} are tried",
         )
-        self.case, self.plan = case, plan
-        kept = {name: memory[name] for name in KEPT if name in memory}
-        self.memory = self._new_memory(**kept, **remembered(memory))
-        return fresh(case, wide)
+        self.case, self.plan = Case(self.case.comm, plan, device=self.case.device), plan
+        self.memory = self._new_memory(**_kept(memory), **remembered(memory))
+        return fresh(self.case, wide)
 
     @property
     def max_starts(self) -> int:
@@ -281,7 +277,7 @@ class Adaptation:
             f"the energy on held-out points stays at {held_out:.1e}; start {starts} "
             "with other random parameters",
         )
-        kept = {name: self.memory[name] for name in KEPT if name in self.memory}
+        kept = _kept(self.memory)
         self.memory = self._new_memory(**kept | {"starts": starts}, **remembered(self.memory))
         draw = (int(kept["first_draw"]) + starts - 1) % self.max_starts
         return fresh(self.case, state, draw)
@@ -351,7 +347,7 @@ class Adaptation:
         length = (end - start) / (4 if held_out > 1e-2 else 2)
         clock = self.run.clock
         spent = clock.wall_time - self.memory["begun"]
-        if length < SHORTEST * (last - first) or clock.limit - clock.seconds < spent:
+        if length < SHORTEST * (last - first) or clock.left < spent:
             return None
         self._say(
             state,
@@ -388,15 +384,20 @@ class Adaptation:
         return known(self.case, theta_P, Known(**before) if before else None)
 
     def _window(self, state: State, start: float, end: float, failed: float, **before) -> State:
-        begun = {name: self.memory[name] for name in KEPT if name in self.memory}
+        kept = _kept(self.memory)
         if not failed:
-            begun |= {"first_time": state.wall_time, **before}
-        self.memory = self._new_memory(failed=failed, **begun)
+            kept |= {"first_time": state.wall_time, **before}
+        self.memory = self._new_memory(failed=failed, **kept)
         return fresh(self.case, dataclasses.replace(state, window=(start, end)))
 
     def _say(self, state, text):
         if self.case.comm.rank == 0:
             log.info("after step %d: %s", state.step, text)
+
+
+def _kept(memory: dict) -> dict:
+    """The entries of the memory that a new start keeps. Local."""
+    return {name: memory[name] for name in KEPT if name in memory}
 
 
 def _is_slow(energies: np.ndarray, share: float) -> bool:

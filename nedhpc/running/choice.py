@@ -16,6 +16,7 @@ problems of scripts/bench_trust.py).
 import dataclasses
 import itertools
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 from torch import Tensor
@@ -59,10 +60,10 @@ def first(case: Case, is_open: bool) -> tuple[Case, State]:
     Raises:
         UsageError: as `first_state`.
     """
-    usual, draws = case.config.network.activation, range(max(1, case.config.run.starts))
     features = _features(case, is_open)
     if features is not None:
         return features
+    usual, draws = case.config.network.activation, range(max(1, case.config.run.starts))
     state = first_state(case)
     is_open = is_open and _can_try(case) and case.held_out_energy(case.take_up(state)) > GOOD
     candidates = list(itertools.product((usual, OTHER) if is_open else (usual,), draws))
@@ -76,13 +77,14 @@ def first(case: Case, is_open: bool) -> tuple[Case, State]:
 def _features(case: Case, is_open: bool) -> tuple[Case, State] | None:
     """One wide layer, if the fit of its last layer alone solves the problem. Collective."""
     plan = case.plan
-    if not (plan.chooses_hidden and plan.problem.domain.dim in FEATURES_DIM):
+    is_given = not plan.chooses_hidden or plan.config.run.initial is not None
+    if is_given or plan.problem.domain.dim not in FEATURES_DIM:
         return None
     try:
         plan = plan.variant(hidden=[FEATURES], activation=OTHER if is_open else None)
     except UsageError:
         return None
-    if plan.config.run.initial is not None or not fits_last_layer(plan):
+    if not fits_last_layer(plan):
         return None
     wide = Case(case.comm, plan, device=case.device)
     state = first_state(wide, wanted=SOLVED)
@@ -111,6 +113,10 @@ class Trial:
     is_overfit: bool = False
     """True if that on the sample is much smaller."""
 
+    @property
+    def result(self) -> tuple[float, bool]:
+        return self.held_out, self.is_overfit
+
 
 def _best(case: Case, candidates: list[Candidate], first: State) -> tuple[Candidate, State]:
     """The candidate with the least energy after some steps, and its first state. Collective.
@@ -130,27 +136,26 @@ def _best(case: Case, candidates: list[Candidate], first: State) -> tuple[Candid
         share, known = candidates[mine::num_groups], {candidates[0]: first}
         trials = agreed(comm, _begun, case, group, share, known)
         for growth in range(first.growth, MAX_ROUNDS + first.growth):
-            agreed(comm, _advance, trials, growth)
-            found = [(trial.held_out, trial.is_overfit) for trial in trials]
-            found = comm.allgather(found if group.rank == 0 else None)
-            roots = [rank for rank, share in enumerate(found) if share is not None]
-            tried = [found[roots[k % num_groups]][k // num_groups] for k in range(len(candidates))]
+            agreed(comm, _advance, trials.values(), growth)
+            found = {candidate: trial.result for candidate, trial in trials.items()}
+            by_rank = comm.allgather(found)
+            tried = {candidate: result for found in by_rank for candidate, result in found.items()}
+            energies = {candidate: tried[candidate][0] for candidate in candidates}
             if comm.rank == 0:
-                _say(candidates, [energy for energy, _ in tried])
+                _say(energies)
             if not _is_open(tried) or growth >= 0:
                 break
     finally:
         group.Free()
-    best = int(np.argmin([energy for energy, _ in tried]))
-    root = roots[best % num_groups]
-    mine = trials[best // num_groups].first if comm.rank == root else None
-    return candidates[best], comm.bcast(mine, root)
+    best = min(candidates, key=energies.__getitem__)
+    root = next(rank for rank, found in enumerate(by_rank) if best in found)
+    return best, comm.bcast(trials[best].first if comm.rank == root else None, root)
 
 
-def _is_open(tried: list[tuple[float, bool]]) -> bool:
+def _is_open(tried: dict[Candidate, tuple[float, bool]]) -> bool:
     """True if several energies are close to the least, and one of them is that of an overfit."""
-    best = min(energy for energy, _ in tried)
-    close = [is_overfit for energy, is_overfit in tried if energy < CLOSE * best]
+    best = min(energy for energy, _ in tried.values())
+    close = [is_overfit for energy, is_overfit in tried.values() if energy < CLOSE * best]
     return len(close) > 1 and any(close)
 
 
@@ -168,14 +173,14 @@ def _num_groups(case: Case, num_candidates: int) -> int:
 
 def _begun(
     case: Case, group, candidates: list[Candidate], known: dict[Candidate, State]
-) -> list[Trial]:
+) -> dict[Candidate, Trial]:
     """The trials of a group at step 0. Collective on the group."""
-    trials = []
+    trials = {}
     for candidate in candidates:
         activation, draw = candidate
         other = _other(case, group, activation)
         first = known.get(candidate) or first_state(other, draw)
-        trials.append(Trial(other, first, first))
+        trials[candidate] = Trial(other, first, first)
     return trials
 
 
@@ -185,7 +190,7 @@ def _other(case: Case, comm, activation: str) -> Case:
     return Case(comm, plan, device=case.device)
 
 
-def _advance(trials: list[Trial], growth: int) -> None:
+def _advance(trials: Iterable[Trial], growth: int) -> None:
     """Make TRIAL_STEPS steps of each trial on a sample of the given growth. Collective."""
     for trial in trials:
         case, state = trial.case, trial.last
@@ -222,9 +227,8 @@ def _step(trial: Trial, theta_P: Tensor) -> float:
     return energy
 
 
-def _say(candidates: list[Candidate], energies: list[float]) -> None:
+def _say(energies: dict[Candidate, float]) -> None:
     """Log the energies of the draws with each function. Local."""
-    for name in dict.fromkeys(name for name, _ in candidates):
-        found = [E for (other, _), E in zip(candidates, energies, strict=True) if other == name]
-        text = ", ".join(f"{E:.1e}" for E in found)
+    for name in dict.fromkeys(name for name, _ in energies):
+        text = ", ".join(f"{E:.1e}" for (other, _), E in energies.items() if other == name)
         log.info("the energy after %d steps is %s with %s units", TRIAL_STEPS, text, name)

@@ -26,7 +26,7 @@ from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
 from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
 from nedhpc.running.observers import Observer, Stop
-from nedhpc.running.recorder import Checkpoints, Progress, Recorder
+from nedhpc.running.recorder import Checkpoints, Progress, Recorder, on_disk
 from nedhpc.running.signals import StopSignals
 from nedhpc.running.trust import Known, warnings
 from nedhpc.steppers.base import StepInfo
@@ -68,6 +68,8 @@ class Run:
         """The place of the largest residual at the end, in words."""
         self.case, state, self.record, series = open_folder(comm, plan, run_dir, resumed)
         self.plan, self.config = self.case.plan, self.case.config
+        if not self.is_resumed:  # it was written before the start chose the network
+            self._write_config()
         for text in self.contradictions if comm.rank == 0 else []:
             log.warning("%s", text)
         self.first_step, self.first_wall_time = state.step, state.wall_time
@@ -154,7 +156,10 @@ class Run:
         self.guard = Guard(case)
         self.record = self.record.changed(self.config, note)
         self.record = dataclasses.replace(self.record, layout=checkpoint.layout(self.plan.ansatz))
-        on_rank_0(self.comm, write_config, self.run_dir, self.config)
+        self._write_config()
+
+    def _write_config(self) -> None:
+        on_disk(self, lambda: write_config(self.run_dir, self.config))
 
     def _ask(self, event: str) -> Stop | None:
         """Call every observer, and return the first Stop."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from nedhpc.files import checkpoint, provenance
 from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
-from nedhpc.files.resume import adapt, check, prepare, write_config
+from nedhpc.files.resume import adapt, check, prepare
 from nedhpc.files.series import Series
 from nedhpc.network import USUAL_ACTIVATION
 from nedhpc.parallel.comm import agreed, on_rank_0
@@ -54,7 +54,6 @@ def open_folder(
     on_rank_0(comm, prepare, run_dir, plan.config, None if state is None else state.step)
     if state is None:
         case, state = first(case, is_open)
-        on_rank_0(comm, write_config, run_dir, case.config)
         record = RunRecord.start(case.config)
         case.take_up(state)
         case.say_scales()

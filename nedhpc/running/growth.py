@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from nedhpc.ansatz.mlp import MLP
 from nedhpc.errors import UsageError
 from nedhpc.files.checkpoint import State
 from nedhpc.plan import Plan
 from nedhpc.running.best import PREFIX
-from nedhpc.running.case import Case
 from nedhpc.running.start import first_growth
 
 FACTORS = (2.0, 1.5)
@@ -35,16 +35,15 @@ def first_leg(plan: Plan, state: State) -> Plan:
     return plan.leg(dataclasses.replace(state, growth=first_growth(plan)))
 
 
-def carried_over(state: State, memory: dict, old: Case, new: Case) -> tuple[State, dict]:
+def carried_over(state: State, memory: dict, narrow: MLP, wide: MLP) -> tuple[State, dict]:
     """A state and a memory of running.adaptation with the same solutions in a wider network. Local.
 
     Args:
         state: the state.
         memory: the memory.
-        old: the case of both.
-        new: a case with a wider network.
+        narrow: the network of both.
+        wide: one with wider hidden layers.
     """
-    narrow, wide = old.plan.ansatz, new.plan.ansatz
 
     def widened(theta_P: np.ndarray) -> np.ndarray:
         return wide.widened(theta_P, narrow)

@@ -98,6 +98,11 @@ class Clock:
         """Wall time since the run was started or continued, at the last look. Local."""
         return self.wall_time - self.wall_before
 
+    @property
+    def left(self) -> float:
+        """Seconds until the limit, at the last look. Local."""
+        return self.limit - self.seconds
+
     def look(self) -> None:
         """Set wall_time, including resumes, and reason: a signal, LIMIT or 0. Collective."""
         now, reason = time.monotonic(), self.signals.signal
