@@ -1,10 +1,11 @@
-"""The time series of a run. It is kept in memory and its file is rewritten atomically.
+"""The time series of a run: columns in memory, and a file that is rewritten atomically.
 
 Local: one rank writes.
 """
 
 import logging
-import time
+from array import array
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,6 @@ from nedhpc.parallel.phases import PHASES
 
 log = logging.getLogger("nedhpc")
 
-REWRITE_SECONDS = 10.0
 UNITS = {"wall_time": "s"}
 LONG_NAMES = {
     "step": "accepted steps",
@@ -44,12 +44,13 @@ class Series:
 
     Args:
         path: the file.
-        columns: earlier entries, {name: list of numbers}; they must be of equal length.
+        columns: earlier entries, {name: numbers}; they must be of equal length.
     """
 
-    def __init__(self, path: str | Path, columns: dict[str, list[float]] | None = None):
-        self.path, self.columns = Path(path), columns or {}
-        self.written = -np.inf
+    def __init__(self, path: str | Path, columns: dict[str, Sequence[float]] | None = None):
+        self.path = Path(path)
+        # 8 bytes a number, where lists of Python's floats need 32.
+        self.columns = {name: array("d", values) for name, values in (columns or {}).items()}
 
     @classmethod
     def open(cls, path: str | Path, last_step: int) -> Self:
@@ -74,7 +75,7 @@ class Series:
                 log.warning("a new time series begins: %s", error)
             return cls(path)
         kept = columns["step"] <= last_step
-        return cls(path, {name: list(values[kept]) for name, values in columns.items()})
+        return cls(path, {name: values[kept] for name, values in columns.items()})
 
     @property
     def last_step(self) -> int:
@@ -86,22 +87,27 @@ class Series:
         count = len(self.columns.get("step", []))
         for name in entry.keys() | self.columns.keys():
             # A resumed run may have other terms or metrics than before the resume.
-            column = self.columns.setdefault(name, [np.nan] * count)
+            column = self.columns.setdefault(name, array("d", [np.nan]) * count)
             column.append(entry.get(name, np.nan))
 
-    def write(self, force: bool = True) -> None:
-        """Rewrite the file, at most every 10 s unless forced. OSError if the disk is full."""
-        if not self.columns or not force and time.monotonic() - self.written < REWRITE_SECONDS:
-            return
-        with sealed_file(self.path) as file:
-            step = file.create_dataset("step", data=np.asarray(self.columns["step"], np.int64))
-            step.make_scale("step")
-            _describe(step, "step")
-            for name in sorted(self.columns.keys() - {"step"}):
-                dataset = file.create_dataset(name, data=np.asarray(self.columns[name], float))
-                dataset.dims[0].attach_scale(step)
-                _describe(dataset, name)
-        self.written = time.monotonic()
+    def writing(self) -> Callable[[], None]:
+        """A function that rewrites the file with the present entries, for files.writer."""
+        columns = {name: np.array(column) for name, column in self.columns.items()}
+        return lambda: write(self.path, columns)
+
+
+def write(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Rewrite the file of a series; without columns, do nothing. OSError if the disk is full."""
+    if not columns:
+        return
+    with sealed_file(path) as file:
+        step = file.create_dataset("step", data=columns["step"].astype(np.int64))
+        step.make_scale("step")
+        _describe(step, "step")
+        for name in sorted(columns.keys() - {"step"}):
+            dataset = file.create_dataset(name, data=columns[name])
+            dataset.dims[0].attach_scale(step)
+            _describe(dataset, name)
 
 
 def _describe(dataset, name):

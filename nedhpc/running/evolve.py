@@ -15,6 +15,7 @@ from nedhpc.files.checkpoint import State
 from nedhpc.files.lock import Lock
 from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import write_config
+from nedhpc.files.writer import Writer
 from nedhpc.flows.worst import worst
 from nedhpc.parallel.comm import all_come, on_rank_0
 from nedhpc.plan import Plan
@@ -26,7 +27,7 @@ from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
 from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
 from nedhpc.running.observers import Observer, Stop
-from nedhpc.running.recorder import Checkpoints, Progress, Recorder, on_disk
+from nedhpc.running.recorder import Checkpoints, Progress, Recorder
 from nedhpc.running.signals import StopSignals
 from nedhpc.running.trust import Known, warnings
 from nedhpc.steppers.base import StepInfo
@@ -59,7 +60,8 @@ class Run:
         lock: Lock | None = None,
     ):
         started = time.monotonic()
-        self.comm, self.run_dir, self.lock = comm, run_dir, lock
+        self.comm, self.run_dir = comm, run_dir
+        self.writer = Writer(comm, run_dir, lock)
         self.is_resumed, self.status, self.note = resumed is not None, "running", ""
         self.known: Known | None = None
         self.contradictions = on_rank_0(comm, plan.contradictions)
@@ -159,7 +161,8 @@ class Run:
         self._write_config()
 
     def _write_config(self) -> None:
-        on_disk(self, lambda: write_config(self.run_dir, self.config))
+        config = self.config
+        self.writer.submit(lambda: write_config(self.run_dir, config))
 
     def _ask(self, event: str) -> Stop | None:
         """Call every observer, and return the first Stop."""
@@ -182,7 +185,12 @@ class Run:
         self._judge()
         for observer in self.observers:
             observer.end(self, stop)
+        self.save_last()
+
+    def save_last(self) -> None:
+        """Write the last good state, and return when it is on disk. Collective."""
         self.checkpoints.save(self, self.good)
+        self.writer.wait()
 
     def _judge(self) -> None:
         """Estimate the error of the last state. Collective."""
@@ -287,11 +295,12 @@ class Run:
             for observer in self.observers:
                 with contextlib.suppress(NonFiniteError):
                     observer.end(self, Stop(self.status, self.note))
-            self.checkpoints.save(self, self.good)
+            self.save_last()
             raise type(error)(
                 f"{message}; the state after step {self.good.state.step} is in {self.run_dir}"
             ) from error
         finally:
+            self.writer.finish()
             self._own.Free()
 
     def _agreed(self, error: NedError) -> None:

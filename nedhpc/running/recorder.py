@@ -1,24 +1,25 @@
 """Observers that write the series and checkpoints, and that show the user the progress."""
 
+import copy
 import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable
 
 import numpy as np
 import psutil
 from tqdm import tqdm
 
-from nedhpc.errors import StorageError
 from nedhpc.files import checkpoint
 from nedhpc.files.series import Series
-from nedhpc.parallel.comm import on_rank_0, total
+from nedhpc.parallel.comm import total
 from nedhpc.running.measured import OTHER_ENERGIES
 from nedhpc.running.observers import Observer
 
 log = logging.getLogger("nedhpc")
 
+SERIES_SECONDS = 10.0
+"""Least seconds between two writes of the series, checkpoints apart."""
 PROGRESS_SECONDS = 60.0
 """Seconds between two lines of progress, if stderr is not a terminal."""
 
@@ -28,7 +29,7 @@ class Recorder(Observer):
 
     def __init__(self, series: Series):
         self.series = series
-        self._recorded = -1
+        self._recorded, self._written = -1, -np.inf
 
     def start(self, run, moment):
         moment.measured()
@@ -66,7 +67,9 @@ class Recorder(Observer):
         entry |= {f"metrics/{name}": value for name, value in measured.metrics.items()}
         entry |= {f"coefficients/{name}": value for name, value in state.coefficients.items()}
         self.series.append(entry)
-        on_disk(run, lambda: self.series.write(force=False))
+        if state.wall_time - self._written >= SERIES_SECONDS:
+            self._written = state.wall_time
+            run.writer.submit(self.series.writing())
 
 
 class Checkpoints(Observer):
@@ -80,6 +83,7 @@ class Checkpoints(Observer):
         self._saved_at = moment.state.wall_time
         if not run.is_resumed:
             self.save(run, moment)
+            run.writer.wait()  # a folder that cannot be written is told before the first step
 
     def step(self, run, moment):
         settings, state = run.config.checkpoint, moment.state
@@ -90,24 +94,25 @@ class Checkpoints(Observer):
             self.save(run, moment)
 
     def save(self, run, moment) -> None:
-        """Write the moment's state, and its measurement if there is one. Collective.
+        """Begin to write the moment's state, and its measurement if there is one. Collective.
 
         Raises:
-            StorageError: the run folder cannot be written. The error is the same on every rank.
+            StorageError: the write before failed. The error is the same on every rank.
         """
-        started = time.monotonic()
         self._saved_at = moment.state.wall_time
         with run.case.phases("output"):
             memory = int(total(run.comm, [psutil.Process().memory_info().rss / 2**20])[0])
             stats = run.stats(moment) | {"peak_memory_mb": memory}
             record = dataclasses.replace(run.record, stats=stats)
+            state, keep = copy.deepcopy(moment.state), run.config.checkpoint.keep
+            write_series = self.series.writing()
 
             def write():
-                self.series.write()
-                checkpoint.write(run.run_dir, moment.state, record, run.config.checkpoint.keep)
+                write_series()
+                checkpoint.write(run.run_dir, state, record, keep)
 
-            on_disk(run, write)
-        run.clock.longest_save = max(run.clock.longest_save, time.monotonic() - started)
+            run.writer.submit(write)
+        run.clock.longest_save = run.writer.longest
 
 
 class Progress(Observer):
@@ -158,21 +163,3 @@ def describe(moment, seconds: float) -> str:
         f"held-out={measured.held_out_energy:.1e}  "
         f"{error}{seconds:.3f} s/step"
     )
-
-
-def on_disk(run, write: Callable[[], None]) -> None:
-    """Call write() on rank 0; if it fails, raise a StorageError on every rank. Collective."""
-
-    def stored():
-        if run.lock is not None:
-            run.lock.check()
-        try:
-            write()
-        except OSError as caught:
-            raise StorageError(
-                f"cannot write in {run.run_dir}: {caught.strerror or caught}; the checkpoints "
-                "that are there are untouched: free space or restore the folder, then `nedhpc "
-                f"resume {run.run_dir}`"
-            ) from caught
-
-    on_rank_0(run.comm, stored)

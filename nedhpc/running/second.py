@@ -75,7 +75,7 @@ def compare(run: Run) -> None:
     except NedError as error:
         warning = f"there is no second solution that would show the error: {error}"
     run.warn(*([warning] if warning else []))
-    run.checkpoints.save(run, run.good)
+    run.save_last()
 
 
 def second_plan(plan: Plan, seconds: float) -> Plan:
