@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import psutil
 
 from nedhpc import config as configs
+from nedhpc import config_text
 from nedhpc.config import Config
 from nedhpc.errors import UsageError
 from nedhpc.files.folder import absolute, new_folder
@@ -182,7 +183,7 @@ def resume(
         changed = [setting.partition("=")[0] for setting in overrides]
 
         def make() -> "Plan":
-            table = configs.override(configs.tomllib.loads(record.config), overrides)
+            table = configs.override(config_text.parse(record.config), overrides)
             table = configs.with_petsc_options(table, petsc_options)
             check_unchanged(configs.validate(table), record.user_files, changed)
             return Plan.of_table(table, run_dir, num_ranks=comm.size)
@@ -217,7 +218,7 @@ def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
         return mine[0].config.toml(), psutil.virtual_memory().total
 
     toml, memory = on_rank_0(comm, first)
-    config = configs.validate(configs.tomllib.loads(toml))
+    config = configs.validate(config_text.parse(toml))
     # Neighbours of a problem file are known only where it was loaded, so they are not compared.
     files = {key: value for key, value in digests(config).items() if key.count(":") == 0}
     inputs(comm, config, files)

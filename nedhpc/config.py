@@ -4,15 +4,16 @@ Local: this module imports neither torch nor MPI.
 """
 
 import datetime
+import os
 import re
 import shlex
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from nedhpc import config_text
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
 
@@ -328,12 +329,7 @@ def read(path, overrides=(), petsc_options=()):
         UsageError: the file cannot be read, it is not TOML, or an override is malformed.
     """
     path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read the config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+    table = config_text.read(path)
     for section, key in FILE_KEYS:
         resolve(table, section, key, path.parent)
     return with_petsc_options(override(table, overrides), petsc_options)
@@ -365,7 +361,7 @@ def resolve(table, section, key, folder):
         raise UsageError(f"{section}.{key} = {value!r}: a file name has no null character")
     if isinstance(value, str) and value and (":" in value or key in ("file", "initial")):
         file, colon, rest = value.rpartition(":") if key == "name" else (value, "", "")
-        table[section][key] = str((folder / file).resolve()) + colon + rest
+        table[section][key] = os.path.realpath(folder / file) + colon + rest
 
 
 def override(table, overrides):
@@ -387,8 +383,8 @@ def override(table, overrides):
         if not equals or len(keys) < 2 or not all(keys):
             raise UsageError(f"--set {setting}: needs the form section.key=value")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            value = config_text.parse(f"value = {text}")["value"]
+        except ValueError:
             value = text
         target = table
         for key in keys[:-1]:

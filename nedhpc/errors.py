@@ -14,6 +14,16 @@ class UsageError(NedError):
     exit_code = 2
 
 
+SHOWN_LINES, SHOWN_CHARACTERS = 50, 1000
+"""Largest number of mistakes that a message lists, and of characters for each."""
+
+
+def _shortened(line: str) -> str:
+    """The line without its middle, if it is long. Its end says what is wrong."""
+    half = SHOWN_CHARACTERS // 2
+    return line if len(line) <= SHOWN_CHARACTERS else f"{line[:half]} ... {line[-half:]}"
+
+
 class ConfigError(UsageError):
     """Everything that is wrong with a config, reported at once.
 
@@ -27,7 +37,9 @@ class ConfigError(UsageError):
         where = f" in {source}" if source else ""
         count = len(self.problems)
         title = f"{count} error{'s' if count > 1 else ''}{where}:"
-        super().__init__("\n".join([title, *(f"  {line}" for line in self.problems)]))
+        lines = [_shortened(line) for line in self.problems[:SHOWN_LINES]]
+        lines += [f"and {count - SHOWN_LINES} more"] if count > SHOWN_LINES else []
+        super().__init__("\n".join([title, *(f"  {line}" for line in lines)]))
 
 
 class NonFiniteError(NedError):

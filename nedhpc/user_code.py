@@ -6,6 +6,7 @@ A file is run only if the user named it, or if it has not changed since the chec
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def load_class(name: str, base: type, key: str) -> type:
                 "`problem=`"
             ]
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(
             [f"{key} = {name!r}: there is no file {path} (paths are relative to the config file)"]
         )
@@ -120,7 +121,7 @@ def digests(config: Config) -> dict[str, str]:
     """
     files = user_files(config)
     for key, path in list(files.items()):
-        neighbours = _neighbours.get(path.resolve(), {})
+        neighbours = _neighbours.get(Path(os.path.realpath(path)), {})
         files |= {f"{key}:{name}": file for name, file in neighbours.items()}
     data: Any = getattr(config.problem, "file", None)
     if isinstance(data, str) and data:
@@ -150,7 +151,7 @@ def check_unchanged(config: Config, known: Mapping[str, str], named: Iterable[st
         if key in named:
             continue
         remedy = f"name it with --set {key}=FILE.py:CLASS"
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UsageError(f"{key}: {path} is missing; restore it, or {remedy}")
         files = {key: path}
         for other in known:

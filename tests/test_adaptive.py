@@ -4,6 +4,7 @@ The choice is the same at any number of ranks, and a resumed run keeps it.
 """
 
 import dataclasses
+import tomllib
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from conftest import evolve as run
 from conftest import make_case, make_config
 from mpi4py import MPI
 
-from nedhpc.config import override, tomllib, validate
+from nedhpc.config import override, validate
 from nedhpc.errors import NonFiniteError, UsageError
 from nedhpc.files import checkpoint
 from nedhpc.files.resume import load_resume

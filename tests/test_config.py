@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from nedhpc import config
+from nedhpc import config, config_text
 from nedhpc.cli.main import main
 from nedhpc.errors import ConfigError, UsageError
 
@@ -28,7 +29,7 @@ def test_ready_configs_are_valid(path, capsys):
     assert main(["check", str(path), "--ranks", "4"]) == 0
     assert "parameters" in capsys.readouterr().out
     resolved = config.load(path)
-    assert config.validate(config.tomllib.loads(resolved.toml())) == resolved
+    assert config.validate(config_text.parse(resolved.toml())) == resolved
 
 
 def test_all_errors_come_at_once(file, capsys):
@@ -82,6 +83,52 @@ def test_bad_configs_exit_2(file, capsys, text, part):
     assert main(["check", str(file(text))]) == 2
     err = capsys.readouterr().err
     assert part in err and "Traceback" not in err
+
+
+HOSTILE = {
+    "many brackets": ("a = " + "[" * 60000, "nested too deeply"),
+    "a long integer": ("[problem]\nname = 'poisson'\ndim = " + "1" * 5000, "is not TOML"),
+    "a large integer": ("[problem]\nname = 'poisson'\ndim = " + "9" * 23, "problem.dim"),
+    "a large number": ("[problem]\nname = 'poisson'\ndim = 1e23", "problem.dim"),
+    "a deep key": (".".join("a" * 30000) + " = 1", "more than 100 dots"),
+    "a deep quoted key": ("[" + " . ".join(['"a b"'] * 8000) + "]", "more than 100 dots"),
+    "many tables": ("".join(f"[t{k}]\n" for k in range(7000)), "and 6951 more"),
+    "many keys": (
+        "[problem]\nname='poisson'\n" + "".join(f"a{k}=1\n" for k in range(7000)),
+        "6950 more",
+    ),
+    "a large file": ("# " + "a" * 2**16, "larger than 64 KiB"),
+    "a null character": ("[problem]\nname = 'regression'\nfile = \"a\\u0000\"", "null character"),
+    **{
+        f"{key} that is {what}": (template.format(name), "no")
+        for key, template in {
+            "a problem": '[problem]\nname = "{}.py:A"',
+            "a network": '[problem]\nname = "poisson"\n[network]\nname = "{}.py:A"',
+            "a data file": '[problem]\nname = "regression"\nfile = "{}.csv"',
+            "a data folder": '[problem]\nname = "regression"\nfile = "{}/a.csv"',
+        }.items()
+        for what, name in {"too long": "a" * 5000, "a loop": "loop"}.items()
+    },
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_configs_are_refused_at_once_in_a_few_words(file, tmp_path, capsys, what):
+    text, part = HOSTILE[what]
+    for suffix in ("", ".py", ".csv"):
+        (tmp_path / f"loop{suffix}").symlink_to(f"loop{suffix}")
+    path, start = file(text), time.monotonic()
+    assert main(["check", str(path)]) == 2
+    assert time.monotonic() - start < 5
+    message = capsys.readouterr().err
+    assert part in message and len(message) < 60_000
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_config_with_a_byte_order_mark_is_read(tmp_path, end):
+    path = tmp_path / "case.toml"
+    path.write_bytes(f"\ufeff[problem]{end}name = 'poisson'{end}".encode())
+    assert config.read(path) == {"problem": {"name": "poisson"}}
 
 
 def test_durations_and_overrides_are_parsed():

@@ -3,6 +3,8 @@
 They can be resumed to the bit.
 """
 
+import tomllib
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from conftest import evolve, make_case, make_config
 from mpi4py import MPI
 
 from nedhpc import steppers
-from nedhpc.config import Stepper, override, tomllib, validate
+from nedhpc.config import Stepper, override, validate
 from nedhpc.errors import ConfigError, NonFiniteError
 from nedhpc.files.resume import load_resume
 from nedhpc.postprocess.info import info

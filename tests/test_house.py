@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "nedhpc"
 
 LAYERS = (
-    ("errors", "config", "names", "configs_path"),
+    ("errors", "config", "config_text", "names", "configs_path"),
     ("parallel",),
     ("files",),
     ("domains",),

@@ -4,6 +4,7 @@ The tests cover their orders, stiff flows, failures, and resuming to the bit.
 """
 
 import functools
+import tomllib
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from conftest import make_case, make_config
 from mpi4py import MPI
 from test_flow import march, parameters
 
-from nedhpc.config import Stepper, override, tomllib, validate
+from nedhpc.config import Stepper, override, validate
 from nedhpc.errors import FailedStepError, NedError, NonFiniteError, UsageError
 from nedhpc.files.resume import load_resume
 from nedhpc.postprocess.solution import Solution

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import evolve, make_case, make_config
 
 from nedhpc import steppers
 from nedhpc.cli.main import main
-from nedhpc.config import Positive, Section, Stepper, tomllib
+from nedhpc.config import Positive, Section, Stepper
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.files import checkpoint
 from nedhpc.files.resume import load_resume

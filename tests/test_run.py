@@ -4,6 +4,7 @@ Their files can be read afterwards.
 """
 
 import json
+import tomllib
 
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import evolve as run
 from conftest import make_config
 
 import nedhpc
-from nedhpc.config import override, tomllib, validate
+from nedhpc.config import override, validate
 from nedhpc.errors import NonFiniteError, NotAStateError
 from nedhpc.files import checkpoint
 from nedhpc.files.resume import load_resume

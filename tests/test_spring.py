@@ -1,11 +1,13 @@
 """SPRING follows its formula in dual and primal form, and checkpoints keep its memory."""
 
+import tomllib
+
 import numpy as np
 import pytest
 import torch
 from conftest import evolve, make_case, make_config
 
-from nedhpc.config import Stepper, override, tomllib, validate
+from nedhpc.config import Stepper, override, validate
 from nedhpc.files.resume import load_resume
 from nedhpc.postprocess.info import info
 from nedhpc.steppers.spring import Spring

@@ -7,6 +7,7 @@ import h5py
 import tomli_w
 
 from nedhpc import config as configs
+from nedhpc import config_text
 from nedhpc.config import Config
 from nedhpc.files.tables import read_table, text, value, write_table
 
@@ -26,7 +27,7 @@ FIRST_EDITION = (
 
 def migrated(config: str) -> str:
     """The TOML of a config of schema 1 with the settings that keep its meaning. Local."""
-    table = configs.tomllib.loads(config)
+    table = config_text.parse(config)
     for section, key, known in FIRST_EDITION:
         table.setdefault(section, {}).setdefault(key, known)
     return tomli_w.dumps(table)
@@ -73,7 +74,7 @@ class RunRecord:
 
     def parsed(self) -> Config:
         """The Config of the record's TOML. Raises ConfigError if it is not valid."""
-        return configs.validate(configs.tomllib.loads(self.config))
+        return configs.validate(config_text.parse(self.config))
 
     def write(self, file: h5py.File) -> None:
         """Write the groups that do not belong to the state."""
@@ -90,7 +91,7 @@ class RunRecord:
     def read(cls, file: h5py.File) -> Self:
         """The record in a checkpoint. If it is malformed, raises h5py's errors or ValueError."""
         config = text(file, "config")
-        configs.tomllib.loads(config)
+        config_text.parse(config)
         if int(file.attrs["schema_version"]) == 1:
             config = migrated(config)
         tables = {name: read_table(file[name]) for name in TABLES if name != "sampling"}

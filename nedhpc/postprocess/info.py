@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nedhpc import config
+from nedhpc import config_text
 from nedhpc.files import checkpoint
 from nedhpc.files.record import RunRecord
 
@@ -53,8 +53,9 @@ def info(path: str | Path) -> dict[str, Any]:
     if coefficients:
         metrics["coefficients"] = coefficients
     measured = {name: stats.get(name) for name in NUMBERS}
+    problem = config_text.parse(record.config).get("problem")
     return {
-        "problem": config.tomllib.loads(record.config).get("problem", {}).get("name"),
+        "problem": problem.get("name") if isinstance(problem, dict) else None,
         "method": stats.get("method"),
         "status": status(path, stats.get("status"), record),
         "message": stats.get("message", ""),

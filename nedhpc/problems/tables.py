@@ -1,6 +1,7 @@
 """Reading of data files: the user's inputs and targets from a table or from arrays. Local."""
 
 import logging
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def read_table(
 
 
 def _read(path: Path, inputs, targets, options: TextOptions) -> Table:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError("there is no such file")
     suffix = path.suffix.lower()
     if suffix in TEXT:
