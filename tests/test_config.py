@@ -100,7 +100,7 @@ HOSTILE = {
     "a large file": ("# " + "a" * 2**16, "larger than 64 KiB"),
     "a null character": ("[problem]\nname = 'regression'\nfile = \"a\\u0000\"", "null character"),
     **{
-        f"{key} that is {what}": (template.format(name), "no")
+        f"{key} that is {what}": (template.format(name), "file")
         for key, template in {
             "a problem": '[problem]\nname = "{}.py:A"',
             "a network": '[problem]\nname = "poisson"\n[network]\nname = "{}.py:A"',

@@ -1,7 +1,11 @@
 """Reading of data files: the user's inputs and targets from a table or from arrays. Local."""
 
+import csv
 import logging
+import lzma
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,7 +24,17 @@ log = logging.getLogger("nedhpc")
 
 TEXT = (".csv", ".dat", ".txt", ".tsv")
 ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
-UNREADABLE = (*MALFORMED, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    *MALFORMED,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    struct.error,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 """The errors of numpy, h5py and pandas if the content of a file is not what its name says."""
 SUFFIXES = (*TEXT, ".parquet", *ARRAYS)
 

@@ -22,7 +22,7 @@ SEPARATORS = {"tab": "\t", "semicolon": ";", "comma": ",", "bar": "|", "blank": 
 """Separators by name. If two of them suit a file, the first is chosen."""
 COMMENT = re.compile(r"\s*(?:#(?!N/A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)|%|!|//)")
 """The beginning of a comment line. Errors of a spreadsheet, such as #N/A, are values."""
-TRAILING = re.compile(r"\s*#(?!N/A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!).*")
+TRAILING = re.compile(r"(?<!\s)\s*#(?!N/A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!).*")
 NUM_SAMPLED = 200
 """Number of rows that the inference sees."""
 BYTE_ORDER_MARKS = (
@@ -122,10 +122,10 @@ def decode(raw: bytes, file: str) -> str:
 
 def split_records(text: str) -> Records:
     """The records of a file. A quoted field may contain line ends."""
-    found, begun, first = Records(), "", 0
+    found, begun, first, is_open = Records(), [], 0, False
     for number, line in enumerate(text.split("\n"), 1):
-        if begun:
-            begun += " " + line
+        if is_open:
+            begun.append(line)
         elif not found.lines and (said := re.fullmatch(r"sep=(.)", line.strip("\n"))):
             found.separator = said[1]
             continue
@@ -133,19 +133,23 @@ def split_records(text: str) -> Records:
             found.comment = found.comment if found.lines else line
             continue
         else:
-            begun, first = line, number
-        if begun.count('"') % 2:
-            continue
-        # A spreadsheet may write rows that consist of separators only.
-        if begun.strip(' \t,;|"'):
-            if "#" in begun and begun.lstrip()[0] in '0123456789+-."':
-                begun = TRAILING.sub("", begun)
-            found.lines.append(begun)
-            found.numbers.append(first)
-        begun = ""
-    if begun:
+            begun, first = [line], number
+        # Each line is counted once, because a damaged quote may open a record of all other lines.
+        is_open ^= line.count('"') % 2 == 1
+        if not is_open:
+            _add_record(found, " ".join(begun), first)
+    if is_open:
         raise UsageError(f'line {first}: the quote " is not closed')
     return found
+
+
+def _add_record(found: Records, record: str, number: int) -> None:
+    """Add a record without its comment, unless a spreadsheet wrote a row of separators only."""
+    if record.strip(' \t,;|"'):
+        if "#" in record and record.lstrip()[0] in '0123456789+-."':
+            record = TRAILING.sub("", record)
+        found.lines.append(record)
+        found.numbers.append(number)
 
 
 def fields(line: str, separator: str) -> list[str]:
