@@ -212,3 +212,11 @@ def test_options_of_the_other_source_of_data_are_refused(tmp_path, options, mess
     file = write(tmp_path / "a.npz", x=X, y=Y)
     with pytest.raises(UsageError, match=message):
         build({"name": "regression", "file": str(file)} | options)
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (", b"{'descr': [[", b"{1:", b"x = ", b"'" * 9])
+def test_a_damaged_header_of_numpy_is_refused(tmp_path, header):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + bytes([len(header), 0]) + header)
+    with pytest.raises(UsageError, match="cannot be read"):
+        nedhpc.read_table(path)

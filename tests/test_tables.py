@@ -4,6 +4,7 @@ import builtins
 import logging
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -257,6 +258,27 @@ def test_any_text_is_read_or_refused_in_a_few_words(tmp_path_factory, text):
         assert len(str(error)) < 600
     else:
         assert len(x) == len(y) >= 2 and np.isfinite(np.hstack([x, y])).all()
+
+
+ROWS_OF_A_LARGE_FILE = "".join(f"{0.1 * k},{0.2 * k}\n" for k in range(100_000))
+LARGE = {
+    "open quote": ('1,2\n3,"4\n' + ROWS_OF_A_LARGE_FILE, 'line 2: the quote " is not closed'),
+    "no line ends": (ROWS_OF_A_LARGE_FILE.replace("\n", ","), "line 1 has 200001 columns"),
+    "long last row": (ROWS_OF_A_LARGE_FILE + "1,2,3\n", "line 100001 has 3 columns"),
+    "text at the end": (ROWS_OF_A_LARGE_FILE + "1,a\n", "line 100001, column 2: 'a' is text"),
+    "blanks": ("1,2" + " " * 100_000 + "x #N/A\n3,4\n", "line 1, column 2"),
+    "a long field": ('"' + "a" * 200_000 + '",2\n3,4\n', "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_a_damaged_large_file_is_refused_within_seconds(read, what):
+    text, message = LARGE[what]
+    read(lines())  # pandas is imported
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=message):
+        read(text)
+    assert time.monotonic() - start < 5
 
 
 def test_a_short_row_is_refused_even_if_rows_may_be_dropped(read):

@@ -8,6 +8,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,10 +132,10 @@ def choose(table: Table, inputs: Sequence[str], targets: int | Sequence[str]):
     else:
         y = [column for name in targets for column in _named(table, name, "targets")]
     x = [column for name in inputs for column in _named(table, name, "inputs")]
-    x = x or [column for column in range(count) if column not in y]
-    twice = [column for column in range(count) if (x + y).count(column) > 1]
+    x = x or sorted({*range(count)} - {*y})
+    twice = [column for column, times in Counter([*x, *y]).items() if times > 1]
     if twice:
-        raise UsageError(f"{table.title(twice[0])} is chosen twice by `inputs` and `targets`")
+        raise UsageError(f"{table.title(min(twice))} is chosen twice by `inputs` and `targets`")
     if not x or not y:
         raise UsageError("needed are at least one input and one target column")
     return x, y

@@ -23,6 +23,8 @@ SEPARATORS = {"tab": "\t", "semicolon": ";", "comma": ",", "bar": "|", "blank": 
 COMMENT = re.compile(r"\s*(?:#(?!N/A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!)|%|!|//)")
 """The beginning of a comment line. Errors of a spreadsheet, such as #N/A, are values."""
 TRAILING = re.compile(r"(?<!\s)\s*#(?!N/A|DIV/0!|VALUE!|REF!|NAME\?|NUM!|NULL!).*")
+MAX_COLUMNS = 4096
+"""pandas needs a millisecond for a column, and a file without line ends has a million."""
 NUM_SAMPLED = 200
 """Number of rows that the inference sees."""
 BYTE_ORDER_MARKS = (
@@ -80,6 +82,7 @@ def read_text(path: Path, options: TextOptions) -> Table:
     if not records.lines:
         raise UsageError("the file is empty; needed are rows of numbers")
     sample = records.lines[:NUM_SAMPLED]
+    refuse_wide_rows(sample, records.numbers)
     separator = options.separator or records.separator or find_separator(sample, path.name)
     rows = [fields(line, separator) for line in sample]
     decimal = options.decimal or find_decimal(rows, separator, path.name)
@@ -98,6 +101,17 @@ def read_text(path: Path, options: TextOptions) -> Table:
     _drop_index_column(table, path.name)
     refuse_short_rows(table, lines, separator)
     return table
+
+
+def refuse_wide_rows(lines: Sequence[str], numbers: Sequence[int]) -> None:
+    """Refuse a line of more columns than can be read in seconds, before anything is inferred."""
+    for line, number in zip(lines, numbers, strict=False):
+        count = max(len(line.split(mark.strip() or None)) for mark in SEPARATORS.values())
+        if count > MAX_COLUMNS:
+            raise UsageError(
+                f"line {number} has {count} columns; a text file may have {MAX_COLUMNS}. If its "
+                "line ends are not lost, store the columns as Parquet or NPZ"
+            )
 
 
 def decode(raw: bytes, file: str) -> str:
