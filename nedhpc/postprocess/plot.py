@@ -3,6 +3,7 @@
 They need matplotlib.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def plot(paths: Sequence[str | Path], output: str | Path) -> None:
         output: image file; its suffix chooses the format.
 
     Raises:
-        UsageError: matplotlib is missing, or a folder has no series.
+        UsageError: matplotlib is missing, a folder has no series, or the image cannot be written.
         NotAStateError: a folder holds no usable checkpoint.
     """
     try:
@@ -51,7 +52,24 @@ def plot(paths: Sequence[str | Path], output: str | Path) -> None:
         draw(figure, axis)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    figure.savefig(output, dpi=100)
+    _save(figure, Path(output))
+
+
+def _save(figure: Any, output: Path) -> None:
+    """Write the image in the format that the suffix says."""
+    formats = figure.canvas.get_supported_filetypes()
+    suffix = output.suffix[1:].lower()
+    if suffix not in formats:
+        raise UsageError(
+            f"cannot write {output}: unknown format {suffix!r}; allowed: {', '.join(formats)}"
+        )
+    image = io.BytesIO()
+    figure.savefig(image, dpi=100, format=suffix)
+    try:
+        output.write_bytes(image.getvalue())
+    except OSError as error:
+        reason = f"cannot write {output}: {error.strerror}"
+        raise UsageError(f"{reason}; give another place with -o") from None
 
 
 def convergence(axis: Any, runs: Sequence[Solution], paths: Sequence[str | Path]) -> None:
