@@ -53,9 +53,8 @@ def info(path: str | Path) -> dict[str, Any]:
     if coefficients:
         metrics["coefficients"] = coefficients
     measured = {name: stats.get(name) for name in NUMBERS}
-    problem = config_text.parse(record.config).get("problem")
     return {
-        "problem": problem.get("name") if isinstance(problem, dict) else None,
+        "problem": _problem_name(record),
         "method": stats.get("method"),
         "status": status(path, stats.get("status"), record),
         "message": stats.get("message", ""),
@@ -103,6 +102,12 @@ def _with_prefix(stats, prefix):
     return {
         key.removeprefix(prefix): value for key, value in stats.items() if key.startswith(prefix)
     }
+
+
+def _problem_name(record: RunRecord) -> str | None:
+    """The name of the problem; None if the record's config has none."""
+    problem = config_text.parse(record.config).get("problem")
+    return problem.get("name") if isinstance(problem, dict) else None
 
 
 def status(path: Path, saved: str | None, record: RunRecord) -> str | None:
