@@ -51,6 +51,7 @@ class Place:
     dice: random.Random
     ranks: int = 1
     case: Case = field(init=False)
+    config: Path = field(init=False)
 
     def __post_init__(self):
         self.case = case_of(self.dice, self.ranks)

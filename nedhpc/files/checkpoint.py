@@ -13,7 +13,7 @@ import numpy as np
 from nedhpc.errors import FutureSchemaError, NotAStateError
 from nedhpc.files.folder import set_aside
 from nedhpc.files.record import RunRecord
-from nedhpc.files.sealed import open_sealed, sealed_file
+from nedhpc.files.sealed import names, open_sealed, sealed_file
 from nedhpc.files.tables import read_table, value, write_table
 
 FORMAT, SCHEMA_VERSION = "nedhpc-checkpoint", 2
@@ -158,9 +158,8 @@ def _read_frozen(file: h5py.File) -> dict:
 
 
 def paths(run_dir: str | Path) -> list[Path]:
-    """Files of a run folder's checkpoints, oldest first."""
-    found = (path for path in Path(run_dir).glob("checkpoint-*.h5"))
-    return sorted(path for path in found if NAME.fullmatch(path.name))
+    """Files of a run folder's checkpoints, oldest first. StorageError if it cannot be read."""
+    return [Path(run_dir) / name for name in sorted(names(run_dir)) if NAME.fullmatch(name)]
 
 
 def step_of(path: Path) -> int:
@@ -173,8 +172,7 @@ def any_in(run_dir: str | Path) -> bool:
 
     A run that was killed before its first checkpoint does not count.
     """
-    names = (path.name for path in Path(run_dir).glob("checkpoint-*.h5*"))
-    return any(NAME.fullmatch(name) or ASIDE.fullmatch(name) for name in names)
+    return any(NAME.fullmatch(name) or ASIDE.fullmatch(name) for name in names(run_dir))
 
 
 def read(path: str | Path) -> tuple[State, RunRecord]:
@@ -266,7 +264,7 @@ def tidy(run_dir: str | Path, step: int) -> None:
     Files that a killed run left half-written are deleted. Newer checkpoints, which do not open, are
     renamed to *.aside.
     """
-    for path in Path(run_dir).iterdir():
+    for path in (Path(run_dir) / name for name in names(run_dir)):
         if LEFT_OVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
     for path in paths(run_dir):

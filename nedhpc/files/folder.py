@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 
 from nedhpc.errors import UsageError
+from nedhpc.files.sealed import make_folder, sync_folder
 
 
 def absolute(path: str | Path) -> Path:
@@ -33,8 +34,9 @@ def new_folder(parent: Path, name: str) -> Path:
     for number in itertools.count(1):
         path = parent / (f"{name}-{now}" if number == 1 else f"{name}-{now}-{number}")
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            make_folder(parent)
             path.mkdir()
+            sync_folder(parent)
             return path
         except FileExistsError:  # another run began in the same second
             if not parent.is_dir():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nedhpc.errors import StorageError, UsageError
 from nedhpc.files.provenance import utc
+from nedhpc.files.sealed import make_folder
 from nedhpc.parallel.comm import agree
 
 log = logging.getLogger("nedhpc")
@@ -73,7 +74,7 @@ def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
     path = Path(run_dir).absolute() / ".lock"
     if comm.rank == 0:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             file = open(path, "a+", buffering=1)
             error = _acquire(file, run_dir)
         except OSError as caught:

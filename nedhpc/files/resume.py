@@ -12,7 +12,7 @@ from nedhpc.errors import ConfigError, UsageError
 from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
-from nedhpc.files.sealed import replace
+from nedhpc.files.sealed import make_folder, replace
 from nedhpc.parallel.comm import on_rank_0
 
 log = logging.getLogger("nedhpc")
@@ -56,7 +56,7 @@ def prepare(run_dir: str | Path, config: Config, step: int | None) -> None:
         UsageError: a new run would write into an old one's folder, or the folder is not writable.
     """
     try:
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         if step is None and checkpoint.any_in(run_dir):
             raise UsageError(
                 f"{run_dir} already holds a run; continue it with `nedhpc resume {run_dir}` or "

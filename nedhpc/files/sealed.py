@@ -11,9 +11,11 @@ import functools
 import hashlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 
@@ -21,6 +23,7 @@ from nedhpc.errors import NedError, NotAStateError, StorageError
 from nedhpc.files.content import CONTENT, digest, is_unchanged
 
 log = logging.getLogger("nedhpc")
+T = TypeVar("T")
 
 SEAL = b"nedhpc sha256 "
 """Start of a sealed file."""
@@ -28,18 +31,14 @@ SEAL_BYTES = 512
 """Length of the first block."""
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """The system's errors if a path names no regular file. Other errors may be temporary."""
+READ_BYTES = 2**24
+"""Bytes that are read at once."""
 RETRY_SECONDS = (0.1, 1.0)
 """Waits before a file is read again after an error, e.g. ESTALE of NFS."""
-NO_FOLDER_SYNC = (
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EBADF,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-)
-"""The errors of file systems that cannot open or flush a folder, e.g. CIFS and FUSE."""
+NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+"""The errors of file systems that cannot flush, e.g. CIFS and FUSE."""
+NO_FOLDER_SYNC = (*NO_SYNC, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
+"""The errors of file systems that cannot open or flush a folder."""
 MALFORMED = (
     OSError,
     LookupError,
@@ -80,34 +79,62 @@ def replace(path: str | Path, *parts: bytes) -> None:
             for part in parts:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno(), path.parent, NO_SYNC)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(path):
+def sync_folder(path):
     """Flush a folder, so that a rename in it outlives a crash of the machine."""
     try:
         folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
         if error.errno not in NO_FOLDER_SYNC:
             raise
         _warn_of_folder(path, error.strerror)
+        return
+    try:
+        _sync(folder, path, NO_FOLDER_SYNC)
+    finally:
+        os.close(folder)
+
+
+def _sync(descriptor, folder, accepted):
+    """Flush a file or folder; warn about errors that say that the file system cannot."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in accepted:
+            raise
+        _warn_of_folder(folder, error.strerror)
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it; their names outlive a crash of the machine.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):  # made by another process in the meantime
+        path.mkdir()
+    if not path.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    sync_folder(path.parent)
 
 
 @functools.cache
 def _warn_of_folder(path, reason):
     """Warn once for each folder."""
     log.warning(
-        "the file system of %s cannot flush a folder (%s): if the machine dies, the last "
+        "the file system of %s cannot flush files or folders (%s): if the machine dies, the last "
         "checkpoint may be lost",
         path,
         reason,
@@ -205,21 +232,67 @@ def _malformed(path):
 
 
 def _read(path, start):
-    """The bytes of a file that begins with `start`. Errors that may pass are retried."""
-    for wait in (*RETRY_SECONDS, None):
+    """The bytes of a file that begins with `start`."""
+
+    def attempt():
         try:
-            with open(path, "rb") as file:
-                content = file.read(SEAL_BYTES)
+            with open(path, "rb", buffering=0) as file:
+                content = _bytes(file.fileno(), SEAL_BYTES)
                 if not content.startswith(start):
                     raise NotAStateError(f"{path} is not a file of nedhpc, or its start is damaged")
-                return content + file.read()
+                return content + _bytes(file.fileno())
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
             if isinstance(error, ValueError) or error.errno in NO_FILE:
                 raise NotAStateError(f"{path} cannot be read: {error}") from None
+            raise
+
+    return patiently(path, attempt)
+
+
+def names(folder: str | Path) -> list[str]:
+    """The names in a folder; [] if there is no such folder.
+
+    Raises:
+        StorageError: the system cannot read the folder at present.
+    """
+
+    def attempt():
+        try:
+            return os.listdir(folder)
+        except OSError as error:
+            if error.errno in NO_FILE:
+                return []
+            raise
+
+    return patiently(folder, attempt)
+
+
+def patiently(path: str | Path, read: Callable[[], T]) -> T:
+    """read(), tried again after errors that may pass.
+
+    Raises:
+        StorageError: it fails each time.
+    """
+    for wait in (*RETRY_SECONDS, None):
+        try:
+            return read()
+        except OSError as error:
             if wait is None:
                 raise StorageError(
-                    f"{path} cannot be read at present: {error.strerror}; the file may be intact: "
-                    "try again, or restore access to it"
+                    f"{path} cannot be read at present: {error.strerror}; what is there may be "
+                    "intact: try again, or restore access to it"
                 ) from None
             time.sleep(wait)
     raise AssertionError
+
+
+def _bytes(descriptor, limit=sys.maxsize):
+    """The next bytes of an open file: `limit` of them, or all that there are.
+
+    Python's own files return None or too few bytes, and no error, if the system says EAGAIN.
+    """
+    parts = []
+    while limit and (part := os.read(descriptor, min(limit, READ_BYTES))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
