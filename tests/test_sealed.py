@@ -14,7 +14,7 @@ from test_checkpoint import RECORD, same, state
 
 from nedhpc.cli.main import main
 from nedhpc.errors import NotAStateError, StorageError
-from nedhpc.files import checkpoint, sealed, series
+from nedhpc.files import checkpoint, folder, sealed, series
 from nedhpc.files.sealed import SEAL_BYTES
 
 
@@ -156,7 +156,7 @@ def test_a_file_system_that_cannot_flush_a_folder_is_tolerated_with_one_warning(
     for step in (1, 2, 3):
         checkpoint.write(tmp_path, state(step), RECORD, 2)
     assert checkpoint.newest(tmp_path)[1].step == 3
-    assert caplog.text.count("cannot flush a folder") == 1
+    assert caplog.text.count("cannot flush files or folders") == 1
 
 
 @pytest.mark.parametrize("is_folder", [True, False])
@@ -171,3 +171,66 @@ def test_a_disk_that_fails_to_flush_is_an_error(tmp_path, monkeypatch, is_folder
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="Input/output"):
         checkpoint.write(tmp_path, state(), RECORD, 2)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_that_cannot_flush_files_is_tolerated(tmp_path, monkeypatch, caplog, number):
+    def fsync(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoint.write(tmp_path, state(3), RECORD, 2)
+    assert checkpoint.newest(tmp_path)[1].step == 3
+    assert caplog.text.count("cannot flush files or folders") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EAGAIN, errno.EACCES])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    file, tmp_path, monkeypatch, number
+):
+    """Else `--resume auto` would begin anew and write over the run."""
+    real, left = os.listdir, [2]
+
+    def listdir(path):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    monkeypatch.setattr(sealed, "RETRY_SECONDS", (0.0, 0.0))
+    assert checkpoint.any_in(tmp_path)
+    left[0] = 3
+    with pytest.raises(StorageError, match="at present"):
+        checkpoint.any_in(tmp_path)
+    assert not checkpoint.any_in(tmp_path / "none") and checkpoint.paths(tmp_path / "none") == []
+
+
+def test_eagain_amid_a_file_is_not_the_end_of_the_file(file, monkeypatch):
+    """Python's own files return what they have read until then, without an error."""
+    real, calls = os.read, []
+
+    def read(descriptor, length):
+        calls.append(length)
+        if len(calls) == 3:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return real(descriptor, min(length, 1000))
+
+    monkeypatch.setattr(os, "read", read)
+    monkeypatch.setattr(sealed, "RETRY_SECONDS", (0.0, 0.0))
+    assert checkpoint.read(file)[0].step == 7 and len(calls) > 6
+
+
+@pytest.mark.parametrize(
+    "make", [sealed.make_folder, lambda path: folder.new_folder(path.parent, path.name)]
+)
+def test_the_names_of_new_folders_are_flushed(tmp_path, monkeypatch, make):
+    real, flushed = os.fsync, []
+
+    def fsync(descriptor):
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make(tmp_path / "a" / "b" / "c")
+    assert flushed == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
