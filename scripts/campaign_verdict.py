@@ -63,7 +63,7 @@ class Left:
 
 
 def same(found: State, expected: State, rtol: float = 0.0) -> str:
-    """"" if two states are the same but for their wall time, else what differs."""
+    """ "" if two states are the same but for their wall time, else what differs."""
     for item in fields(State):
         if item.name == "wall_time":
             continue

@@ -16,7 +16,11 @@ from nedhpc.errors import NotAStateError
 from nedhpc.files import checkpoint
 
 README = ROOT / "README.md"
-DOCUMENTS = (README, ROOT / "docs" / "running_on_a_cluster.md")
+DOCUMENTS = (
+    README,
+    ROOT / "docs" / "running_on_a_cluster.md",
+    ROOT / "docs" / "reliability.md",
+)
 FILE_FORMAT = ROOT / "docs" / "file_format.md"
 FIXTURES = ROOT / "tests" / "fixtures" / "first_edition"
 PLACEHOLDERS = {"CONFIG": "configs/poisson_1d.toml"}
@@ -159,3 +163,12 @@ def test_readme_names_each_room():
     section = README.read_text().partition("## How to read the code")[2]
     rooms = {path.parent.name for path in Path(ROOT / "nedhpc").glob("*/__init__.py")}
     assert {room for room in rooms if f"`{room}/`" not in section} == set()
+
+
+def test_the_tests_that_the_promises_name_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)`((?:[:,] `test_\w+`)*)", text)
+    assert len(named) > 10
+    for file, tests in named:
+        code = (ROOT / file).read_text()
+        assert all(f"def {test}(" in code for test in re.findall(r"test_\w+", tests)), file
