@@ -31,7 +31,7 @@ from nedhpc.errors import NedError
 from nedhpc.files import checkpoint, series
 
 HANG_SECONDS = 10.0
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 """Longest start of mpirun on a busy machine."""
 
 

@@ -184,7 +184,7 @@ class Running:
 def prepare(folder: Path) -> None:
     """Run once in this process, so that its forks find all modules imported and MPI started.
 
-    MPI then has one process, and does not communicate. A fork leaves without MPI_Finalize.
+    MPI then has one process, and does not communicate. A fork does not end MPI when it exits.
     """
     from nedhpc.cli.main import main
 
