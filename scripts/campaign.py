@@ -81,6 +81,8 @@ def work(args) -> int:
     for number in range(args.worker, args.count, args.jobs):
         if number in done:
             continue
+        if os.getppid() == 1:  # the campaign was killed
+            return 1
         dice = random.Random(f"{args.seed}/{number}")
         (kind,) = dice.choices(list(kinds), list(kinds.values()))
         folder = args.folder / f"fault{number}"
