@@ -17,7 +17,8 @@ CLOCK = ("begun", "first_time")
 OUTCOMES = ("survived", "lost", "wrong", "hang", "unclear")
 """survived: all promises were kept. lost: a state that was on disk is gone, or the run cannot be
 continued. wrong: a state differs from the undisturbed run. hang: more than 10 s longer than the
-undisturbed run. unclear: a message does not name the cause or the file, or it is a traceback."""
+undisturbed run, or 70 s under mpirun. unclear: a message does not name the cause or the file, or it
+is a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
