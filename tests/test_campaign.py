@@ -136,13 +136,13 @@ def test_a_lost_state_a_lost_series_and_another_end_are_found(tmp_path):
     entries = series.Series(tmp_path / "series.h5")
     for step in STEPS:
         entries.append({"step": step, "energy": 1.0})
-    entries.write()
+    entries.writing()()
     left = verdict.Left(tmp_path)
     verdict.judge_end(left, reference())
     assert left.outcome == "survived", left.reason
 
     gap = series.Series(tmp_path / "series.h5", {"step": [4, 12], "energy": [1.0, 1.0]})
-    gap.write()
+    gap.writing()()
     verdict.judge_end(left, reference())
     assert left.outcome == "lost" and "series" in left.reason
 

@@ -67,7 +67,7 @@ def test_a_file_that_was_opened_for_writing_and_not_changed_still_opens(file, tm
     assert same(found[0], state()) and found[1] == RECORD
     path = tmp_path / "series.h5"
     written = series.Series(path, {"step": [0, 1], "energy": [2.0, 1.0], "metrics/a": [0.0, 1.0]})
-    written.write()
+    written.writing()()
     open_file(path)
     assert list(series.read(path)["energy"]) == [2.0, 1.0]
 
