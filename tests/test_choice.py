@@ -1,5 +1,6 @@
 """The activation function that a run chooses if its config gives none."""
 
+import time
 from math import pi
 
 import numpy as np
@@ -11,6 +12,8 @@ from test_adaptation import plan_of
 import nedhpc
 from nedhpc.files.resume import load_resume
 from nedhpc.plan import Plan
+from nedhpc.running import start
+from nedhpc.running.case import Case
 from nedhpc.running.choice import Trial, _advance
 from nedhpc.running.evolve import Run
 from nedhpc.running.start import fresh
@@ -64,8 +67,52 @@ def test_the_function_with_less_energy_after_a_few_steps_is_taken(tmp_path, prob
     assert chosen.config.network.activation == expected
     state, record = load_resume(MPI.COMM_SELF, tmp_path / "chosen")
     assert record.parsed().network.activation == expected
-    given = evolve(MPI.COMM_SELF, tmp_path / "given", problem(), [8, 8], activation=expected)
-    assert np.array_equal(state.theta_P, given.good.state.theta_P)
+
+
+def test_the_steps_of_the_trial_are_the_start_of_the_run(tmp_path):
+    table = {"run": {"max_steps": 9}, "sampling": {"interior": 200}}
+    first = []
+    for activation in (None, "sin"):
+        network = {"hidden": [8, 8]} | ({"activation": activation} if activation else {})
+        plan = plan_of(Smooth(), **table, network=network)
+        run = Run(MPI.COMM_SELF, plan, tmp_path / str(activation))
+        assert run.config.network.activation == "sin" and run.good.state.step == 0
+        first.append(run.case.held_out_energy(run.case.take_up(run.good.state)))
+    assert first[0] < 0.1 * first[1]
+
+
+def test_the_start_of_a_run_takes_a_share_of_its_time(tmp_path, monkeypatch):
+    """On a slow machine, a run without this had no time left for steps."""
+    solved = []
+    solve = start.solve_last_layer
+
+    def counted(*args):
+        solved.append(args)
+        return solve(*args)
+
+    monkeypatch.setattr(start, "solve_last_layer", counted)
+    monkeypatch.setattr(time, "monotonic", Ticks())
+    plan = plan_of(Smooth(), **tables([8, 8]) | {"run": {"max_steps": 12, "max_wall_time": 100}})
+    run = Run(MPI.COMM_SELF, plan, tmp_path)
+    assert run.config.network.activation == "tanh" and 1 <= len(solved) < 9
+
+
+class Ticks:
+    """A clock that goes 5 s forward each time it is read."""
+
+    def __init__(self):
+        self.now = time.monotonic()
+
+    def __call__(self):
+        self.now += 5.0
+        return self.now
+
+
+@pytest.mark.mpi(min_size=2)
+def test_all_ranks_agree_on_the_time_of_a_start(comm):
+    case = Case(comm, plan_of(Smooth(), comm, run={"max_wall_time": 100}))
+    case._begun -= 60 * (comm.rank == 0)
+    assert case.has_spent(0.5) and not case.has_spent(0.7)
 
 
 def test_a_resumed_run_keeps_the_function(tmp_path):
@@ -104,7 +151,7 @@ def test_the_best_of_several_draws_is_taken(tmp_path):
         trial = Trial(run.case, first, first)
         _advance([trial], first.growth)
         energies.append(trial.held_out)
-        parameters.append(first.theta_P)
+        parameters.append(trial.start.theta_P)
     best = int(np.argmin(energies))
     assert best > 0, "choose another seed, at which the first draw is not the best"
     state = starts(MPI.COMM_SELF, tmp_path / "run", 4).good.state

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nedhpc.files.checkpoint import State
 from nedhpc.flows.descent import Flow
-from nedhpc.parallel.comm import total
+from nedhpc.parallel.comm import maximum, total
 from nedhpc.parallel.parameters import Parameters
 from nedhpc.parallel.phases import Phases
 from nedhpc.parallel.placement import (
@@ -55,6 +55,7 @@ class Case:
         config, problem = plan.config, plan.problem
         self.comm, self.plan, self.config = comm, plan, plan.config
         self._stored_threads = threads
+        self.begin()
         given = config.device.threads or threads or 0
         self.device = device or choose_device(comm, config.device.type, given)
         self.dtype = getattr(torch, config.device.dtype)
@@ -67,6 +68,18 @@ class Case:
         self._leg: tuple | None = None
         self._draw = 0
         self._enter(State(np.empty(0), {}, 0, 0.0, config.stepper.dt))
+
+    def begin(self) -> None:
+        """Note that a start begins, for `has_spent`. Local."""
+        self._begun = time.monotonic()
+
+    def has_spent(self, share: float) -> bool:
+        """True if a start took more than a share of run.max_wall_time so far. Collective."""
+        limit = self.config.run.max_wall_time
+        if limit is None:
+            return False
+        seconds = time.monotonic() - self._begun if self.comm.rank == 0 else -np.inf
+        return float(maximum(self.comm, [seconds])[0]) > share * limit
 
     def _enter(self, state: State) -> None:
         """Build flow and sample for a state's window, scales and size of the sample.

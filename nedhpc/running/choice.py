@@ -35,6 +35,8 @@ OTHER = "sin"
 TRIAL_STEPS = 8
 MAX_FLOPS = 1e11
 """Work of the trial above which only one function is tried: about twenty seconds."""
+TRIAL_SHARE = 0.2
+"""Share of run.max_wall_time from which on no other candidate is tried, and no other round."""
 MAX_ROUNDS, CLOSE = 3, 2.0
 """Most rounds of TRIAL_STEPS steps, and the ratio of the energies from which one is enough."""
 GOOD = 1e-12
@@ -51,8 +53,6 @@ Candidate = tuple[str, int]
 def first(case: Case, is_open: bool) -> tuple[Case, State]:
     """The case and the first state of a new run. Collective.
 
-    The run is the same as if its config gave the function that is taken.
-
     Args:
         case: a case with the usual activation function.
         is_open: True if the config gives no activation function.
@@ -65,7 +65,8 @@ def first(case: Case, is_open: bool) -> tuple[Case, State]:
         return features
     usual, draws = case.config.network.activation, range(max(1, case.config.run.starts))
     state = first_state(case)
-    is_open = is_open and _can_try(case) and case.held_out_energy(case.take_up(state)) > GOOD
+    is_open = is_open and _can_try(case) and not case.has_spent(TRIAL_SHARE)
+    is_open = is_open and case.held_out_energy(case.take_up(state)) > GOOD
     candidates = list(itertools.product((usual, OTHER) if is_open else (usual,), draws))
     if len(candidates) == 1:
         return case, state
@@ -114,14 +115,23 @@ class Trial:
     """True if that on the sample is much smaller."""
 
     @property
+    def start(self) -> State:
+        """The last state as one at step 0; the first one if a step failed."""
+        if not np.isfinite(self.held_out):
+            return self.first
+        first, last = self.first, self.last
+        return dataclasses.replace(last, step=0, time=0.0, draw=first.draw)
+
+    @property
     def result(self) -> tuple[float, bool]:
         return self.held_out, self.is_overfit
 
 
 def _best(case: Case, candidates: list[Candidate], first: State) -> tuple[Candidate, State]:
-    """The candidate with the least energy after some steps, and its first state. Collective.
+    """The candidate with the least energy after some steps, and its state then. Collective.
 
     If several are close, and the sample is too small for one of them, all go on with more points.
+    The steps are the start of the run: it counts its own from there.
 
     Args:
         case: the case of the first candidate.
@@ -143,13 +153,13 @@ def _best(case: Case, candidates: list[Candidate], first: State) -> tuple[Candid
             energies = {candidate: tried[candidate][0] for candidate in candidates}
             if comm.rank == 0:
                 _say(energies)
-            if not _is_open(tried) or growth >= 0:
+            if not _is_open(tried) or growth >= 0 or case.has_spent(TRIAL_SHARE):
                 break
     finally:
         group.Free()
     best = min(candidates, key=energies.__getitem__)
     root = next(rank for rank, found in enumerate(by_rank) if best in found)
-    return best, comm.bcast(trials[best].first if comm.rank == root else None, root)
+    return best, comm.bcast(trials[best].start if comm.rank == root else None, root)
 
 
 def _is_open(tried: dict[Candidate, tuple[float, bool]]) -> bool:
@@ -192,8 +202,11 @@ def _other(case: Case, comm, activation: str) -> Case:
 
 def _advance(trials: Iterable[Trial], growth: int) -> None:
     """Make TRIAL_STEPS steps of each trial on a sample of the given growth. Collective."""
-    for trial in trials:
+    for number, trial in enumerate(trials):
         case, state = trial.case, trial.last
+        is_new = not np.isfinite(trial.held_out)
+        if number and is_new and case.has_spent(TRIAL_SHARE):
+            continue
         if state.growth != growth:
             larger = dataclasses.replace(state, growth=growth, selection={}, stepper={})
             trial.last = rebalanced(case, larger)

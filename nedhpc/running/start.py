@@ -25,6 +25,11 @@ log = logging.getLogger("nedhpc")
 
 SCALES = np.geomspace(0.1, 300, 9)
 """Scales of the first layer that are tried, in units of 1 / (mean width of the domain)."""
+LIKELY = 2.0
+"""The scales near this one are tried first, because the time may end the search."""
+SEARCH_SHARE, PROMISING_SHARE = 0.1, 0.4
+"""Shares of run.max_wall_time from which on no other scales are tried. The second one is used if
+the fit may be all that is needed."""
 REFINEMENTS = 4
 """Number of times that the logarithmic distance to the best scale's neighbours is halved."""
 DIRECTIONAL = 1e-6
@@ -178,7 +183,8 @@ def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
     steady state in one least-squares solve if the terms are linear in u, else in a few Gauss-Newton
     steps (random features, Huang et al. 2006). The scale of the features is the one with
     the least energy on held-out points, and is then refined; if the fit is still poor, each
-    coordinate's scale is refined by itself. Cost: one N x P_last factorisation for each trial.
+    coordinate's scale is refined by itself. The time may end the search. Cost: one N x P_last
+    factorisation for each trial.
 
     Args:
         case: the case.
@@ -187,14 +193,18 @@ def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
         wanted: a start with more energy is of no use, so that a search that is far from it ends.
     """
     ansatz = case.plan.ansatz
+    case.begin()
     case.take_up(state)
     low, high = case.leg.domain.low, case.leg.domain.high
     width = float(np.mean(ansatz.scaling.unit(high) - ansatz.scaling.unit(low)))
     dim = ansatz.widths[0]
     tried: dict[tuple[float, ...], tuple[float, Tensor, float]] = {}
+    share = SEARCH_SHARE
 
     def score(scale_D: tuple[float, ...]) -> float:
         if scale_D not in tried:
+            if tried and case.has_spent(share):
+                return np.inf
             theta_P = ansatz.features(seed, np.array([scale_D]) / width, low, high)
             tried[scale_D] = solve_last_layer(
                 case, case.parameters.join(theta_P, state.coefficients)
@@ -205,14 +215,16 @@ def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
         changed = (scaled(scale_D, factor, axes) for factor in (1 / ratio, ratio))
         return min((scale_D, *changed), key=score)
 
-    best = min(((scale,) * dim for scale in SCALES), key=score)
-    if not score(best) < wanted**0.5:
+    nearest = sorted(SCALES, key=lambda scale: abs(np.log(scale / LIKELY)))
+    best = min(((scale,) * dim for scale in nearest), key=score)
+    if not tried[best][0] < wanted**0.5:
         return tried[best][1]
+    share = SEARCH_SHARE if np.isinf(wanted) else PROMISING_SHARE
     ratio = SCALES[1] / SCALES[0]
     for _ in range(REFINEMENTS):
         ratio **= 0.5
         best = best_of(best, ratio, range(dim))
-    if 1 < dim <= MAX_DIRECTIONS and score(best) > DIRECTIONAL:
+    if 1 < dim <= MAX_DIRECTIONS and tried[best][0] > DIRECTIONAL:
         for ratio, _ in itertools.product(RATIOS, range(MAX_SWEEPS)):
             for axis in range(dim):
                 best = best_of(best, ratio, (axis,))
