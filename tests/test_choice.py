@@ -98,13 +98,13 @@ def test_the_start_of_a_run_takes_a_share_of_its_time(tmp_path, monkeypatch):
 
 
 class Ticks:
-    """A clock that goes 5 s forward each time it is read."""
+    """A clock that goes 10 s forward each time it is read."""
 
     def __init__(self):
         self.now = time.monotonic()
 
     def __call__(self):
-        self.now += 5.0
+        self.now += 10.0
         return self.now
 
 

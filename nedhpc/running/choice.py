@@ -35,7 +35,7 @@ OTHER = "sin"
 TRIAL_STEPS = 8
 MAX_FLOPS = 1e11
 """Work of the trial above which only one function is tried: about twenty seconds."""
-TRIAL_SHARE = 0.2
+TRIAL_SHARE = 0.3
 """Share of run.max_wall_time from which on no other candidate is tried, and no other round."""
 MAX_ROUNDS, CLOSE = 3, 2.0
 """Most rounds of TRIAL_STEPS steps, and the ratio of the energies from which one is enough."""
