@@ -12,7 +12,7 @@ from nedhpc.config import Section, Stepper, explain
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import subclasses_by_name, unknown
 from nedhpc.steppers.base import StepRule
-from nedhpc.steppers.options import parse_options
+from nedhpc.steppers.options import stepper_options
 from nedhpc.steppers.petsc_types import PETSC_TYPES, PetscType
 
 
@@ -53,7 +53,7 @@ def settings(stepper: Stepper) -> Section:
         ConfigError: everything that is wrong with the section [stepper].
     """
     tables, errors = _validated(stepper)
-    for check in (lambda: find(stepper.type), lambda: parse_options(stepper.petsc_options)):
+    for check in (lambda: find(stepper.type), lambda: stepper_options(stepper.petsc_options)):
         try:
             check()
         except ConfigError as error:

@@ -33,7 +33,7 @@ from nedhpc.errors import FailedStepError, NedError, UsageError
 from nedhpc.parallel.parameters import Parameters
 from nedhpc.parallel.petsc import PETSc
 from nedhpc.steppers.base import StepInfo, StepRule
-from nedhpc.steppers.options import LATE, last_line, new_prefix, parse_options
+from nedhpc.steppers.options import LATE, last_line, new_prefix, stepper_options
 from nedhpc.steppers.petsc_types import PetscType
 from nedhpc.steppers.ts.implicit import ImplicitForm
 
@@ -103,7 +103,7 @@ class TimeStepper:
         else:
             self.rule = kind(flow, settings)
         self.kind = kind
-        self.options, self.option_names = parse_options(config.petsc_options), []
+        self.options, self.option_names = stepper_options(config.petsc_options), []
         self.ts = self.vec = self.work = self.implicit = None
         self.error = self.solve_info = None
 
