@@ -58,9 +58,12 @@ def run(
     Raises:
         NedError: the run failed; the error is the same on every rank. If steps were made, the
             last good state is on disk.
+
+    Any exception that only some of several ranks raise is printed and ends the whole job.
     """
     from mpi4py import MPI
 
+    from nedhpc.parallel.failure import ends_together
     from nedhpc.plan import Plan
 
     comm = MPI.COMM_WORLD if comm is None else comm
@@ -79,7 +82,8 @@ def run(
     else:
         table = config.model_dump() if isinstance(config, Config) else config
         name = str(table.get("problem", {}).get("name", "run")).rpartition(":")[2]
-    return start(comm, make, out, name, resume, problem, tuple(observers))
+    with ends_together(comm):
+        return start(comm, make, out, name, resume, problem, tuple(observers))
 
 
 def load(path: str | Path, problem: "Problem | type[Problem] | None" = None) -> "Solution":

@@ -40,8 +40,11 @@ def write_config(folder, stepper="euler", dt=1e-4, steps=100_000_000, every=50, 
     return path
 
 
-def start(*args, ranks=None, cwd=None, env=(), prefix=()):
-    """Start `nedhpc args`, with mpirun if `ranks` is given. Returns the Popen."""
+def start(*args, ranks=None, cwd=None, env=(), prefix=(), program=("-P", "-m", "nedhpc")):
+    """Start `nedhpc args`, with mpirun if `ranks` is given. Returns the Popen.
+
+    `program` replaces the command by other words for Python.
+    """
     launch = (
         []
         if ranks is None
@@ -58,7 +61,7 @@ def start(*args, ranks=None, cwd=None, env=(), prefix=()):
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     } | dict(env)
     return subprocess.Popen(
-        [*prefix, *launch, sys.executable, "-m", "nedhpc", *map(str, args)],
+        [*prefix, *launch, sys.executable, *program, *map(str, args)],
         text=True,
         env=clean,
         cwd=cwd or ROOT,

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import platform
 import sys
-import traceback
 
 from nedhpc.errors import NedError
 from nedhpc.running.signals import StopSignals
@@ -26,6 +24,7 @@ def on_all_ranks(args) -> int:
     mpi4py.rc.thread_level = "funneled"
     from mpi4py import MPI
 
+    from nedhpc.parallel.failure import explain
     from nedhpc.parallel.placement import quiet_threads
 
     comm, own = MPI.COMM_WORLD, MPI.COMM_WORLD.Dup()
@@ -49,27 +48,3 @@ def on_all_ranks(args) -> int:
         if comm.size > 1:
             comm.Abort(1)
         return 1
-
-
-def explain(error: BaseException, rank: int) -> None:
-    """Print why this rank failed: a remedy if memory was full, else a traceback."""
-    if out_of_memory(error):
-        what = (str(error) or type(error).__name__).splitlines()[0]
-        print(
-            f"nedhpc: rank {rank} on {platform.node()} ran out of memory: {what}\n"
-            "  Fewer points or parameters, a smaller solver.chunk, solver.type = 'krylov' or more "
-            "nodes need less; `nedhpc check` predicts it. The checkpoints are untouched.",
-            file=sys.stderr,
-        )
-    else:
-        print(f"nedhpc: rank {rank} failed", file=sys.stderr)
-        traceback.print_exc()
-    sys.stderr.flush()
-    sys.stdout.flush()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True if numpy, torch on a CPU, or CUDA had no memory left."""
-    texts = ("can't allocate memory", "out of memory")
-    is_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    return isinstance(error, MemoryError) or is_torch

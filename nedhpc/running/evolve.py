@@ -18,6 +18,7 @@ from nedhpc.files.resume import write_config
 from nedhpc.files.writer import Writer
 from nedhpc.flows.worst import worst
 from nedhpc.parallel.comm import all_come, on_rank_0
+from nedhpc.parallel.failure import AloneError
 from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
@@ -306,4 +307,4 @@ class Run:
     def _agreed(self, error: NedError) -> None:
         """Return if every rank has failed; else end this rank, which ends the job."""
         if not all_come(self._own):
-            raise RuntimeError(f"only rank {self.comm.rank} failed: {error}") from error
+            raise AloneError(f"only rank {self.comm.rank} failed: {error}") from error

@@ -8,6 +8,7 @@ from processes import finish, start, wait_for_step
 
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, provenance
+from nedhpc.parallel.failure import ends_together
 from nedhpc.user_code import digests
 
 PROBLEM = """
@@ -82,6 +83,59 @@ def test_a_bug_or_an_exit_of_one_rank_ends_the_job(tmp_path, action, part):
     assert code not in (0, 2, 75) and time.monotonic() - begun < 40 and part in err, err
     if part:
         assert "Traceback" in err and "rank 1" in err
+
+
+SCRIPT = """
+import sys, time, nedhpc
+from mpi4py import MPI
+
+class P(nedhpc.Problem):
+    domain = nedhpc.Box([0.0], [1.0])
+
+    @nedhpc.residual("interior")
+    def pde(self, j):
+        return j.lap_u + 1
+
+class Failing(nedhpc.Observer):
+    def step(self, run, moment):
+        if moment.state.step == 3 and MPI.COMM_WORLD.rank == int(sys.argv[2]):
+            print("time", time.time(), flush=True)
+            raise @ERROR@("a bug here")
+
+table = {"sampling": {"interior": 50}, "stepper": {"type": "euler", "dt": 1e-9}}
+table |= {"run": {"max_steps": 100000000}}
+try:
+    nedhpc.run(table, sys.argv[1], problem=P, observers=[Failing()])
+except @ERROR@:
+    print("caught")
+assert sys.excepthook is sys.__excepthook__
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "nedhpc.errors.UsageError"])
+def test_an_exception_of_one_rank_of_a_script_ends_the_job(tmp_path, error):
+    """PETSc's finalisation would wait for the other rank, and this one for the failed one."""
+    (tmp_path / "script.py").write_text(SCRIPT.replace("@ERROR@", error))
+    process = start(tmp_path / "run", "1", ranks=2, program=(tmp_path / "script.py",))
+    code, out, err = finish(process, 120)
+    assert time.time() - float(out.split("time ")[1].split()[0]) < 12
+    assert code != 0 and "caught" not in out
+    assert "a bug here" in err and "Traceback" in err and "rank 1 failed" in err, err
+
+
+def test_an_exception_of_a_serial_script_is_raised(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT.replace("@ERROR@", "ValueError"))
+    process = start(tmp_path / "run", "0", program=(tmp_path / "script.py",))
+    code, out, err = finish(process, 120)
+    assert code == 0 and "caught" in out, err
+
+
+@pytest.mark.mpi(min_size=2)
+def test_an_exception_of_all_ranks_is_raised(comm):
+    with pytest.raises(KeyError), ends_together(comm):
+        raise KeyError("all")
+    with ends_together(comm):
+        pass
 
 
 def test_all_ranks_agree_on_the_nan_of_one_rank(tmp_path):

@@ -286,7 +286,7 @@ class TimeStepper:
         def call(*args):
             try:
                 return callback(*args)
-            except Exception as error:
+            except BaseException as error:
                 self.error = error
                 raise
 
