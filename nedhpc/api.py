@@ -49,7 +49,8 @@ def run(
         comm: an mpi4py communicator; default all ranks.
         problem: an instance or a class, e.g. from a notebook cell. It replaces the problem that
             config names.
-        resume: "auto" continues the run that is in `out`, if there is one.
+        resume: "auto" continues the run that is in `out`, if there is one. If the problem's file
+            has changed since, it must be given as `problem`.
         observers: the user's own, called after each step.
 
     Returns:
@@ -92,14 +93,14 @@ def load(path: str | Path, problem: "Problem | type[Problem] | None" = None) -> 
     Args:
         path: a run folder, whose newest checkpoint is read, or a checkpoint file.
         problem: the problem's class or an instance; needed if it came from a notebook or if its
-            file was edited.
+            file was edited or never run by this user.
 
     Returns:
         The Solution, which also has derivatives (`jet`, `gradient`) and the time series.
 
     Raises:
         NotAStateError: the path holds no usable checkpoint.
-        UsageError: the problem's file is missing or was edited.
+        UsageError: the problem's file is missing, was edited or was never run by this user.
     """
     from nedhpc.postprocess.solution import Solution
 
@@ -115,6 +116,7 @@ def start(
     problem: "Problem | type[Problem] | None" = None,
     observers: Sequence["Observer"] = (),
     signals: Any = None,
+    named: Sequence[str] = (),
 ) -> Outcome:
     """Run, on every rank, the plan that rank 0 makes. Collective on comm.
 
@@ -127,17 +129,20 @@ def start(
         problem: an instance or a class that replaces the problem of the config.
         observers: the user's own, called after each step.
         signals: a running.signals.StopSignals that may stop the run, or None.
+        named: config keys that name files which may differ from those of the run that continues.
 
     Returns:
         The status and the run folder.
 
     Raises:
+        UsageError: a file that the config names has changed since the run was started.
         NedError: the run failed; the error is the same on every rank.
     """
     from nedhpc.files.checkpoint import any_in
     from nedhpc.files.lock import locked
     from nedhpc.files.resume import load_resume
     from nedhpc.parallel.comm import on_rank_0
+    from nedhpc.user_code import check_unchanged
 
     place = absolute("runs" if out is None else out)  # the user's code may change the folder
     with process_settings():
@@ -146,6 +151,8 @@ def start(
         with locked(comm, run_dir) as lock:
             continues = resume == "auto" and on_rank_0(comm, any_in, run_dir)
             resumed = load_resume(comm, run_dir) if continues else None
+            if resumed is not None:
+                on_rank_0(comm, check_unchanged, plan.config, resumed[1].user_files, named)
             return evolve(comm, plan, run_dir, lock, resumed, observers, signals)
 
 
@@ -169,7 +176,8 @@ def resume(
         The status and the run folder.
 
     Raises:
-        UsageError: there is nothing to continue, or a file that the config names has changed.
+        UsageError: there is nothing to continue, or a file that the config names has changed or
+            was never run by this user.
         NedError: the run failed; the error is the same on every rank.
     """
     from nedhpc.files.checkpoint import any_in
@@ -177,7 +185,7 @@ def resume(
     from nedhpc.files.resume import load_resume
     from nedhpc.parallel.comm import on_rank_0
     from nedhpc.plan import Plan
-    from nedhpc.user_code import check_unchanged
+    from nedhpc.user_code import check_familiar
 
     run_dir = absolute(run_dir)
     if not on_rank_0(comm, any_in, run_dir):
@@ -189,7 +197,7 @@ def resume(
         def make() -> "Plan":
             table = configs.override(config_text.parse(record.config), overrides)
             table = configs.with_petsc_options(table, petsc_options)
-            check_unchanged(configs.validate(table), record.user_files, changed)
+            check_familiar(configs.validate(table), record.user_files, changed)
             return Plan.of_table(table, run_dir, num_ranks=comm.size)
 
         plan = same_plan(comm, make, None)

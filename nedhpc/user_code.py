@@ -1,6 +1,7 @@
 """Python files that a config names: their classes, their digests, and whether they changed. Local.
 
-A file is run only if the user named it, or if it has not changed since the checkpoint was written.
+A file is run only if the user named it, or if it has not changed since the checkpoint was written
+and this user has run it before.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any
 
 from nedhpc.config import Config
 from nedhpc.errors import ConfigError, UsageError
+from nedhpc.files import familiar
 from nedhpc.names import unknown
 from nedhpc.user_calls import called
 
@@ -136,8 +138,18 @@ def _digest(path: Path) -> str:
         return "missing"
 
 
+def remember(config: Config) -> None:
+    """Record that this user has run the Python files that a config names, and their neighbours.
+
+    Local. Call it after they were loaded.
+    """
+    familiar.remember(
+        _fingerprint(key, path, digests(config)) for key, path in user_files(config).items()
+    )
+
+
 def check_unchanged(config: Config, known: Mapping[str, str], named: Iterable[str] = ()) -> None:
-    """Refuse to run Python files that have changed since the checkpoint was written. Local.
+    """Refuse Python files that have changed since the checkpoint was written. Local.
 
     Args:
         config: the config that names the files.
@@ -153,13 +165,53 @@ def check_unchanged(config: Config, known: Mapping[str, str], named: Iterable[st
         remedy = f"name it with --set {key}=FILE.py:CLASS"
         if not os.path.isfile(path):
             raise UsageError(f"{key}: {path} is missing; restore it, or {remedy}")
-        files = {key: path}
-        for other in known:
-            if other.startswith(f"{key}:"):
-                files[other] = path.parent / (other.partition(":")[2].replace(".", "/") + ".py")
-        for each, file in files.items():
+        for each, file in _with_neighbours(key, path, known).items():
             if _digest(file) != known.get(each):
                 raise UsageError(
-                    f"{key}: {file} is not the file that the run was started with, so it is not "
-                    f"run; restore it, or {remedy}"
+                    f"{key}: {file} is not the file that the run was started with, so the run does "
+                    f"not continue with it; restore it, or {remedy}"
                 )
+
+
+def check_familiar(config: Config, known: Mapping[str, str], named: Iterable[str] = ()) -> None:
+    """Refuse to run Python files that a checkpoint names and that this user has not run before.
+
+    Otherwise the person who gives away a run folder could run code as its reader. A file is known
+    by its path, its content and those of the modules that it imports from its folder. Local.
+
+    Args:
+        config: the config that names the files.
+        known: digests of the files that ran, as the checkpoint holds them.
+        named: keys whose file the user has just named.
+
+    Raises:
+        UsageError: naming the file, and what to do.
+    """
+    check_unchanged(config, known, named)
+    ran = familiar.familiar()
+    for key, path in user_files(config).items():
+        if key not in named and _fingerprint(key, path, known) not in ran:
+            raise UsageError(
+                f"{key}: {path} is Python code that you have not run before from this place, so "
+                "it is not run; read it, then name it yourself: `nedhpc check CONFIG.toml` with a "
+                f"config that names it, `nedhpc resume RUN_DIR --set {key}=FILE.py:CLASS`, or "
+                "problem=CLASS in Python"
+            )
+
+
+def _with_neighbours(key: str, path: Path, known: Mapping[str, str]) -> dict[str, Path]:
+    """{key: path} of a file and of the modules beside it that `known` has digests of."""
+    files = {key: path}
+    for other in known:
+        if other.startswith(f"{key}:"):
+            files[other] = path.parent / (other.partition(":")[2].replace(".", "/") + ".py")
+    return files
+
+
+def _fingerprint(key: str, path: Path, known: Mapping[str, str]) -> str:
+    """SHA-256 of the paths and digests of a file and of its neighbours."""
+    lines = [
+        f"{os.path.realpath(file)}\0{known.get(each)}"
+        for each, file in sorted(_with_neighbours(key, path, known).items())
+    ]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -3,8 +3,12 @@
 Otherwise the other ranks would wait for it in a collective.
 """
 
+import atexit
 import faulthandler
+import os
+import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -20,6 +24,14 @@ from nedhpc.running.evolve import Run
 
 torch.set_default_dtype(torch.float64)
 faulthandler.enable()
+# The record of the code that was run must not be the user's own. Processes that tests start have
+# this variable too.
+STATE_HOME = MPI.COMM_WORLD.bcast(
+    tempfile.mkdtemp(prefix="nedhpc-tests-") if MPI.COMM_WORLD.rank == 0 else None
+)
+os.environ["XDG_STATE_HOME"] = STATE_HOME
+if MPI.COMM_WORLD.rank == 0:
+    atexit.register(shutil.rmtree, STATE_HOME, ignore_errors=True)
 
 
 def _abort(kind, value, trace):

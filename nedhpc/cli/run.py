@@ -15,7 +15,8 @@ def run(args, comm) -> str:
 
     args.signals.install()
     name = args.config.stem
-    outcome = api.start(comm, make, args.out, name, args.resume, signals=args.signals)
+    named = [setting.partition("=")[0].strip() for setting in args.overrides]
+    outcome = api.start(comm, make, args.out, name, args.resume, signals=args.signals, named=named)
     report(comm, outcome.run_dir)
     return outcome.status
 

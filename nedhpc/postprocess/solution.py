@@ -15,7 +15,7 @@ from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
 from nedhpc.problems import Problem
-from nedhpc.user_code import check_unchanged
+from nedhpc.user_code import check_familiar
 
 CHUNK = 16384
 """Number of points that are evaluated at once."""
@@ -31,12 +31,12 @@ class Solution:
     Args:
         path: a run folder, whose newest checkpoint is read, or a checkpoint.
         problem: the problem or its class, which replaces the run's problem file. It is needed if
-            that file was edited, or if the problem came from a notebook.
+            that file was edited or never run by this user, or if the problem came from a notebook.
 
     Raises:
         NotAStateError: the path holds no usable checkpoint.
-        UsageError: the run's problem file is gone or was edited, or the parameters do not belong
-            to the problem.
+        UsageError: the run's problem file is gone, was edited or was never run by this user, or the
+            parameters do not belong to the problem.
     """
 
     coefficients: dict[str, float]
@@ -57,7 +57,7 @@ class Solution:
             self.state, self.record = checkpoint.read(path)
         config = self.record.parsed()
         named = () if problem is None else ("problem.name",)
-        check_unchanged(config, self.record.user_files, named)
+        check_familiar(config, self.record.user_files, named)
         with float64_default():
             self.problem = make_problem(config, problem)
             self.ansatz = make_network(with_network(config, self.problem), self.problem)

@@ -18,7 +18,7 @@ from nedhpc.plan import Plan
 from nedhpc.running.case import Case
 from nedhpc.running.choice import first
 from nedhpc.running.start import rebalanced
-from nedhpc.user_code import digests
+from nedhpc.user_code import digests, remember
 
 log = logging.getLogger("nedhpc")
 
@@ -52,6 +52,8 @@ def open_folder(
     with case.time_stepper():  # check the PETSc options before anything is written
         pass
     on_rank_0(comm, prepare, run_dir, plan.config, None if state is None else state.step)
+    if comm.rank == 0:
+        remember(plan.config)
     if state is None:
         case, state = first(case, is_open)
         record = RunRecord.start(case.config)
