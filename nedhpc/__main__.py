@@ -1,5 +1,11 @@
-"""python -m nedhpc."""
+"""python -P -m nedhpc. Without -P, Python puts the current folder before all other folders."""
 
-from nedhpc.cli.main import main
+import sys
+
+if not sys.flags.safe_path:
+    # The current folder may belong to somebody else and hold, for example, another random.py.
+    sys.path.pop(0)
+
+from nedhpc.cli.main import main  # noqa: E402
 
 raise SystemExit(main())

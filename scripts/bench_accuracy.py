@@ -164,7 +164,7 @@ def nedhpc(*args):
     """The finished process of `nedhpc ARGS` of this checkout, which chooses its threads itself."""
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     env.pop("OMP_NUM_THREADS", None)
-    command = [sys.executable, "-m", "nedhpc", *args]
+    command = [sys.executable, "-P", "-m", "nedhpc", *args]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 

@@ -29,7 +29,7 @@ def run(table, seconds, folder, name):
     table = {**table, "run": {**table.get("run", {}), "max_wall_time": float(seconds)}}
     config, out = Path(folder) / f"{name}.toml", Path(folder) / name
     config.write_text(tomli_w.dumps(table))
-    nedhpc = [sys.executable, "-m", "nedhpc"]
+    nedhpc = [sys.executable, "-P", "-m", "nedhpc"]
     subprocess.run([*nedhpc, "run", config, "--out", out], check=True, capture_output=True)
     facts = subprocess.run([*nedhpc, "info", out, "--json"], check=True, capture_output=True)
     return json.loads(facts.stdout)

@@ -156,7 +156,7 @@ def measure(entry, args):
     folder.mkdir(parents=True)
     config = folder / "case.toml"
     config.write_text(tomli_w.dumps(table(entry, args)))
-    command = [sys.executable, "-m", "nedhpc", "run", config, "--out", folder / "run"]
+    command = [sys.executable, "-P", "-m", "nedhpc", "run", config, "--out", folder / "run"]
     command += [word for setting in args.set for word in ("--set", setting)]
     started = time.perf_counter()
     try:

@@ -51,7 +51,17 @@ def step_seconds(checkout, environment, config, num_steps, settings=()):
     overrides = [word for setting in settings for word in ("--set", setting)]
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        command = [sys.executable, "-m", "nedhpc", "run", config, *overrides, "--out", run_dir]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "nedhpc",
+            "run",
+            config,
+            *overrides,
+            "--out",
+            run_dir,
+        ]
         done = subprocess.run(
             command, env=environment, cwd=checkout, capture_output=True, text=True
         )
@@ -155,7 +165,7 @@ class Revision:
         """Seconds of a nedhpc command."""
         started = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "nedhpc", *arguments],
+            [sys.executable, "-P", "-m", "nedhpc", *arguments],
             env=self.environment,
             cwd=self.path,
             check=True,

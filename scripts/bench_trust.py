@@ -163,7 +163,7 @@ class Revision:
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "case.toml"
             config.write_text(config_text(index, 0, 60, numbers=False))
-            words = ("-m", "nedhpc", "check", config)
+            words = ("-P", "-m", "nedhpc", "check", config)
             code, _, _ = self.python(*words, folder=folder, timeout=120)
         return code != 0
 
@@ -172,10 +172,10 @@ class Revision:
         with tempfile.TemporaryDirectory() as folder:
             config, out = Path(folder) / "case.toml", Path(folder) / "run"
             config.write_text(config_text(index, seed, seconds, self.needs_numbers))
-            run = ("-m", "nedhpc", "run", config, "--out", out)
+            run = ("-P", "-m", "nedhpc", "run", config, "--out", out)
             timeout = max(2 * seconds, LEAST_TIMEOUT)
             code, _, stderr = self.python(*run, folder=folder, timeout=timeout)
-            facts = self.json_of("-m", "nedhpc", "info", out, "--json", folder=folder)
+            facts = self.json_of("-P", "-m", "nedhpc", "info", out, "--json", folder=folder)
             # A run that was killed has not given its answer to the user.
             words = (Path(__file__).resolve(), "--measure", out)
             error = None if code else self.json_of(*words, folder=folder)

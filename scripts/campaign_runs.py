@@ -121,7 +121,7 @@ class Running:
         kept = ("OMPI_COMM", "PMIX", "PRTE", "SLURM", "LD_PRELOAD")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(kept)}
         command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
-        command += [sys.executable, "-m", "nedhpc", *words]
+        command += [sys.executable, "-P", "-m", "nedhpc", *words]
         with open(self.output, "wb") as file:
             return subprocess.Popen(
                 command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment,

@@ -93,7 +93,7 @@ def trial(path, stepper, settings, seconds, seed):
         "checkpoint.every_seconds": 1e6,
     }
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "nedhpc", "run", str(path), "--out", folder + "/run"]
+        command = [sys.executable, "-P", "-m", "nedhpc", "run", str(path), "--out", folder + "/run"]
         command += [
             f"--set={key}={json.dumps(value)}"
             for key, value in (fixed | always(path, stepper) | settings).items()

@@ -27,7 +27,7 @@ run_nedhpc() {
     esac
     status=$REQUEUE_ME
     [ -z "$early" ] || return 0
-    "${start[@]}" python -m nedhpc run "$config" "${gpu_options[@]}" "$@" &
+    "${start[@]}" python -P -m nedhpc run "$config" "${gpu_options[@]}" "$@" &
     pid=$!
     trap "kill -USR1 $pid 2>/dev/null" USR1 TERM
     while kill -0 $pid 2>/dev/null; do wait $pid; done      # a trap interrupts wait: wait again

@@ -107,7 +107,7 @@ def test_ranks_agree_on_poisson_2d(tmp_path, ranks):
 
 def test_a_reader_that_closes_the_pipe_is_no_error():
     child = subprocess.Popen(
-        [sys.executable, "-m", "nedhpc", "problems"],
+        [sys.executable, "-P", "-m", "nedhpc", "problems"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,

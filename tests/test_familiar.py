@@ -1,6 +1,7 @@
 """Opening a run runs no code of somebody else, and a changed problem file is noticed."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint, familiar
 from nedhpc.postprocess.fresh import fresh_energy
 from nedhpc.postprocess.plot import plot
+from nedhpc.user_code import load_class
 
+POISSON = ROOT / "configs" / "poisson_1d.toml"
 COMM = MPI.COMM_SELF
 PROBLEM = """
 import nedhpc
@@ -82,15 +85,40 @@ def test_the_code_of_a_run_is_familiar_to_the_user_who_ran_it(tmp_path, state_ho
     ids=["load", "plot", "fresh", "resume"],
 )
 def test_code_that_only_somebody_else_ran_is_not_run(tmp_path, state_home, use):
-    out = nedhpc.run(table(tmp_path), tmp_path / "run", COMM).run_dir
+    settings = table(tmp_path)
+    out = nedhpc.run(settings, tmp_path / "run", COMM).run_dir
     (tmp_path / "ran").unlink()
     forget(state_home)
-    with pytest.raises(UsageError, match="have not run before .* nedhpc resume RUN_DIR --set"):
+    with pytest.raises(UsageError, match="have not run before .*`nedhpc resume RUN_DIR --set"):
         use(out)
     assert not (tmp_path / "ran").exists()
-    code, text, err = run("check", out / "config.toml")  # names the file, as the error says
-    assert code == 0, text + err
+    nedhpc.run(settings, tmp_path / "mine", COMM)  # these settings name the file
     use(out)
+
+
+def test_check_names_a_file_as_the_error_says(tmp_path, state_home):
+    out = nedhpc.run(table(tmp_path), tmp_path / "run", COMM).run_dir
+    forget(state_home)
+    code, text, err = run("check", out / "config.toml")
+    assert code == 0, text + err
+    nedhpc.load(out)
+
+
+@pytest.mark.parametrize("options", [("-P",), ()])
+def test_modules_of_the_current_folder_are_not_imported(tmp_path, options):
+    for name in ("random", "h5py", "argparse", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name} ran', 'w')")
+    code, _, err = run("check", POISSON, cwd=tmp_path, program=(*options, "-m", "nedhpc"))
+    assert code == 0 and not list(tmp_path.glob("* ran")), err
+
+
+def test_scripts_and_pages_start_nedhpc_without_the_current_folder():
+    folders = ("scripts", "slurm", "docs")
+    files = [f for folder in folders for f in (ROOT / folder).iterdir() if f.is_file()]
+    for file in [*files, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        text = file.read_bytes().decode("utf-8", "replace").replace('", "', " ")
+        for words in re.findall(r"\S+ +-m nedhpc\b", text):
+            assert words.startswith("-P "), f"{file}: {words}"
 
 
 def test_who_names_the_class_may_run_it(tmp_path, state_home):
@@ -163,20 +191,26 @@ def test_runs_that_end_together_all_record_their_code(state_home):
 
 
 @pytest.mark.parametrize("file", ["p.py", "helper.py"])
-def test_resume_auto_refuses_a_changed_file_unless_it_is_named(tmp_path, file):
+def test_resume_auto_refuses_a_changed_file(tmp_path, file):
     """A job script always continues so; with an edited file it would solve another problem."""
-    config = tmp_path / "case.toml"
-    lines = ['[problem]\nname = "p.py:P"\n[run]\nmax_steps = {}\nstart = "random"\nwindows = 1\n']
-    lines += ["[network]\nhidden = [8]\n[sampling]\ninterior = 20\n"]
-    config.write_text("".join(lines).format(1))
-    table(tmp_path)
-    args = ("run", config, "--out", tmp_path / "run", "--resume", "auto")
-    assert run(*args)[0] == 0
+    out = nedhpc.run(table(tmp_path, 1), tmp_path / "run", COMM).run_dir
+    settings = table(tmp_path, 2)
     (tmp_path / file).write_text((tmp_path / file).read_text() + "\n# edited\n")
-    config.write_text("".join(lines).format(2))
-    code, _, err = run(*args)
-    assert code == 2 and f"{file} is not the file" in err and "--set problem.name" in err, err
-    assert checkpoint.newest(tmp_path / "run")[1].step == 1
+    with pytest.raises(UsageError, match=rf"{file} is not the file .* --set problem.name"):
+        nedhpc.run(settings, out, COMM, resume="auto")
+    assert checkpoint.newest(out)[1].step == 1
+    edit = "    def exact(self, x):\n        return x[:, 0]\n"
+    (tmp_path / "p.py").write_text(PROBLEM + edit)
+    problem = load_class(f"{tmp_path}/p.py:P", nedhpc.Problem, "problem.name")
+    nedhpc.run(settings, out, COMM, resume="auto", problem=problem)
+    assert checkpoint.newest(out)[1].step == 2
+
+
+def test_resume_auto_takes_a_changed_file_that_is_named_and_records_it(tmp_path):
+    out = nedhpc.run(table(tmp_path, 1), tmp_path / "run", COMM).run_dir
+    (tmp_path / "helper.py").write_text("VALUE = 2.0\n")
+    args = ("run", out / "config.toml", "--out", out, "--resume", "auto")
     code, _, err = run(*args, "--set", f"problem.name={tmp_path}/p.py:P")
     assert code == 0, err
-    assert "the file's content changed" in checkpoint.newest(tmp_path / "run")[2].changes[-1]
+    changes = checkpoint.newest(out)[2].changes
+    assert "problem.name:helper: the file's content changed" in changes[-1], changes

@@ -210,7 +210,7 @@ def test_random_bytes_give_errors(tmp_path):
 def check_command(path, base, changes):
     path.write_text(tomli_w.dumps(build(base, changes)))
     done = subprocess.run(
-        [sys.executable, "-m", "nedhpc", "check", path], capture_output=True, timeout=120
+        [sys.executable, "-P", "-m", "nedhpc", "check", path], capture_output=True, timeout=120
     )
     assert (done.returncode, bool(done.stdout), bool(done.stderr)) in (
         (0, True, False),

@@ -413,7 +413,7 @@ def test_check_says_what_was_inferred_and_refuses_with_exit_code_2(tmp_path):
 
     def check(file, *more):
         config.write_text(f'[problem]\nname = "regression"\nfile = "{CASES / file}"\n')
-        words = [sys.executable, "-m", "nedhpc", "check", str(config), *more]
+        words = [sys.executable, "-P", "-m", "nedhpc", "check", str(config), *more]
         return subprocess.run(words, capture_output=True, text=True, timeout=120)
 
     done = check("decimalcomma.csv")

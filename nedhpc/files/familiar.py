@@ -39,16 +39,18 @@ def familiar() -> set[str]:
         return set()
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                return set()
+            content = b""
+            while part := os.read(descriptor, 2**20):
+                content += part
+        finally:
+            os.close(descriptor)
     except OSError:
         return set()
-    with open(descriptor, encoding="ascii", errors="replace") as lines:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) or mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return set()
-        try:
-            return set(lines.read().split())
-        except OSError:
-            return set()
+    return set(content.decode("ascii", "replace").split())
 
 
 def remember(hashes: Iterable[str]) -> None:

@@ -131,7 +131,7 @@ def adapt(
     edited = [
         key
         for key, digest in user_files.items()
-        if key in FILES[:2] and digest != record.user_files.get(key)
+        if key.partition(":")[0] in FILES[:2] and digest != record.user_files.get(key)
     ]
     notes += [f"{key}: the file's content changed" for key in edited]
     changed = {key: pair for key, pair in changed.items() if not _moved(key, *pair)}

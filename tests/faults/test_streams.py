@@ -22,7 +22,7 @@ NOWHERE = {
 
 def shell(command, redirection, env=()):
     """The exit code of `nedhpc command` in bash with a redirection, and what it printed."""
-    words = [sys.executable, "-m", "nedhpc", *map(str, command)]
+    words = [sys.executable, "-P", "-m", "nedhpc", *map(str, command)]
     done = subprocess.run(
         ["bash", "-c", f'"$@" {redirection}', "bash", *words],
         cwd=ROOT,

@@ -274,7 +274,7 @@ def test_a_run_stops_before_the_time_limit(slurm, config, tmp_path):
         "--time=2",
         f"--output={tmp_path}/job-%j.out",
         "--wrap",
-        f". scripts/env; exec python -m nedhpc run {config} --out {tmp_path}/watched "
+        f". scripts/env; exec python -P -m nedhpc run {config} --out {tmp_path}/watched "
         + " ".join(endless),
         prefix=PREFIX,
         root=str(ROOT),
