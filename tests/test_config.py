@@ -32,6 +32,13 @@ def test_ready_configs_are_valid(path, capsys):
     assert config.validate(config_text.parse(resolved.toml())) == resolved
 
 
+@pytest.mark.parametrize("ranks", ["0", "-3", "1.5", "two"])
+def test_check_needs_at_least_one_rank(capsys, ranks):
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(CONFIGS[0]), f"--ranks={ranks}"])
+    assert ended.value.code == 2 and "--ranks" in capsys.readouterr().err
+
+
 def test_all_errors_come_at_once(file, capsys):
     path = file(
         '[problem]\nname = "poisson"\ndimm = 2\n[network]\nhiden = [3]\n'
