@@ -52,7 +52,11 @@ def check_environment(environment: Mapping[str, str]) -> None:
     """
     if environment.get("PETSC_OPTIONS_YAML", "").strip():
         raise UsageError("the environment variable PETSC_OPTIONS_YAML is not supported; unset it")
-    for name, value in parse_options(environment.get("PETSC_OPTIONS", "")):
+    try:
+        pairs = parse_options(environment.get("PETSC_OPTIONS", ""))
+    except UsageError as error:
+        raise UsageError(f"the environment variable PETSC_OPTIONS: {error}") from None
+    for name, value in pairs:
         if not ENVIRONMENT.fullmatch(name.lower()) or not VALUE.fullmatch(value or "1"):
             option = f"-{name} {value or ''}".strip()
             raise UsageError(
