@@ -15,7 +15,7 @@ from conftest import make_config
 
 import nedhpc
 from nedhpc.config import override, validate
-from nedhpc.errors import NonFiniteError, NotAStateError
+from nedhpc.errors import NonFiniteError, NotAStateError, UsageError
 from nedhpc.files import checkpoint
 from nedhpc.files.resume import load_resume
 from nedhpc.parallel.phases import PHASES
@@ -253,6 +253,31 @@ def test_initial_checkpoint_is_continued_by_another_stepper(comm, folder):
     path = checkpoint.paths(folder / "a")[-1]
     _, second = run(make_config(run={"initial": str(path), "max_steps": 0}), folder / "b", comm)
     assert np.array_equal(first.theta_P, second.theta_P) and second.step == 0
+
+
+@pytest.mark.parametrize(
+    "network, part",
+    [
+        # All have 25 parameters.
+        ({"hidden": [2, 5], "activation": "tanh"}, "8x1 0, .*this config's network has .*5x2 4"),
+        ({"hidden": [8], "activation": "sin"}, "activation = 'tanh'.* this config's has .* 'sin'"),
+    ],
+)
+def test_parameters_of_another_network_are_refused(comm, folder, network, part):
+    run(settings("euler", 0, network={"hidden": [8], "activation": "tanh"}), folder / "a", comm)
+    comm.Barrier()
+    initial = {"initial": str(checkpoint.paths(folder / "a")[-1]), "max_steps": 0}
+    with pytest.raises(UsageError, match=part):
+        run(make_config(network=network, run=initial), folder / "b", comm)
+
+
+def test_what_the_program_chose_is_taken_from_the_initial_checkpoint(comm, folder):
+    run(settings("euler", 0, network={"hidden": [7], "activation": "sin"}), folder / "a", comm)
+    comm.Barrier()
+    initial = {"initial": str(checkpoint.paths(folder / "a")[-1]), "max_steps": 0}
+    run(make_config(network={"hidden": None}, run=initial), folder / "b", comm)
+    network = load_resume(comm, folder / "b")[1].parsed().network
+    assert (network.hidden, network.activation) == ([7], "sin")
 
 
 def test_float32_solves_poisson(comm, folder):

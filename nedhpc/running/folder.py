@@ -39,8 +39,9 @@ def open_folder(
     Raises:
         UsageError: the folder holds another run, or the checkpoint does not belong to this one.
     """
+    given = _given(comm, plan, resumed)
     is_open = plan.config.network.activation is None
-    before = {} if resumed is None else chosen(plan, resumed[1])
+    before = {} if given is None else chosen(plan, given)
     if is_open or before:
         plan = plan.variant(**{"activation": USUAL_ACTIVATION} | before)
     case = Case(comm, plan, None if resumed is None else resumed[1].threads)
@@ -55,7 +56,7 @@ def open_folder(
     if comm.rank == 0:
         remember(plan.config)
     if state is None:
-        case, state = first(case, is_open)
+        case, state = first(case, is_open and given is None)
         record = RunRecord.start(case.config)
         case.take_up(state)
         case.say_scales()
@@ -77,6 +78,17 @@ def open_folder(
     if resumed is None:
         return case, state, record, Series(file)
     return case, state, record, agreed(comm, _series, comm, file, state.step)
+
+
+def _given(comm, plan: Plan, resumed: Resumed | None) -> RunRecord | None:
+    """The record of the checkpoint that the parameters come from; None if they are new. Collective.
+
+    It is that of run.initial if the run is a new one.
+    """
+    if resumed is not None:
+        return resumed[1]
+    initial = plan.config.run.initial
+    return None if initial is None else on_rank_0(comm, checkpoint.read, initial)[1]
 
 
 def chosen(plan: Plan, record: RunRecord) -> dict:

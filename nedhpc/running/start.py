@@ -13,9 +13,11 @@ from math import floor, log2
 import numpy as np
 from torch import Tensor
 
+from nedhpc.config import Config
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
+from nedhpc.network import USUAL_ACTIVATION
 from nedhpc.parallel.comm import on_rank_0
 from nedhpc.plan import Plan
 from nedhpc.running.case import Case
@@ -79,10 +81,31 @@ def first_state(case: Case, draw: int = 0, wanted: float = np.inf) -> State:
             f"run.initial = {config.run.initial!r} holds the parameters "
             f"{', '.join(record.layout)}; this config's network has {', '.join(here)}"
         )
+    theirs, ours = meaning(record.parsed()), meaning(config)
+    if theirs != ours:
+        raise UsageError(
+            f"run.initial = {config.run.initial!r} holds the parameters of a network with "
+            f"{theirs}; this config's has {ours}; give the same"
+        )
     known = given.coefficients.items()
     blank.coefficients |= {name: value for name, value in known if name in blank.coefficients}
     blank.theta_P, blank.scaling = given.theta_P, given.scaling
     return rebalanced(case, blank)
+
+
+def meaning(config: Config) -> str:
+    """The settings beside the layout that the meaning of theta depends on, as text. Local."""
+    network = config.network
+    if network.name is not None:
+        words = [f"network.name = {network.name.rpartition(':')[2]!r}"]
+        words.append(f"network.arguments = {network.arguments}")
+    else:
+        words = [f"network.activation = {network.activation or USUAL_ACTIVATION!r}"]
+    words.append(f"network.embedding = {network.embedding!r}")
+    if network.embedding == "fourier":
+        scale, seed = network.fourier.scale, config.run.seed
+        words.append(f"network.fourier.scale = {scale}, run.seed = {seed}")
+    return ", ".join(words)
 
 
 def fresh(case: Case, state: State, draw: int = 0, wanted: float = np.inf) -> State:
