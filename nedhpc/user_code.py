@@ -138,14 +138,16 @@ def _digest(path: Path) -> str:
         return "missing"
 
 
-def remember(config: Config) -> None:
+def remember(config: Config, known: Mapping[str, str]) -> None:
     """Record that this user has run the Python files that a config names, and their neighbours.
 
-    Local. Call it after they were loaded.
+    Local.
+
+    Args:
+        config: the config that names the files.
+        known: its `digests`, after the files were loaded.
     """
-    familiar.remember(
-        _fingerprint(key, path, digests(config)) for key, path in user_files(config).items()
-    )
+    familiar.remember(_fingerprint(key, path, known) for key, path in user_files(config).items())
 
 
 def check_unchanged(config: Config, known: Mapping[str, str], named: Iterable[str] = ()) -> None:

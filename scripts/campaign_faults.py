@@ -115,7 +115,7 @@ TRACES: dict[str, tuple[Path, list[library.Operation]]] = {}
 
 def newest_name(run_dir: Path) -> int:
     """Step of the newest checkpoint by its name; -1 without one."""
-    files = checkpoint.paths(run_dir) if run_dir.is_dir() else []
+    files = checkpoint.paths(run_dir)
     return checkpoint.step_of(files[-1]) if files else -1
 
 

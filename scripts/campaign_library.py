@@ -1,7 +1,6 @@
 """The library that disturbs and records file operations: compiled at use, loaded by LD_PRELOAD."""
 
 import ctypes
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -40,11 +39,6 @@ def build(folder: Path) -> Path | None:
         command = ["gcc", "-shared", "-fPIC", "-O1", "-o", str(target), str(SOURCE), "-ldl"]
         subprocess.run(command, check=True)
     return target
-
-
-def is_loaded() -> bool:
-    """True if this process runs with the library."""
-    return "campaign_files.so" in os.environ.get("LD_PRELOAD", "")
 
 
 def start(plan: str) -> None:

@@ -103,7 +103,7 @@ def judge_state(left: Left, reference: Reference, rtol: float = 0.0) -> None:
     """Compare the newest state of the folder with what was promised and with the reference."""
     try:
         found, state = -1, None
-        if left.run_dir.is_dir() and checkpoint.any_in(left.run_dir):
+        if checkpoint.any_in(left.run_dir):
             _, state, _, _ = checkpoint.newest(left.run_dir)
             found = state.step
     except NedError as error:

@@ -8,7 +8,7 @@ from mpi4py import MPI
 from test_adaptation import Waves, plan_of, small
 
 from nedhpc.errors import StorageError
-from nedhpc.files import series
+from nedhpc.files import checkpoint, series
 from nedhpc.files.writer import Writer
 from nedhpc.running.evolve import Run
 
@@ -45,8 +45,6 @@ def test_a_write_that_fails_is_raised_on_every_rank(comm, tmp_path):
 
 def test_the_run_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     """And what is written is the state at that step."""
-    from nedhpc.files import checkpoint
-
     stored, write, free = [], checkpoint.write, threading.Event()
 
     def slow(run_dir, state, record, keep):

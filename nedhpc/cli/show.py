@@ -13,11 +13,11 @@ from nedhpc.configs_path import configs_folder
 def check(args) -> None:
     """Validate a config, try each term once, and predict the cost of a step. Local."""
     from nedhpc.plan import Plan
-    from nedhpc.user_code import remember
+    from nedhpc.user_code import digests, remember
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     plan = Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=args.ranks)
-    remember(plan.config)
+    remember(plan.config, digests(plan.config))
     points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
     if plan.data is not None and len(plan.data.held_out_x):
         points += f" ({len(plan.data.held_out_x)} rows of the data are held out)"

@@ -54,7 +54,7 @@ def open_folder(
         pass
     on_rank_0(comm, prepare, run_dir, plan.config, None if state is None else state.step)
     if comm.rank == 0:
-        remember(plan.config)
+        remember(plan.config, user_files)
     if state is None:
         case, state = first(case, is_open and given is None)
         record = RunRecord.start(case.config)

@@ -80,13 +80,13 @@ def stepper_options(text: str) -> list[tuple[str, str | None]]:
 
 def _check_value(name, value):
     """Refuse the values that name code or a file instead of a number or a method."""
-    needed = "a number or the name of one of PETSc's own methods"
-    wrong = value is not None and (
-        not VALUE.fullmatch(value) or value.lower() in FOREIGN_CODE or "python" in name.lower()
-    )
     if name.lower() == NO_PRECONDITIONER[0]:
         wrong, needed = value != NO_PRECONDITIONER[1], "none, or leave the option out"
-    if wrong or "python" in name.lower():
+    else:
+        is_code = "python" in name.lower() or (value or "").lower() in FOREIGN_CODE
+        wrong = is_code or (value is not None and not VALUE.fullmatch(value))
+        needed = "a number or the name of one of PETSc's own methods"
+    if wrong:
         raise UsageError(f"PETSc option -{name} {value or ''}: not supported; needed is {needed}")
 
 
