@@ -17,7 +17,8 @@ import pytest
 from nedhpc.files import checkpoint
 from nedhpc.postprocess.info import info
 
-pytestmark = pytest.mark.slurm
+# One process runs all of them, because there is one SLURM.
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
 ROOT = Path(__file__).parents[2]
 PREFIX = sys.prefix
