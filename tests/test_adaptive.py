@@ -112,6 +112,7 @@ def test_large_residuals_are_preferred_and_power_sharpens(comm):
     assert flat < 1.5 and plain > 2 * flat and sharp > 1.2 * plain
 
 
+@pytest.mark.one_rank
 def test_weights_leave_the_energy_unbiased(comm):
     """The mean over draws is the quadrature of the pool, within its standard error.
 

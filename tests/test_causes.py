@@ -75,6 +75,7 @@ def test_contradictory_conditions_are_named(comm, folder):
     assert "the terms 'high' and 'low' contradict each other" in message
 
 
+@pytest.mark.one_rank
 def test_saturated_units_are_the_cause(comm, folder):
     network = {"init": "uniform", "init_scale": 1e4}
     status, message = finish(comm, folder, network=network)

@@ -145,6 +145,7 @@ def test_l2_flow_of_a_regression_decays_like_exp_minus_t(comm):
     )
 
 
+@pytest.mark.one_rank
 @pytest.mark.parametrize("kind", [*RK, "ssp"])
 def test_explicit_types_have_their_order(comm, kind):
     case = make_case(comm, problem=REGRESSION | {"num_points": 20}, network={"hidden": [4]})
@@ -161,6 +162,7 @@ def test_explicit_types_have_their_order(comm, kind):
     assert order - 0.4 < observed < order + 2, observed
 
 
+@pytest.mark.one_rank
 def test_adaptive_steps_meet_their_tolerance(comm):
     case = make_case(comm, problem=REGRESSION | {"num_points": 20}, network={"hidden": [4]})
     theta, sizes = parameters(case), []

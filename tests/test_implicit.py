@@ -75,6 +75,7 @@ ORDERS += [
 ]
 
 
+@pytest.mark.one_rank
 @pytest.mark.parametrize("kind, options, expected, metric", ORDERS)
 def test_each_type_has_its_order(curves, kind, options, expected, metric):
     case, theta, reference = curves(metric)
@@ -112,6 +113,7 @@ euclidean.
 """
 
 
+@pytest.mark.one_rank
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_type_solves_poisson(comm, kind):
     explicit = kind in EXPLICIT
@@ -236,7 +238,10 @@ def test_a_failing_nonlinear_solve_is_an_error_or_shortens_the_step(comm):
     assert 0 < sizes[0] < 1e3
 
 
-@pytest.mark.parametrize("kind", ["beuler", "theta", "cn", "bdf", "arkimex"])
+@pytest.mark.parametrize(
+    "kind",
+    ["beuler", *(pytest.param(k, marks=pytest.mark.one_rank) for k in IMPLICIT[1:5])],
+)
 def test_a_failed_nonlinear_solve_is_repeated_with_a_shorter_dt(comm, folder, kind):
     """With the default dt, the first solves of beuler, theta and cn fail here."""
     config = make_config(
