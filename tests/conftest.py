@@ -68,6 +68,11 @@ def folder(comm, tmp_path_factory):
     return comm.bcast(tmp_path_factory.mktemp("run") if comm.rank == 0 else None, 0)
 
 
+def on_ranks(some, values):
+    """Parameters of a test of which only `some` are worth a run on several ranks."""
+    return [pytest.param(v, marks=() if v in some else pytest.mark.one_rank) for v in values]
+
+
 def make_table(**tables):
     """A config table of a small problem, with whole tables replaced or extended.
 
