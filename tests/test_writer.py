@@ -1,14 +1,19 @@
 """Files are written in the background, one after another."""
 
+import copy
 import threading
 
 import h5py
+import numpy as np
 import pytest
+from conftest import evolve, make_config
 from mpi4py import MPI
 from test_adaptation import Waves, plan_of, small
 
+import nedhpc
 from nedhpc.errors import StorageError
 from nedhpc.files import checkpoint, series
+from nedhpc.files.resume import load_resume
 from nedhpc.files.writer import Writer
 from nedhpc.running.evolve import Run
 
@@ -78,3 +83,33 @@ def test_the_series_needs_8_bytes_a_number(tmp_path):
     entries.writing()()
     with h5py.File(tmp_path / "series.h5") as file:
         assert len(file["energy"]) == 1000 and file["step"].dtype == "int64"
+
+
+class Keeps(nedhpc.Observer):
+    """Keeps each state, and a copy of it."""
+
+    def __init__(self):
+        self.pairs = []
+
+    def start(self, run, moment):
+        self.step(run, moment)
+
+    def step(self, run, moment):
+        self.pairs.append((moment.state, copy.deepcopy(moment.state)))
+
+
+@pytest.mark.parametrize(
+    "kind, dt", [("adam", 1.0), ("sgd", 1.0), ("lbfgs", 1.0), ("spring", 0.5), ("bdf", 1e-3)]
+)
+def test_a_step_does_not_change_an_earlier_state(tmp_path, kind, dt):
+    """Else a state that is written while the next step goes on would be a mixture of both."""
+    observer = Keeps()
+    for steps in (3, 6):
+        config = make_config(stepper={"type": kind, "dt": dt}, run={"max_steps": steps})
+        resumed = load_resume(MPI.COMM_SELF, tmp_path) if steps > 3 else None
+        evolve(config, tmp_path, MPI.COMM_SELF, resumed, observers=[observer])
+    assert len(observer.pairs) >= 8 and any(state.stepper for state, _ in observer.pairs)
+    for state, before in observer.pairs:
+        assert np.array_equal(state.theta_P, before.theta_P)
+        for name, entry in before.stepper.items():
+            assert np.array_equal(state.stepper[name], entry), name

@@ -83,9 +83,9 @@ class FirstOrder(StepRule):
             if name in COUNTS:
                 state[name] = int(value)
             elif name in LISTS:
-                state[name] = [torch.as_tensor(x, device=theta_P.device) for x in value]
-            else:
-                state[name] = torch.as_tensor(value, device=theta_P.device)
+                state[name] = [torch.tensor(x, device=theta_P.device) for x in value]
+            else:  # a copy, because the optimiser changes it in place
+                state[name] = torch.tensor(value, device=theta_P.device)
 
     def state(self):
         if self.parameter is None:
