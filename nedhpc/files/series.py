@@ -4,6 +4,7 @@ Local: one rank writes.
 """
 
 import logging
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ class Series:
         self.path = Path(path)
         # 8 bytes a number, where lists of Python's floats need 32.
         self.columns = {name: array("d", values) for name, values in (columns or {}).items()}
+        self._lock = threading.Lock()  # running.rescue writes while the run appends
 
     @classmethod
     def open(cls, path: str | Path, last_step: int) -> Self:
@@ -84,15 +86,17 @@ class Series:
 
     def append(self, entry: dict[str, float]) -> None:
         """Append an entry, which must have a `step`."""
-        count = len(self.columns.get("step", []))
-        for name in entry.keys() | self.columns.keys():
-            # A resumed run may have other terms or metrics than before the resume.
-            column = self.columns.setdefault(name, array("d", [np.nan]) * count)
-            column.append(entry.get(name, np.nan))
+        with self._lock:
+            count = len(self.columns.get("step", []))
+            for name in entry.keys() | self.columns.keys():
+                # A resumed run may have other terms or metrics than before the resume.
+                column = self.columns.setdefault(name, array("d", [np.nan]) * count)
+                column.append(entry.get(name, np.nan))
 
     def writing(self) -> Callable[[], None]:
         """A function that rewrites the file with the present entries, for files.writer."""
-        columns = {name: np.array(column) for name, column in self.columns.items()}
+        with self._lock:
+            columns = {name: np.array(column) for name, column in self.columns.items()}
         return lambda: write(self.path, columns)
 
 

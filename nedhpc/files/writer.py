@@ -4,6 +4,7 @@ The stall of a step is the time of a copy. A write that fails is raised at the n
 `wait`, on every rank.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ class Writer:
         self.longest = 0.0
         """Seconds of the longest write, on rank 0."""
         self._last: Future | None = None
+        self._busy = threading.Lock()
 
     def submit(self, write: Callable[[], object]) -> None:
         """Begin to call write() on rank 0, if the write before has ended. Collective.
@@ -41,7 +43,7 @@ class Writer:
         self.wait()
         if self.comm.rank == 0:
             executor = ThreadPoolExecutor(1)
-            self._last = executor.submit(self._store, write)
+            self._last = executor.submit(self.at_once, write)
             executor.shutdown(wait=False)  # the thread ends after this write
 
     def wait(self) -> None:
@@ -58,16 +60,22 @@ class Writer:
         if last is not None:
             last.result()
 
-    def _store(self, write):
-        started = time.monotonic()
-        if self.lock is not None:
-            self.lock.check()
-        try:
-            write()
-        except OSError as caught:
-            raise StorageError(
-                f"cannot write in {self.run_dir}: {caught.strerror or caught}; the checkpoints "
-                "that are there are untouched: free space or restore the folder, then `nedhpc "
-                f"resume {self.run_dir}`"
-            ) from caught
-        self.longest = max(self.longest, time.monotonic() - started)
+    def at_once(self, write: Callable[[], object]) -> None:
+        """Call write() in the caller's thread, after the write that is going on. Local, on rank 0.
+
+        Raises:
+            StorageError: this write failed.
+        """
+        with self._busy:
+            started = time.monotonic()
+            if self.lock is not None:
+                self.lock.check()
+            try:
+                write()
+            except OSError as caught:
+                raise StorageError(
+                    f"cannot write in {self.run_dir}: {caught.strerror or caught}; the checkpoints "
+                    "that are there are untouched: free space or restore the folder, then `nedhpc "
+                    f"resume {self.run_dir}`"
+                ) from caught
+            self.longest = max(self.longest, time.monotonic() - started)

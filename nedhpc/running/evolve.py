@@ -29,6 +29,7 @@ from nedhpc.running.limits import Clock, Limits, time_limit
 from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
 from nedhpc.running.observers import Observer, Stop
 from nedhpc.running.recorder import Checkpoints, Progress, Recorder
+from nedhpc.running.rescue import Rescue
 from nedhpc.running.signals import StopSignals
 from nedhpc.running.trust import Known, warnings
 from nedhpc.steppers.base import StepInfo
@@ -84,7 +85,10 @@ class Run:
         self.guard = Guard(self.case)
         self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
-        self.observers = [Recorder(series), Limits(), self.checkpoints, Progress(), *observers]
+        self.observers = [Recorder(series), Limits(), self.checkpoints, Progress()]
+        if signals is not None:
+            self.observers.append(Rescue(self.checkpoints))
+        self.observers += observers
 
     def evolve(self) -> tuple[str, State]:
         """Evolve to the end of the run. Collective on comm.

@@ -77,7 +77,7 @@ class Checkpoints(Observer):
 
     def __init__(self, series: Series):
         self.series = series
-        self._saved_at = 0.0
+        self._saved_at = self._memory = 0.0
 
     def start(self, run, moment):
         self._saved_at = moment.state.wall_time
@@ -101,9 +101,9 @@ class Checkpoints(Observer):
         """
         self._saved_at = moment.state.wall_time
         with run.case.phases("output"):
-            memory = int(total(run.comm, [psutil.Process().memory_info().rss / 2**20])[0])
-            stats = run.stats(moment) | {"peak_memory_mb": memory}
-            record = dataclasses.replace(run.record, stats=stats)
+            resident = psutil.Process().memory_info().rss / 2**20
+            self._memory = int(total(run.comm, [resident])[0])
+            record = dataclasses.replace(run.record, stats=self.stats(run, moment))
             state, keep = copy.deepcopy(moment.state), run.config.checkpoint.keep
             write_series = self.series.writing()
 
@@ -113,6 +113,10 @@ class Checkpoints(Observer):
 
             run.writer.submit(write)
         run.clock.longest_save = run.writer.longest
+
+    def stats(self, run, moment) -> dict:
+        """The run's stats of a moment, with the memory at the last call of `save`. Local."""
+        return run.stats(moment) | {"peak_memory_mb": self._memory}
 
 
 class Progress(Observer):

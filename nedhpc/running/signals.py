@@ -26,7 +26,11 @@ TIME_LEFT = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")
 
 
 class StopSignals:
-    """Remembers the last signal that asked for a stop; the handlers do nothing else."""
+    """Remembers the last signal that asked for a stop; the handlers do nothing else.
+
+    running.rescue hears of each signal that has a handler, also of CONT, which mpirun sends before
+    it ends its ranks.
+    """
 
     def __init__(self):
         self.signal = 0
@@ -38,6 +42,9 @@ class StopSignals:
             kept = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
             if self.signal != number and not kept:
                 signal.signal(number, self._note)
+        signal.signal(signal.SIGCONT, lambda number, frame: None)
+        # slurm/launch.sh blocks some for mpirun. If mpirun does not undo that, its ranks must.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _note(self, number, frame):
         self.signal = number

@@ -4,26 +4,50 @@ The continued run equals a run that was never stopped.
 """
 
 import os
+import re
 import signal
+import sys
 import time
 
 import numpy as np
 import pytest
-from processes import finish, run, start, wait_for_step, write_config
+from conftest import evolve
+from mpi4py import MPI
+from processes import ROOT, finish, run, start, wait_for_step, write_config
 
+from nedhpc.config import load, override, validate
 from nedhpc.files import checkpoint
+from nedhpc.files.resume import load_resume
 from nedhpc.postprocess.info import info
 from nedhpc.running import signals as stop
+
+SCRIPT = re.search("^hold='(.*?)'$", (ROOT / "slurm" / "launch.sh").read_text(), re.M | re.S)[1]
+HOLD = (sys.executable, "-P", "-c", SCRIPT)
+"""Words before a command that start it as the job scripts do."""
+TWICE = (signal.SIGHUP, signal.SIGUSR2)
+"""Signals to a run alone that other tests send too."""
 
 
 @pytest.mark.parametrize(
     "number, ranks",
-    [(number, None) for number in stop.SIGNALS] + [(signal.SIGUSR1, 2), (signal.SIGUSR2, 2)],
+    [
+        # test_streams.py sends HUP, and mpirun passes on USR2.
+        pytest.param(number, None, marks=[pytest.mark.slow] * (number in TWICE))
+        for number in stop.SIGNALS
+    ]
+    + [(signal.SIGUSR1, 2), (signal.SIGUSR2, 2)],
 )
 def test_a_signal_stops_a_run_that_then_continues(tmp_path, number, ranks):
+    """Also if TERM is blocked at the start, as in job scripts. mpirun then survives it."""
     out, whole = tmp_path / "run", tmp_path / "whole"
-    process = start("run", write_config(tmp_path), "--out", out, ranks=ranks)
+    is_held = number == (signal.SIGUSR2 if ranks else signal.SIGTERM)
+    prefix = HOLD if is_held else ()
+    process = start("run", write_config(tmp_path), "--out", out, ranks=ranks, prefix=prefix)
     wait_for_step(out, 50, process)
+    if ranks and is_held:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        wait_for_step(out, checkpoint.newest(out)[1].step + 50, process)
     process.send_signal(number)
     code, _, err = finish(process)
     assert code == 75 and "Traceback" not in err, err
@@ -37,6 +61,72 @@ def test_a_signal_stops_a_run_that_then_continues(tmp_path, number, ranks):
     code, _, err = run("run", write_config(tmp_path, steps=steps), "--out", whole)
     assert code == 0, err
     assert np.array_equal(checkpoint.newest(out)[1].theta_P, checkpoint.newest(whole)[1].theta_P)
+
+
+SLOW = """
+import nedhpc, torch
+from mpi4py import MPI
+from pathlib import Path
+class Slow(nedhpc.Problem):
+    "With a file `slow`, the last rank soon spends many seconds in one operation of torch."
+    fast = 20
+    domain = nedhpc.Box([0.0], [1.0])
+    terms = [nedhpc.Residual("pde", jets=("u", "lap_u"))]
+    def pde(self, x, j, c):
+        here = Path(__file__).parent
+        if (here / "slow").exists() and MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1:
+            self.fast -= 1
+            if self.fast < 0:
+                (here / "seen").touch()
+                torch.linalg.svd(torch.rand(3000, 3000))
+        return j.lap_u + 1
+"""
+
+
+@pytest.mark.parametrize(
+    "number, ranks",
+    [
+        (signal.SIGTERM, None),
+        pytest.param(signal.SIGCONT, None, marks=pytest.mark.slow),
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_the_last_finished_step_is_saved_while_the_next_one_goes_on(tmp_path, number, ranks):
+    """mpirun kills its ranks half a second later, and a run alone is killed here."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    config, out = write_config(tmp_path, every=100_000_000), tmp_path / "run"
+    config.write_text(config.read_text().replace('"poisson"\ndim = 1', '"slow.py:Slow"'))
+    process = start("run", config, "--out", out, ranks=ranks)
+    wait_for_step(out, 0, process)
+    (tmp_path / "slow").touch()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "seen").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # the other rank finishes the step before
+    process.send_signal(number)
+    if ranks is None:
+        while len(checkpoint.paths(out)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    code, _, err = finish(process)
+    assert code == (-signal.SIGKILL if ranks is None else 1), err
+    (tmp_path / "slow").unlink()
+    assert checkpoint.newest(out)[1].step >= 10
+    if ranks is None:
+        check_continuation(config, out, tmp_path / "whole")
+
+
+def check_continuation(config, out, whole):
+    """The run in `out`, continued here, equals a run of its config without interruption."""
+    steps = info(out)["step"] + 20
+    settings = validate(override(load(config).model_dump(), [f"run.max_steps={steps}"]))
+    ends = [
+        evolve(settings, folder, MPI.COMM_SELF, resumed)[1].theta_P
+        for folder, resumed in ((out, load_resume(MPI.COMM_SELF, out)), (whole, None))
+    ]
+    assert np.array_equal(*ends)
 
 
 def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
