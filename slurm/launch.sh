@@ -1,7 +1,13 @@
 # The job scripts source this file. It starts ranks, passes signals on, and requeues the job.
 
-early=                              # set if a signal came before the ranks started
-trap 'early=1' USR1 TERM
+pid=                                # the process that started the ranks, while they run
+notice=                             # the first signal that reached this script
+
+heard() {
+    notice=${notice:-$1}
+    [ -z "$pid" ] || kill -USR1 "$pid" 2>/dev/null
+}
+for name in USR1 TERM INT HUP; do trap "heard $name" $name; done
 
 # SLURM runs a copy of the job script in another folder. The checkout is therefore the folder from
 # which the job was submitted.
@@ -16,26 +22,32 @@ REQUEUE_ME=75                       # exit code of nedhpc: checkpointed on a sig
 gpu_options=()                      # if the job has GPUs, it must not silently run on CPUs
 [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ] || gpu_options=(--set device.type=cuda)
 
+# `python -c "$hold" PROGRAM ...` becomes PROGRAM ..., with TERM, INT and HUP blocked. At these
+# signals mpirun would kill the ranks within half a second. SLURM waits longer (KillWait).
+hold='import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+os.execvp(sys.argv[1], sys.argv[1:])'
+
 # `run_nedhpc RANKS CONFIG ...` runs `nedhpc run CONFIG ...` on that many ranks and puts its exit
-# code into $status. If USR1 or TERM reaches the job script, it sends USR1 to the ranks.
+# code into $status. If USR1, TERM, INT or HUP reaches the job script, it sends USR1 to the ranks.
 run_nedhpc() {
-    local ranks=$1 config=$2 start pid; shift 2
+    local ranks=$1 config=$2 start; shift 2
     case $launcher in
         srun) start=(srun -n "$ranks" "${srun_options[@]}") ;;
-        mpirun) start=(mpirun -n "$ranks" "${mpirun_options[@]}") ;;
+        mpirun) start=(python -P -c "$hold" mpirun -n "$ranks" "${mpirun_options[@]}") ;;
         *) echo "launcher = '$launcher' in slurm/env.sh: it must be srun or mpirun" >&2; exit 2 ;;
     esac
     status=$REQUEUE_ME
-    [ -z "$early" ] || return 0
+    [ -z "$notice" ] || return 0
     "${start[@]}" python -P -m nedhpc run "$config" "${gpu_options[@]}" "$@" &
     pid=$!
-    trap "kill -USR1 $pid 2>/dev/null" USR1 TERM
+    [ -z "$notice" ] || kill -USR1 $pid 2>/dev/null         # it came after the check above
     while kill -0 $pid 2>/dev/null; do wait $pid; done      # a trap interrupts wait: wait again
     wait $pid
     status=$?
     # If USR1 itself ended the process, it came before nedhpc installed its handler.
     [ $status != $((128 + $(kill -l USR1))) ] || status=$REQUEUE_ME
-    trap 'early=1' USR1 TERM
+    pid=
 }
 
 # `step_reached RUN_DIR` prints the step of the newest checkpoint, or -1 if there is none.
@@ -47,9 +59,10 @@ step_reached() {
 }
 
 # `run_requeued RUN_DIR CONFIG ...` starts or continues the run there, and requeues this job if
-# nedhpc ends with 75. It ends with an error after NEDHPC_MAX_RESTARTS (3) restarts in a row without
-# a later checkpoint, because such a job would restart for ever. The file RUN_DIR/restarts holds the
-# newest step at the last start, and the number of these restarts.
+# nedhpc ends with 75, unless another signal than USR1 came first: scancel sends TERM. The job ends
+# with an error after NEDHPC_MAX_RESTARTS (3) restarts in a row without a later checkpoint, because
+# it would restart for ever. The file RUN_DIR/restarts holds the newest step at the last start, and
+# the number of these restarts.
 run_requeued() {
     local run_dir=$1 most=${NEDHPC_MAX_RESTARTS:-3} job=$SLURM_JOB_ID
     local reached before=-2 without=0; shift
@@ -67,7 +80,7 @@ run_requeued() {
     fi
     echo "$reached $without" >"$run_dir/restarts"
     run_nedhpc "$SLURM_NTASKS" "$@" --out "$run_dir" --resume auto
-    if [ "$status" = $REQUEUE_ME ]; then
+    if [ "$status" = $REQUEUE_ME ] && [ "${notice:-USR1}" = USR1 ]; then
         # In an array, the job id of one task can be the id of the whole array: name the task.
         [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
         scontrol requeue "$job" ||

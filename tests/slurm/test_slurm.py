@@ -38,18 +38,26 @@ class Paced(nedhpc.Problem):
             os.kill(os.getpid(), signal.SIGUSR1)
         return j.lap_u + 1
 """
+# The program chooses nothing here, because each trial would cost many pauses.
 CONFIG = """
 [problem]
 name = "{problem}:Paced"
 [network]
 hidden = [6]
+activation = "tanh"
+scaling = "none"
 [sampling]
 interior = 30
+adapt = "none"
+[weights]
+balance = "none"
 [stepper]
 type = "euler"
 dt = 1e-4
 [run]
 max_steps = 40
+start = "random"
+windows = 1
 [checkpoint]
 every_steps = 2
 """
@@ -212,6 +220,27 @@ def test_a_requeued_run_ends_with_the_same_result(slurm, config, uninterrupted, 
     assert np.array_equal(final(tmp_path / "run", 40), uninterrupted)
     _, _, record, _ = checkpoint.newest(tmp_path / "run")
     assert record.provenance["slurm_restart_count"] == "1"
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "srun"])
+def test_a_cancelled_run_is_saved_and_not_requeued(slurm, config, launcher, tmp_path):
+    """scancel sends TERM to all processes of the job, and mpirun must survive it.
+
+    A step is longer than the time after which mpirun would kill its ranks.
+    """
+    options = ("--set", "problem.pause=0.4", "--set", "checkpoint.every_steps=1000000")
+    submitted = slurm.submit(
+        "slurm/requeue.sbatch", config, tmp_path / "run", *options, NEDHPC_LAUNCHER=launcher
+    )
+    slurm.until(lambda: checkpoint.paths(tmp_path / "run"))
+    time.sleep(2)
+    slurm("scancel", submitted)
+    (job,) = slurm.wait(submitted)
+    text = slurm.output(submitted)
+    assert job["JobState"] == "CANCELLED" and job["Restarts"] == "0", text
+    slurm.until(lambda: "stopped  step" in slurm.output(submitted), 30)
+    facts = info(tmp_path / "run")
+    assert facts["status"] == "stopped" and facts["step"] > 0, text
 
 
 def test_restarts_without_progress_end_with_an_error(slurm, config, tmp_path):
