@@ -6,6 +6,8 @@ import fcntl
 import logging
 import os
 import platform
+import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,12 @@ HELD = (errno.EAGAIN, errno.EACCES)
 """The system's errors if another process holds the lock."""
 WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, 524)
 """The errors of a file system without locks; 524 is ENOTSUPP of NFS."""
+
+
+FLOCK = "hhqqi"
+"""struct flock of Linux: l_type, l_whence, l_start, l_len, l_pid."""
+_own: set[Path] = set()
+"""The locks of this process."""
 
 
 class Lock:
@@ -83,8 +91,11 @@ def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
             )
     try:
         agree(comm, error)
+        if file is not None:
+            _own.add(path)
         yield Lock(path, file)
     finally:
+        _own.discard(path)
         if file is not None:
             with contextlib.suppress(OSError):  # if the disk is full, the text was not written
                 file.close()
@@ -114,3 +125,23 @@ def _acquire(file, run_dir):
     file.truncate(0)
     file.write(f"host {platform.node()}, pid {os.getpid()}{job}, since {utc()}\n")
     return None
+
+
+def is_held(run_dir: str | Path) -> bool | None:
+    """True if a job, also one on another host, writes in the folder. Local.
+
+    The lock is only looked at, so that a job that starts at this moment is not refused.
+
+    Returns:
+        None if the system cannot tell.
+    """
+    path = Path(run_dir).absolute() / ".lock"
+    if path in _own:  # to open and close the file again would release the lock
+        return True
+    try:
+        with open(path, "rb") as file:
+            asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            found = fcntl.fcntl(file, fcntl.F_GETLK, asked)
+    except OSError:
+        return None
+    return struct.unpack(FLOCK, found)[0] != fcntl.F_UNLCK if sys.platform == "linux" else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from nedhpc import config_text
 from nedhpc.files import checkpoint
+from nedhpc.files.lock import is_held
 from nedhpc.files.record import RunRecord
 
 NUMBERS = (
@@ -111,17 +112,22 @@ def _problem_name(record: RunRecord) -> str | None:
 
 
 def status(path: Path, saved: str | None, record: RunRecord) -> str | None:
-    """The status. It is `interrupted` if the run's process on this host has ended. Local.
+    """The status. It is `interrupted` if no process writes in the run folder any more. Local.
+
+    On a file system without locks, only the processes of this host are known.
 
     Args:
         path: the run folder or a checkpoint file. A file keeps the status that it has.
         saved: the status in the newest checkpoint.
         record: the record of the same checkpoint.
     """
-    hosts = str(record.provenance.get("hosts", "")).split()
-    if saved != "running" or not path.is_dir() or hosts[:1] != [platform.node()]:
+    if saved != "running" or not path.is_dir():
         return saved
-    return saved if _alive(int(record.provenance.get("pid", 0))) else "interrupted"
+    is_running, hosts = is_held(path), str(record.provenance.get("hosts", "")).split()
+    if is_running is None:
+        here = hosts[:1] == [platform.node()]
+        is_running = not here or _alive(int(record.provenance.get("pid", 0)))
+    return saved if is_running else "interrupted"
 
 
 def _alive(pid):
