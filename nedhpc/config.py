@@ -408,9 +408,12 @@ def validate(table, source=None):
         ConfigError: every mistake with its key, what is allowed and the nearest right name.
     """
     try:
-        return Config.model_validate(table)
+        config = Config.model_validate(table)
     except ValidationError as error:
         raise ConfigError([explain(item) for item in error.errors()], source) from None
+    if problems := list(config_text.undecodable(table)):
+        raise ConfigError(problems, source)
+    return config
 
 
 def explain(item: Any, model: type[BaseModel] | None = None, prefix: tuple[str, ...] = ()) -> str:

@@ -1,7 +1,9 @@
 """TOML text of a size and depth that is parsed at once, whoever wrote it. Local."""
 
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,25 @@ def parse(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("its arrays or tables are nested too deeply") from None
+
+
+def undecodable(entry: Any, key: str = "") -> Iterator[str]:
+    """A message for each text in a table that no file can hold. Local.
+
+    Python makes such texts of file names and arguments that are not in the encoding of the locale.
+
+    Args:
+        entry: the table, or a part of it.
+        key: its key.
+    """
+    if isinstance(entry, dict):
+        for name, part in entry.items():
+            yield from undecodable(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(entry, list | tuple):
+        for part in entry:
+            yield from undecodable(part, key)
+    elif isinstance(entry, str) and entry.encode("utf-8", "ignore").decode() != entry:
+        yield (
+            f"{key} = {entry!a}: this is not {sys.getfilesystemencoding()}; rename the file or "
+            "folder, or if the name is right, set PYTHONUTF8=1"
+        )
