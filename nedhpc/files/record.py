@@ -14,6 +14,8 @@ from nedhpc.files.tables import read_table, text, value, write_table
 TABLES = ("user_files", "sampling", "provenance", "stats")
 """Flat groups of a checkpoint that are stored as they are."""
 
+MAX_LINES = 2000
+"""Longest layout that is stored as an array of texts; a longer one is one text."""
 
 FIRST_EDITION = (
     ("network", "scaling", "none"),
@@ -31,6 +33,11 @@ def migrated(config: str) -> str:
     for section, key, known in FIRST_EDITION:
         table.setdefault(section, {}).setdefault(key, known)
     return tomli_w.dumps(table)
+
+
+def _lines(layout) -> list[str]:
+    """The lines of a stored layout. Local."""
+    return layout.split("\n") if isinstance(layout, str) else [str(line) for line in layout]
 
 
 @dataclass(slots=True)
@@ -81,7 +88,9 @@ class RunRecord:
         file["config"] = self.config
         for name, lines in (("config_history", self.history), ("config_changes", self.changes)):
             file.create_dataset(name, data=lines, dtype=h5py.string_dtype())
-        file["state/theta"].attrs["layout"] = self.layout
+        # An attribute has at most 64 KiB, and each entry of an array of texts takes 16 bytes.
+        is_long = len(self.layout) > MAX_LINES
+        file["state/theta"].attrs["layout"] = "\n".join(self.layout) if is_long else self.layout
         for name in TABLES:
             write_table(file.create_group(name, track_order=True), getattr(self, name))
         if self.threads is not None:
@@ -105,7 +114,7 @@ class RunRecord:
             config,
             [str(line) for line in value(file, "config_history")],
             [str(line) for line in value(file, "config_changes")],
-            [str(line) for line in file["state/theta"].attrs["layout"]],
+            _lines(file["state/theta"].attrs["layout"]),
             **tables,
             sampling=sampling,
             threads=None if threads is None else int(threads),
