@@ -59,6 +59,19 @@ def test_check_predicts_the_memory_of_held_rows(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gram", "tsqr"])
+def test_check_predicts_the_memory_of_many_points(kind):
+    """With P = 65 and N = 10^6, the copies of the rows count most."""
+    found = measure(
+        problem={"name": "poisson", "dim": 2},
+        network={"hidden": [16]},
+        sampling={"interior": 1_000_000, "boundary": 400, "rule": "sobol"},
+        solver={"type": kind},
+    )
+    assert found["measured"] < 1.2 * found["predicted"] + 100 * MIB
+
+
+@pytest.mark.slow
 def test_dual_holds_no_parameter_matrix():
     """With P = 265,000, the rows need 0.2 GiB; a P x P matrix would need 500 GiB."""
     found = measure(

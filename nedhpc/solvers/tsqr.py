@@ -114,8 +114,9 @@ class Tsqr(LeastSquares):
     def cost(cls, size: Size) -> Cost:
         P, N = size.num_parameters, size.local_rows
         rank, local = min(P, size.num_rows), min(P, N)
+        # The rows, with b beside them, by columns for LAPACK, and in LAPACK: four copies.
         return Cost(
-            3 * size.block_bytes + 8 * 8 * P**2 + size.other_bytes,
+            4 * size.block_bytes + 8 * 8 * P**2 + size.other_bytes,
             2 * N * P * local + 4 * P * rank**2 + 22 * rank**3,
         )
 
