@@ -138,7 +138,7 @@ def test_files_that_a_document_names_exist(document):
     text = document.read_text()
     links = re.findall(r"\]\(([^):#]+)\)", text)
     missing = [link for link in links if not (document.parent / link).exists()]
-    named = re.findall(r"\b(?:scripts|slurm|configs|docs)/[\w/.-]*\w", text)
+    named = re.findall(r"(?<!/)\b(?:scripts|slurm|configs|docs)/[\w/.-]*\w", text)
     missing += [name for name in named if not (ROOT / name).exists()]
     assert not missing
 
