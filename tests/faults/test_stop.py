@@ -94,15 +94,34 @@ class Slow(nedhpc.Problem):
     ],
 )
 def test_the_last_finished_step_is_saved_while_the_next_one_goes_on(tmp_path, number, ranks):
-    """mpirun kills its ranks half a second later, and a run alone is killed here."""
-    (tmp_path / "slow.py").write_text(SLOW)
-    config, out = write_config(tmp_path, every=100_000_000), tmp_path / "run"
-    config.write_text(config.read_text().replace('"poisson"\ndim = 1', '"slow.py:Slow"'))
+    """mpirun kills its ranks half a second later, and a run alone is killed here.
+
+    On a busy machine, half a second of time is not half a second of a processor.
+    """
+    for attempt in range(2 if ranks else 1):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        (folder / "slow.py").write_text(SLOW)
+        config, out = write_config(folder, every=100_000_000), folder / "run"
+        config.write_text(config.read_text().replace('"poisson"\ndim = 1', '"slow.py:Slow"'))
+        code, err = end_in_a_step(config, out, number, ranks)
+        assert code == (1 if ranks else -signal.SIGKILL), err
+        if saved := checkpoint.newest(out)[1].step >= 10:
+            break
+    if ranks and not saved and os.getloadavg()[0] > 2 * os.cpu_count():
+        pytest.skip(f"the load is {os.getloadavg()[0]:.0f}, so half a second is too short")
+    assert saved, err
+    if ranks is None:
+        check_continuation(config, out, folder / "whole")
+
+
+def end_in_a_step(config, out, number, ranks):
+    """(exit code, stderr) of a run that gets a signal in a long step."""
+    flag, deadline = config.with_name("slow"), time.monotonic() + 60
     process = start("run", config, "--out", out, ranks=ranks)
     wait_for_step(out, 0, process)
-    (tmp_path / "slow").touch()
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "seen").exists() and time.monotonic() < deadline:
+    flag.touch()
+    while not flag.with_name("seen").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)  # the other rank finishes the step before
     process.send_signal(number)
@@ -111,11 +130,8 @@ def test_the_last_finished_step_is_saved_while_the_next_one_goes_on(tmp_path, nu
             time.sleep(0.01)
         process.kill()
     code, _, err = finish(process)
-    assert code == (-signal.SIGKILL if ranks is None else 1), err
-    (tmp_path / "slow").unlink()
-    assert checkpoint.newest(out)[1].step >= 10
-    if ranks is None:
-        check_continuation(config, out, tmp_path / "whole")
+    flag.unlink()
+    return code, err
 
 
 def check_continuation(config, out, whole):
