@@ -10,7 +10,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nedhpc import config_text
@@ -307,7 +306,7 @@ class Config(Section):
 
     def toml(self):
         """The resolved config as TOML text, without the keys that are not set. Local."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        return config_text.write(self.model_dump(exclude_none=True))
 
 
 FILE_KEYS = (("problem", "name"), ("network", "name"), ("problem", "file"), ("run", "initial"))

@@ -7,14 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from nedhpc.errors import UsageError
 
 MAX_FILE_BYTES = 2**16
 """Size of the largest config file. The time for keys and their errors grows with it."""
+MAX_LENGTH = 2**18
+"""Characters of the longest text. A resolved config is longer than the file that it comes from."""
 MAX_DOTS = 100
 """Largest number of dots in a key; the parser's time grows with the square of it."""
+MAX_DEPTH = 100
+"""Deepest nesting of tables and arrays; whoever walks through them calls itself for each level."""
+MAX_INTEGER = 2**63
+"""Integers of TOML have 64 bits. Python refuses to print one of more than 4300 digits."""
+OPAQUE = re.compile(
+    r""""{3}(?:\\.|[^\\])*?(?:"{3,5}|\\?\Z)|'{3}.*?(?:'{3,5}|\Z)"""
+    r"""|"(?:\\.|[^"\\\n])*"?|'[^'\n]*'?|#[^\n]*""",
+    re.DOTALL,
+)
+"""Strings and comments, whose dots and separators mean nothing.
+
+One that is not closed matches too, because the time would else grow with the square of its length.
+"""
 NO_KEY = re.compile(r"[\n,=\[\]{}]")
 """Characters between two keys."""
+TOO_DEEP = "its arrays or tables are nested too deeply"
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -46,17 +64,32 @@ def parse(text: str) -> dict[str, Any]:
     """The table of a TOML text.
 
     Raises:
-        ValueError: it is not TOML, or its tables or numbers are too large.
+        ValueError: it is not TOML, or it, its keys, tables or integers are too large.
     """
-    run = 0
-    for part in text.split("."):
-        run = 0 if NO_KEY.search(part) else run + 1
-        if run > MAX_DOTS:
-            raise ValueError(f"a key has more than {MAX_DOTS} dots")
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"it has {len(text)} characters; a config may have {MAX_LENGTH}")
+    if any(key.count(".") > MAX_DOTS for key in NO_KEY.split(OPAQUE.sub("s", text))):
+        raise ValueError(f"a key has more than {MAX_DOTS} dots")
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except RecursionError:
-        raise ValueError("its arrays or tables are nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
+    _refuse_extremes(table)
+    return table
+
+
+def write(table: dict[str, Any]) -> str:
+    """The TOML of a table, which `parse` reads.
+
+    Raises:
+        UsageError: a value has a type that TOML does not have, or is too large for `parse`.
+    """
+    try:
+        text = tomli_w.dumps(table)
+        parse(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"the config cannot be stored as TOML: {error}") from None
+    return text
 
 
 def undecodable(entry: Any, key: str = "") -> Iterator[str]:
@@ -79,3 +112,17 @@ def undecodable(entry: Any, key: str = "") -> Iterator[str]:
             f"{key} = {entry!a}: this is not {sys.getfilesystemencoding()}; rename the file or "
             "folder, or if the name is right, set PYTHONUTF8=1"
         )
+
+
+def _refuse_extremes(value: Any, key: str = "", depth: int = 0) -> None:
+    """Raise ValueError if a value, which belongs to a key, is more than its readers can handle."""
+    if depth > MAX_DEPTH:
+        raise ValueError(TOO_DEEP)
+    if isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER:
+        raise ValueError(f"{key} is an integer of more than 64 bits")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_extremes(item, name, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_extremes(item, key, depth + 1)

@@ -95,10 +95,19 @@ def test_bad_configs_exit_2(file, capsys, text, part):
 HOSTILE = {
     "many brackets": ("a = " + "[" * 60000, "nested too deeply"),
     "a long integer": ("[problem]\nname = 'poisson'\ndim = " + "1" * 5000, "is not TOML"),
-    "a large integer": ("[problem]\nname = 'poisson'\ndim = " + "9" * 23, "problem.dim"),
+    "a large integer": ("[problem]\nname = 'poisson'\ndim = " + "9" * 23, "dim is an integer of"),
+    "a hexadecimal integer": ("[problem]\nname = 'poisson'\ndim = 0x" + "f" * 9000, "64 bits"),
+    "deep arrays": ("a = " + "[" * 150 + "]" * 150, "nested too deeply"),
+    "deep tables": (f"[{'.'.join('a' * 99)}]\n{'.'.join('a' * 99)} = 1", "nested too deeply"),
     "a large number": ("[problem]\nname = 'poisson'\ndim = 1e23", "problem.dim"),
     "a deep key": (".".join("a" * 30000) + " = 1", "more than 100 dots"),
     "a deep quoted key": ("[" + " . ".join(['"a b"'] * 8000) + "]", "more than 100 dots"),
+    "a deep key with commas": (".".join(['"a,"'] * 13_000) + " = 1", "more than 100 dots"),
+    "a deep key after strings": (
+        's = [\'"""\', """a"""", \'\'\'#\'\'\']\n' + ".".join(["'='"] * 13_000) + " = 1",
+        "more than 100 dots",
+    ),
+    "a string without end": ('a = "' + '\\"' * 32_000, "is not TOML"),
     "many tables": ("".join(f"[t{k}]\n" for k in range(7000)), "and 6951 more"),
     "many keys": (
         "[problem]\nname='poisson'\n" + "".join(f"a{k}=1\n" for k in range(7000)),
@@ -129,6 +138,27 @@ def test_hostile_configs_are_refused_at_once_in_a_few_words(file, tmp_path, caps
     assert time.monotonic() - start < 5
     message = capsys.readouterr().err
     assert part in message and len(message) < 60_000
+
+
+def test_dots_in_strings_and_comments_are_no_dots_of_keys():
+    dots = "." * 300
+    text = f"a = '{dots}' # {dots}\nb = \"\"\"\n{dots}\"\"\"\nc.d = [\"{dots}\", '''{dots}''']"
+    assert config_text.parse(text)["c"]["d"] == [dots, dots]
+
+
+@pytest.mark.parametrize(
+    "value, reason",
+    [
+        (list(range(60_000)), "characters; a config may have 262144"),
+        (2**64, "more than 64 bits"),
+        (object(), "cannot be stored as TOML"),
+    ],
+)
+def test_a_config_that_could_not_be_read_again_is_refused_before_a_run(value, reason):
+    network = {"name": "a:B", "arguments": {"a": value}}
+    resolved = config.validate({"problem": {"name": "poisson"}, "network": network})
+    with pytest.raises(UsageError, match=reason):
+        resolved.toml()
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

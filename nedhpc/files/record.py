@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import h5py
-import tomli_w
 
 from nedhpc import config as configs
 from nedhpc import config_text
@@ -32,7 +31,7 @@ def migrated(config: str) -> str:
     table = config_text.parse(config)
     for section, key, known in FIRST_EDITION:
         table.setdefault(section, {}).setdefault(key, known)
-    return tomli_w.dumps(table)
+    return config_text.write(table)
 
 
 def _lines(layout) -> list[str]:
