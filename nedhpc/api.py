@@ -197,7 +197,7 @@ def resume(
         def make() -> "Plan":
             table = configs.override(config_text.parse(record.config), overrides)
             table = configs.with_petsc_options(table, petsc_options)
-            check_familiar(configs.validate(table), record.user_files, changed)
+            check_familiar(configs.validate(table, run_dir), record.user_files, changed)
             return Plan.of_table(table, run_dir, num_ranks=comm.size)
 
         plan = same_plan(comm, make, None)

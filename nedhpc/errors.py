@@ -18,7 +18,7 @@ SHOWN_LINES, SHOWN_CHARACTERS = 50, 1000
 """Largest number of mistakes that a message lists, and of characters for each."""
 
 
-def _shortened(line: str) -> str:
+def shortened(line: str) -> str:
     """The line without its middle, if it is long. Its end says what is wrong."""
     half = SHOWN_CHARACTERS // 2
     return line if len(line) <= SHOWN_CHARACTERS else f"{line[:half]} ... {line[-half:]}"
@@ -37,7 +37,7 @@ class ConfigError(UsageError):
         where = f" in {source}" if source else ""
         count = len(self.problems)
         title = f"{count} error{'s' if count > 1 else ''}{where}:"
-        lines = [_shortened(line) for line in self.problems[:SHOWN_LINES]]
+        lines = [shortened(line) for line in self.problems[:SHOWN_LINES]]
         lines += [f"and {count - SHOWN_LINES} more"] if count > SHOWN_LINES else []
         super().__init__("\n".join([title, *(f"  {line}" for line in lines)]))
 

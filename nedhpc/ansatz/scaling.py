@@ -14,6 +14,7 @@ import torch
 
 from nedhpc.ansatz.algebra import Channels
 from nedhpc.ansatz.jets import JetLayout
+from nedhpc.errors import NotAStateError
 
 NAMES = ("centre", "half", "offset", "size")
 
@@ -35,9 +36,21 @@ class Scaling:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], dim: int, num_outputs: int) -> Self:
-        """The scaling that `arrays` returned; the identity if there are none."""
+        """The scaling that `arrays` returned; the identity if there are none.
+
+        Raises:
+            NotAStateError: the arrays, which come from a checkpoint, do not fit.
+        """
         if not arrays:
             return cls.identity(dim, num_outputs)
+        lengths = dict(zip(NAMES, (dim, dim, num_outputs, num_outputs), strict=True))
+        if {name: len(np.atleast_1d(array)) for name, array in arrays.items()} != lengths:
+            raise NotAStateError(
+                "the checkpoint's scaling does not fit to "
+                f"{dim} coordinates and {num_outputs} outputs"
+            )
+        if not (np.atleast_1d(arrays["half"]) > 0).all():
+            raise NotAStateError("the checkpoint's scaling has a range of zero")
         return cls(*(np.atleast_1d(arrays[name]) for name in NAMES))
 
     @property

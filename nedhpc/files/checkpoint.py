@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from nedhpc.errors import FutureSchemaError, NotAStateError
+from nedhpc.files import possible
 from nedhpc.files.folder import set_aside
 from nedhpc.files.record import RunRecord
 from nedhpc.files.sealed import names, open_sealed, sealed_file
@@ -135,21 +136,21 @@ def _read_frozen(file: h5py.File) -> dict:
     """The fields of State that `_write_frozen` stores; their defaults in a file of schema 1."""
     found, windows = {}, file.get("windows", {})
     if "growth" in file["sampling"]:
-        found["growth"] = int(value(file["sampling"], "growth"))
+        growth, limit = value(file["sampling"], "growth"), possible.MAX_GROWTH
+        found["growth"] = possible.count(growth, "growth", -limit, limit)
     if "scaling" in file:
-        found["scaling"] = read_table(file["scaling"])
+        found["scaling"] = possible.scaling(read_table(file["scaling"]))
     if "balance" in file:
         found["reference_P"] = value(file["balance"], "reference")
     if "now" in windows:
-        start, end = value(windows, "now").tolist()
-        found["window"] = (start, end)
+        found["window"] = possible.interval(*value(windows, "now").tolist())
     if "adaptation" in file:
         found["adaptation"] = read_table(file["adaptation"])
     found["pieces"] = tuple(
         Piece(
-            *value(windows[name], "times").tolist(),
+            *possible.interval(*value(windows[name], "times").tolist()),
             value(windows[name], "theta"),
-            read_table(windows[name]["scaling"]),
+            possible.scaling(read_table(windows[name]["scaling"])),
         )
         for name in sorted(windows)
         if name != "now"
@@ -205,27 +206,20 @@ def parse(file: h5py.File, path: str | Path) -> tuple[State, RunRecord]:
 def _read_state(file: h5py.File) -> State:
     """The state in an open checkpoint. Raises ValueError if its numbers are not possible."""
     clock, sampling = read_table(file["state/clock"]), file["sampling"]
+    known = read_table(file["state/coefficients"]).items()
     state = State(
-        value(file["state"], "theta"),
-        read_table(file["state/coefficients"]),
-        int(clock["step"]),
-        float(clock["time"]),
-        float(clock["dt"]),
-        read_table(file["stepper"]),
-        int(value(sampling, "draw")),
-        float(clock["wall_time"]),
-        read_table(sampling["selection"]) if "selection" in sampling else {},
+        possible.numbers(value(file["state"], "theta"), "theta"),
+        {name: possible.number(entry, name) for name, entry in known},
+        possible.count(clock["step"], "step"),
+        possible.number(clock["time"], "time"),
+        possible.number(clock["dt"], "dt"),
+        possible.memory(read_table(file["stepper"])),
+        possible.count(value(sampling, "draw"), "draw"),
+        possible.number(clock["wall_time"], "wall time"),
+        possible.selection(read_table(sampling["selection"]) if "selection" in sampling else {}),
         **_read_frozen(file),
     )
-    if state.theta_P.ndim != 1 or state.theta_P.dtype != np.float64:
-        raise ValueError(
-            f"theta has shape {state.theta_P.shape} and type {state.theta_P.dtype}; needed is a "
-            "float64 vector"
-        )
-    if not 0 <= state.step < 2**31 or state.draw < 0 or not np.isfinite(state.wall_time):
-        raise ValueError(
-            f"step {state.step}, draw {state.draw} or wall time {state.wall_time} is not possible"
-        )
+    possible.check(state)
     return state
 
 

@@ -1,6 +1,7 @@
 """What a checkpoint holds beside the state: config, history, files, origin, results."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 
 import h5py
@@ -8,6 +9,8 @@ import h5py
 from nedhpc import config as configs
 from nedhpc import config_text
 from nedhpc.config import Config
+from nedhpc.errors import shortened
+from nedhpc.files import possible
 from nedhpc.files.tables import read_table, text, value, write_table
 
 TABLES = ("user_files", "sampling", "provenance", "stats")
@@ -78,9 +81,14 @@ class RunRecord:
             self, config=text, history=[*self.history, text], changes=[*self.changes, note]
         )
 
-    def parsed(self) -> Config:
-        """The Config of the record's TOML. Raises ConfigError if it is not valid."""
-        return configs.validate(config_text.parse(self.config))
+    def parsed(self, source: str | Path | None = None) -> Config:
+        """The Config of the record's TOML. Raises ConfigError, which names `source`, if invalid."""
+        return configs.validate(config_text.parse(self.config), source)
+
+    @property
+    def parameters(self) -> str:
+        """The layout for a message. Local."""
+        return shortened(", ".join(self.layout))
 
     def write(self, file: h5py.File) -> None:
         """Write the groups that do not belong to the state."""
@@ -102,7 +110,11 @@ class RunRecord:
         config_text.parse(config)
         if int(file.attrs["schema_version"]) == 1:
             config = migrated(config)
-        tables = {name: read_table(file[name]) for name in TABLES if name != "sampling"}
+        tables = {
+            name: possible.scalars(read_table(file[name]), name)
+            for name in TABLES
+            if name != "sampling"
+        }
         sampling = {
             name: value(file["sampling"], name)
             for name in file["sampling"]
@@ -115,6 +127,6 @@ class RunRecord:
             [str(line) for line in value(file, "config_changes")],
             _lines(file["state/theta"].attrs["layout"]),
             **tables,
-            sampling=sampling,
-            threads=None if threads is None else int(threads),
+            sampling=possible.scalars(sampling, "sampling"),
+            threads=None if threads is None else possible.count(threads, "threads"),
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nedhpc.config import Config
-from nedhpc.errors import ConfigError, UsageError
+from nedhpc.errors import ConfigError, UsageError, shortened
 from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
 from nedhpc.files.record import RunRecord
@@ -191,8 +191,8 @@ def check(
     """
     if layout != record.layout or len(state.theta_P) != _size(layout):
         raise UsageError(
-            f"the checkpoint's parameters ({', '.join(record.layout)}) are not this network's "
-            f"({', '.join(layout)}); {REMEDY}"
+            f"the checkpoint's parameters ({record.parameters}) are not this network's "
+            f"({shortened(', '.join(layout))}); {REMEDY}"
         )
     if sorted(state.coefficients) != sorted(coefficients):
         raise UsageError(

@@ -74,6 +74,8 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is not part of the file")
     item = group[name]
+    if item.shape is None:
+        raise ValueError(f"{item.name} holds nothing")
     claimed = np.prod(item.shape, dtype=float) * item.dtype.itemsize
     present = item.file.id.get_filesize()
     if claimed > present:

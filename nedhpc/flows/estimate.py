@@ -248,8 +248,10 @@ def _sensitivity(R, Phi_M) -> float | None:
 def _operator(R, Phi_M, number: int):
     """L Phi V S^-1 for the first `number` features, and (columns, V S^-1) of each output. Local.
 
-    None if there are too few points.
+    None if there are too few points, or if a value is not finite.
     """
+    if not all(values.isfinite().all() for values in (R, *Phi_M)):
+        return None
     blocks = []
     for m, Phi in enumerate(Phi_M):
         local = [*range(number), NUM_FEATURES]
@@ -258,4 +260,4 @@ def _operator(R, Phi_M, number: int):
         columns = [_columns_of(m, len(Phi_M))[i] for i in local]
         blocks.append((columns, Vh[kept].T / s[kept]))
     B = torch.cat([R[:, columns] @ basis for columns, basis in blocks], 1)
-    return None if len(B) < B.shape[1] or not R.isfinite().all() else (B, blocks)
+    return None if len(B) < B.shape[1] else (B, blocks)

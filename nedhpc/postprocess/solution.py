@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from nedhpc.ansatz import jets
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
-from nedhpc.errors import UsageError
+from nedhpc.errors import UsageError, shortened
 from nedhpc.files import checkpoint, series
 from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
@@ -55,7 +55,7 @@ class Solution:
             _, self.state, self.record, _ = checkpoint.newest(path)
         else:
             self.state, self.record = checkpoint.read(path)
-        config = self.record.parsed()
+        config = self.record.parsed(path)
         named = () if problem is None else ("problem.name",)
         check_familiar(config, self.record.user_files, named)
         with float64_default():
@@ -67,8 +67,8 @@ class Solution:
         self._pieces = Pieces(self.ansatz, solved)
         if checkpoint.layout(self.ansatz) != self.record.layout:
             raise UsageError(
-                f"{path}: the parameters ({', '.join(self.record.layout)}) do not belong to this "
-                f"problem, whose network has {', '.join(checkpoint.layout(self.ansatz))}"
+                f"{path}: the parameters ({self.record.parameters}) do not belong to this "
+                f"problem, whose network has {shortened(', '.join(checkpoint.layout(self.ansatz)))}"
             )
         self.coefficients = {name: float(c) for name, c in self.state.coefficients.items()}
         self.outputs = tuple(self.problem.outputs)

@@ -26,6 +26,7 @@ from nedhpc.problems.windows import why_not
 from nedhpc.running.best import remember, remembered
 from nedhpc.running.case import Case
 from nedhpc.running.growth import carried_over, first_leg, wider_plan
+from nedhpc.running.memory import check
 from nedhpc.running.start import fresh, rebalanced
 from nedhpc.running.trust import POOR, Known, known, moments
 from nedhpc.sampling.points import ADAPTED
@@ -96,6 +97,7 @@ class Adaptation:
         is_residual = run.plan.energy.is_least_squares
         self.moves = config.sampling.rule != "grid" and is_residual and ADAPTED in run.plan.counts
         """True if the sample may be moved to the residual."""
+        check(state.adaptation, run.plan)
         self.memory = self._new_memory(**state.adaptation)
         self.ended = ""
         """The reason why the run ends; "" if it goes on."""

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from nedhpc.config import Config
-from nedhpc.errors import UsageError
+from nedhpc.errors import UsageError, shortened
 from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
 from nedhpc.network import USUAL_ACTIVATION
@@ -79,7 +79,7 @@ def first_state(case: Case, draw: int = 0, wanted: float = np.inf) -> State:
     if record.layout != here:
         raise UsageError(
             f"run.initial = {config.run.initial!r} holds the parameters "
-            f"{', '.join(record.layout)}; this config's network has {', '.join(here)}"
+            f"{record.parameters}; this config's network has {shortened(', '.join(here))}"
         )
     theirs, ours = meaning(record.parsed()), meaning(config)
     if theirs != ours:

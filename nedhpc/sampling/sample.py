@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nedhpc.config import ResidualTable
+from nedhpc.errors import NotAStateError
 from nedhpc.sampling.adaptive import choose
 from nedhpc.sampling.points import ADAPTED, Points, Sampler
 
@@ -69,9 +70,18 @@ class Sample:
         return self._selection
 
     def load(self, selection: dict[str, int | np.ndarray]) -> None:
-        """Restore the points that a checkpoint's `state()` describes; {} changes nothing. Local."""
-        if selection:
-            self._hold(int(selection["draw"]), selection)
+        """Restore the points that a checkpoint's `state()` describes; {} changes nothing. Local.
+
+        Raises:
+            NotAStateError: they are not points of this sample's pool.
+        """
+        if not selection:
+            return
+        draw, index = int(selection["draw"]), selection["index"]
+        count = self.sampler.count(ADAPTED, draw) if ADAPTED in self.sampler.counts else 0
+        if len(index) != count or index[-1] >= self.settings.pool * count:
+            raise NotAStateError("the checkpoint's chosen points are not those of this sample")
+        self._hold(draw, selection)
 
     def _hold(self, draw, selection):
         chosen = {ADAPTED: (selection["index"], selection["weight"])} if selection else None

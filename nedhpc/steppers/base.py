@@ -1,5 +1,6 @@
 """The base class of step rules, and the info that a run gets about each step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from nedhpc.config import Section
+from nedhpc.errors import NotAStateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,38 @@ class StepInfo:
     """The likely cause and the remedy, if the step stalled for another reason."""
 
 
+def check_memory(memory: Mapping, shapes: Mapping[str, str], num_parameters: int) -> None:
+    """Check that a stepper can continue from a memory, which comes from a file. Local.
+
+    Args:
+        memory: {name: number or array}.
+        shapes: {name: shape}. "" is a number, "P" parameters, "k" one number and "kP" parameters
+            for each of some past steps. A "?" before it says that the name may be missing.
+        num_parameters: P.
+
+    Raises:
+        NotAStateError: a name is missing, or an entry has another shape or no real numbers.
+    """
+    wrong = [f"{name!r:.40} is unknown" for name in memory.keys() - shapes.keys() if shapes]
+    num_past = set()
+    for name, shape in shapes.items():
+        if name not in memory:
+            wrong += [] if shape.startswith("?") else [f"{name} is missing"]
+            continue
+        entry, axes = np.asarray(memory[name]), shape.strip("?")
+        num_past |= {len(entry)} if axes.startswith("k") and entry.ndim else set()
+        is_vector = axes.endswith("P")
+        fits = entry.ndim == len(axes) and (not is_vector or entry.shape[-1] == num_parameters)
+        fits = fits or axes == "kP" and entry.shape == (0,)
+        if not fits or entry.dtype.kind not in "biuf":
+            wrong.append(f"{name} has shape {entry.shape} and type {entry.dtype}")
+    if wrong or len(num_past) > 1:
+        raise NotAStateError(
+            f"the checkpoint's memory of the stepper does not fit to {num_parameters} parameters: "
+            f"{'; '.join(wrong) or 'its past steps differ in number'}"
+        )
+
+
 class StepRule:
     """A stepper of nedhpc itself, as opposed to PETSc's.
 
@@ -52,6 +86,8 @@ class StepRule:
     After a step with a non-finite energy the run does not try again with a smaller dt.
     """
 
+    memory_shapes: ClassVar[Mapping[str, str]] = {}
+    """Shape of each entry of `state` after a step, as for `check_memory`; {}: not checked."""
     lowers_energy: ClassVar[bool] = False
     """True if every step lowers the energy on its sample, so that a slow fall means something."""
 

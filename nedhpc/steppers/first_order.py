@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch.optim import lr_scheduler
 
 from nedhpc.config import Count, Positive, Section
+from nedhpc.errors import NotAStateError
 from nedhpc.steppers.base import StepInfo, StepRule
 
 
@@ -76,7 +77,7 @@ class FirstOrder(StepRule):
         # may change the schedule.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            for _ in range(int(memory.pop("schedule_step", 0))):
+            for _ in range(min(int(memory.pop("schedule_step", 0)), self.settings.schedule_steps)):
                 self.schedule.step()
         state = self.optimiser.state[self.parameter]
         for name, value in memory.items():
@@ -138,6 +139,7 @@ class Sgd(FirstOrder):
     """Stochastic gradient descent, with momentum if the setting is above 0."""
 
     name = "sgd"
+    memory_shapes = {"schedule_step": "", "momentum_buffer": "?P"}
 
     class Settings(Schedule):
         """[stepper.sgd]."""
@@ -163,6 +165,7 @@ class Adam(FirstOrder):
     """Adam (arXiv:1412.6980)."""
 
     name = "adam"
+    memory_shapes = {"schedule_step": "", "step": "", "exp_avg": "P", "exp_avg_sq": "P"}
 
     class Settings(Schedule):
         """[stepper.adam]."""
@@ -183,6 +186,11 @@ class Lbfgs(FirstOrder):
     """L-BFGS, with several iterations in a step on the step's sample."""
 
     name = "lbfgs"
+    vectors = dict.fromkeys(("d", "prev_flat_grad"), "?P")
+    numbers = dict.fromkeys(("t", "H_diag", "prev_loss"), "?")
+    pairs = {"old_dirs": "?kP", "old_stps": "?kP", "ro": "?k"}
+    memory_shapes = {"schedule_step": "", "func_evals": "", "n_iter": ""}
+    memory_shapes |= vectors | numbers | pairs
 
     class Settings(Schedule):
         """[stepper.lbfgs]."""
@@ -194,6 +202,11 @@ class Lbfgs(FirstOrder):
         iterations: Count = 20
         """L-BFGS iterations in a step, all on the step's sample."""
         line_search: Literal["strong_wolfe", "none"] = "strong_wolfe"
+
+    def load(self, state):
+        if state["n_iter"] and self.memory_shapes.keys() - state.keys():
+            raise NotAStateError("a part of the checkpoint's memory of the stepper is missing")
+        super().load(state)
 
     def optimiser_of(self, parameters):
         s = self.settings

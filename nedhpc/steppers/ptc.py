@@ -72,6 +72,7 @@ class Ptc(StepRule):
 
     name = "ptc"
     lowers_energy = True
+    memory_shapes = {"stalls": ""}
 
     class Settings(Section):
         """[stepper.ptc]."""

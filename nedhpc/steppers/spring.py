@@ -52,6 +52,7 @@ class Spring(StepRule):
     """SPRING. Its memory is the last direction phi and lambda."""
 
     name = "spring"
+    memory_shapes = {"damping": "", "phi": "?P"}
 
     class Settings(Section):
         """[stepper.spring]."""

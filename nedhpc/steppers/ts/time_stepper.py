@@ -29,10 +29,10 @@ import torch
 
 from nedhpc import steppers
 from nedhpc.config import Stepper
-from nedhpc.errors import FailedStepError, NedError, UsageError
+from nedhpc.errors import FailedStepError, NedError, NotAStateError, UsageError
 from nedhpc.parallel.parameters import Parameters
 from nedhpc.parallel.petsc import PETSc
-from nedhpc.steppers.base import StepInfo, StepRule
+from nedhpc.steppers.base import StepInfo, StepRule, check_memory
 from nedhpc.steppers.options import LATE, last_line, new_prefix, stepper_options
 from nedhpc.steppers.petsc_types import PetscType
 from nedhpc.steppers.ts.implicit import ImplicitForm
@@ -46,6 +46,8 @@ ENDS = {
 }
 NEVER = 1e300
 """End time of a run without one."""
+PAST = {"theta": "kP", "time": "k", "dt": "k"}
+"""The memory of a type that depends on past steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ class TimeStepper:
         """
         ts, self.before_step, self.after_step = self.ts, before_step, after_step
         self.past, self.info = [], None
-        self.replayed = [*self._load(state), (theta_P, time, dt)]
+        self.replayed = [*self._load(state, step), (theta_P, time, dt)]
         self.first_step = step + 1 - len(self.replayed)
         ts.setStepNumber(self.first_step)
         self._set(*self.replayed[0])
@@ -262,18 +264,21 @@ class TimeStepper:
             }
         return state
 
-    def _load(self, state):
+    def _load(self, state, step):
         """The starts (theta_P, time, dt) of the past steps that a checkpoint's state holds.
 
         If the stepper is a step rule, the rule loads the state and there are no starts.
         """
-        if state.get("type") != self.config.type:
+        memory = {name: value for name, value in state.items() if name != "type"}
+        if state.get("type") != self.config.type or not memory:
             return []
+        shapes = PAST if self.rule is None else self.rule.memory_shapes
+        check_memory(memory, shapes, self.parameters.num_parameters)
         if self.rule is not None:
-            self.rule.load({name: value for name, value in state.items() if name != "type"})
+            self.rule.load(memory)
             return []
-        if "theta" not in state:
-            return []
+        if len(state["theta"]) > step:
+            raise NotAStateError(f"the checkpoint has more than {step} past steps")
         theta = map(self.parameters.tensor, state["theta"])
         return zip(theta, map(float, state["time"]), map(float, state["dt"]), strict=True)
 
