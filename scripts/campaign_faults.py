@@ -210,6 +210,17 @@ def refused(place: Place) -> Left:
     return disturbed(place, given, (FINISHED, 1, 2))
 
 
+def read_only(place: Place) -> Left:
+    """The folder becomes read-only: before the start, during the run, or before a resume."""
+    when = place.dice.choice(("start", "run", "resume"))
+    if when == "resume":
+        interrupted_run(place)
+    error, nth = place.dice.choice((errno.EROFS, errno.EACCES)), 1
+    if when == "run":
+        nth = place.dice.randrange(2, len(place.operations()) + 1)
+    return disturbed(place, Disturbance("any", "", nth, 0, error), (1, 2))
+
+
 def interrupted(place: Place) -> Left:
     """Errors that are none: interrupted and short operations, a slow disk."""
     dice, number = place.dice, place.dice.randrange(1, 12)
@@ -335,6 +346,24 @@ def reader(place: Place) -> Left:
     return continued(place, left)
 
 
+def second_writer(place: Place) -> Left:
+    """Another run begins in the folder: it waits, is refused, or continues after the first."""
+    left, others = Left(place.run_dir), []
+    instant = place.dice.uniform(0.02, max(0.1, place.reference.seconds))
+    (place.folder / "other").mkdir()
+
+    def watch(running):
+        if not others and time.monotonic() - running.began > instant:
+            words = ["run", place.config, "--out", place.run_dir, "--resume", "auto"]
+            others.append(Running(words, place.folder / "other"))
+
+    judge_process(left, place.start().wait(place.limit, watch), (FINISHED,))
+    for other in others:
+        judge_process(left, other.wait(2 * place.limit), (FINISHED, 2))
+    left.promised = place.reference.last
+    return continued(place, left)
+
+
 # ---- several ranks ----
 
 
@@ -380,6 +409,7 @@ def of_ranks(place: Place) -> Left:
 
 KINDS: dict[Callable[[Place], Left], int] = {
     power_failure: 12, kill_at_operation: 6, kill: 3, stop_signal: 3, pause: 1, refused: 8,
+    read_only: 3, second_writer: 2,
     interrupted: 4, no_flush: 2, no_locks: 2, clock: 2, unreadable: 5, damaged: 6,
     other_program: 2, reader: 1, other_ranks: 1, of_ranks: 2,
 }  # fmt: skip

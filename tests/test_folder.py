@@ -1,5 +1,8 @@
-"""Run folders: their path, the files in them that are the user's, and files that do not open."""
+"""Run folders: their path, their lock, the user's files in them, and files that do not open."""
 
+import errno
+import fcntl
+import os
 import shutil
 
 import numpy as np
@@ -10,8 +13,9 @@ from mpi4py import MPI
 import nedhpc
 from nedhpc.cli.main import main
 from nedhpc.errors import StorageError, UsageError
-from nedhpc.files import checkpoint, sealed, series
+from nedhpc.files import checkpoint, lock, sealed, series
 from nedhpc.files.folder import new_folder
+from nedhpc.files.lock import locked
 from nedhpc.files.resume import load_resume
 from nedhpc.postprocess.info import info
 
@@ -194,3 +198,48 @@ def test_a_run_that_petsc_ends_keeps_its_last_step(tmp_path, kind, limit):
     assert state.step == (1 if kind == "ptc" and name == "max_time" else 5)
     assert checkpoint.newest(tmp_path)[1].step == state.step == info(tmp_path)["step"]
     assert series.read(tmp_path / "series.h5")["step"][-1] == state.step
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_an_error_of_locking_that_passes_is_retried(tmp_path, monkeypatch, number):
+    real, left = fcntl.lockf, [2]
+
+    def lockf(file, command):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(number, os.strerror(number))
+        real(file, command)
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(lock, "RETRY_SECONDS", (0.0, 0.0))
+    with locked(MPI.COMM_SELF, tmp_path) as held:
+        held.check()
+    left[0] = 3
+    with pytest.raises(UsageError, match="another job"), locked(MPI.COMM_SELF, tmp_path):
+        pass
+
+
+class Second:
+    """An observer that begins another run in the same folder."""
+
+    def __init__(self, config):
+        self.config, self.refused = config, []
+
+    def start(self, run, moment):
+        for resume in ("never", "auto"):
+            with pytest.raises(UsageError, match="another job is writing .*this process") as error:
+                nedhpc.run(self.config, run.run_dir, MPI.COMM_SELF, resume=resume)
+            self.refused.append(error)
+
+    def step(self, run, moment): ...
+
+    def end(self, run, stop): ...
+
+
+def test_a_process_does_not_write_twice_into_a_folder(tmp_path):
+    """A lock of fcntl does not refuse the process that holds it."""
+    second = Second(settings(4))
+    nedhpc.run(settings(2), tmp_path / "run", MPI.COMM_SELF, observers=[second])
+    assert len(second.refused) == 2 and info(tmp_path / "run")["step"] == 2
+    nedhpc.run(settings(4), tmp_path / "run", MPI.COMM_SELF, resume="auto")
+    assert info(tmp_path / "run")["step"] == 4 and not lock._own

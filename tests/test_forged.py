@@ -31,7 +31,7 @@ TABLES = {
     "march": {
         "problem": {"name": "heat"},
         "sampling": {"interior": 40, "boundary": 8, "initial": 8},
-        "run": {"max_steps": 4, "windows": 2, "start": "last_layer"},
+        "run": {"max_steps": 4, "windows": 2, "start": "random"},
     },
     "moved": {
         "problem": {"name": "poisson", "dim": 1},
@@ -102,7 +102,7 @@ OTHERS = [
     h5py.Empty("f8"),
     h5py.Empty(h5py.string_dtype()),
 ]
-LONG = 2**21
+LONG, MANY = 2**21, 10**5
 CONFIGS = [
     "",
     "a = 1\n",
@@ -211,7 +211,7 @@ def spoiled(number):
 
     def change(file, name):
         item = file.get(name)
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and item.size:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and 0 < item.size < MANY:
             values = np.array(item[()])
             with contextlib.suppress(OverflowError), np.errstate(all="ignore"):
                 values.reshape(-1)[-1] = number
@@ -222,7 +222,12 @@ def spoiled(number):
 
 def longer(file, name):
     item = file.get(name)
-    if isinstance(item, h5py.Dataset) and item.ndim and item.dtype.kind in "fiu":
+    if (
+        isinstance(item, h5py.Dataset)
+        and item.ndim
+        and item.dtype.kind in "fiu"
+        and item.size < MANY
+    ):
         values = item[()]
         del file[name]
         file[name] = np.concatenate([values, values])
@@ -401,13 +406,13 @@ def try_forgeries(folder, bases, uses, count):
     return counts
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.slow)])
 def test_forged_checkpoints_are_read_right_or_refused(tmp_path, bases, count):
     counts = try_forgeries(tmp_path, bases, ["read", "load"], count)
     assert min(map(min, counts.values())) > count // 10, counts  # both kinds occurred
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [12, pytest.param(100, marks=pytest.mark.slow)])
 def test_forged_checkpoints_are_continued_or_refused(tmp_path, bases, count):
     counts = try_forgeries(tmp_path, bases, ["resume"], count)
     assert min(counts["resume"]) > count // 10, counts

@@ -263,7 +263,11 @@ def files(draw):
         return suffix, draw(st.sampled_from(LINKED)), None
     if suffix == ".npz" and draw(st.booleans()):
         members = st.tuples(NAMES.map("{}.npy".format) | NAMES, HEADERS | st.binary(max_size=9))
-        return suffix, archive(draw(st.lists(members, max_size=3))), None
+        return (
+            suffix,
+            archive(draw(st.lists(members, max_size=3, unique_by=lambda member: member[0]))),
+            None,
+        )
     arrays = {"x": draw(ARRAYS), "y": draw(ARRAYS)}
     if draw(st.integers(0, 4)) == 0:
         arrays = {draw(NAMES): draw(ARRAYS)}

@@ -252,6 +252,22 @@ def layout(network) -> list[str]:
     ]
 
 
+def belongs(state: State, record: RunRecord, layout: list[str]) -> bool:
+    """True if the parameters of a checkpoint are those of a network with this layout."""
+    return layout == record.layout and len(state.theta_P) == _size(layout)
+
+
+def _size(layout):
+    """Number of parameters of a layout: the end of its last array."""
+    if not layout:
+        return 0
+    _, shape, offset = layout[-1].rsplit(" ", 2)
+    size = 1
+    for length in shape.split("x") if shape else []:
+        size *= int(length)
+    return int(offset) + size
+
+
 def tidy(run_dir: str | Path, step: int) -> None:
     """Prepare the folder of a run that continues after `step`.
 

@@ -24,6 +24,14 @@ def absolute(path: str | Path) -> Path:
         raise UsageError(f"{path}: the current folder was deleted") from None
 
 
+def no_place(folder: str | Path, error: OSError) -> UsageError:
+    """The error if a run cannot begin to write in a folder."""
+    return UsageError(
+        f"cannot write in {folder}: {error.strerror or error}; make it writable, or give another "
+        "place with --out"
+    )
+
+
 def new_folder(parent: Path, name: str) -> Path:
     """Make the folder parent/<name>-<UTC>, which no other run has, and return it.
 
@@ -42,8 +50,7 @@ def new_folder(parent: Path, name: str) -> Path:
             if not parent.is_dir():
                 raise UsageError(f"{parent} is not a folder; give another with --out") from None
         except OSError as error:
-            reason = f"cannot write in {parent}: {error.strerror}"
-            raise UsageError(f"{reason}; give another place with --out") from None
+            raise no_place(parent, error) from None
     raise AssertionError
 
 

@@ -8,26 +8,29 @@ import os
 import platform
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from nedhpc.errors import StorageError, UsageError
+from nedhpc.files.folder import no_place
 from nedhpc.files.provenance import utc
-from nedhpc.files.sealed import make_folder
+from nedhpc.files.sealed import RETRY_SECONDS, make_folder
 from nedhpc.parallel.comm import agree
 
 log = logging.getLogger("nedhpc")
 
 HELD = (errno.EAGAIN, errno.EACCES)
-"""The system's errors if another process holds the lock."""
+"""The system's errors if another process holds the lock. Some file systems give them in passing."""
 WITHOUT = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO, 524)
 """The errors of a file system without locks; 524 is ENOTSUPP of NFS."""
-
-
 FLOCK = "hhqqi"
 """struct flock of Linux: l_type, l_whence, l_start, l_len, l_pid."""
-_own: set[Path] = set()
-"""The locks of this process."""
+_own: set[tuple[int, int]] = set()
+"""Device and inode of the locks of this process.
+
+A lock of fcntl does not refuse the process that holds it, and ends when it closes the file once.
+"""
 
 
 class Lock:
@@ -76,50 +79,65 @@ def locked(comm, run_dir: str | Path) -> Iterator[Lock]:
     because NFS shows it to other hosts too.
 
     Raises:
-        UsageError: another job holds the lock, or the folder is not writable.
+        UsageError: another job, or another run of this process, holds the lock, or the folder is
+            not writable.
     """
-    file = error = None
+    file = error = identity = None
     path = Path(run_dir).absolute() / ".lock"
     if comm.rank == 0:
         try:
             make_folder(path.parent)
-            file = open(path, "a+", buffering=1)
-            error = _acquire(file, run_dir)
+            if path.exists() and _identity(os.stat(path)) in _own:
+                error = _held(run_dir, "this process")
+            else:
+                file = open(path, "a+", buffering=1)
+                error = _acquire(file, run_dir)
+            if file is not None and error is None:
+                identity = _identity(os.fstat(file.fileno()))
+                _own.add(identity)
         except OSError as caught:
-            error = UsageError(
-                f"cannot write in {run_dir}: {caught.strerror}; give another place with --out"
-            )
+            error = no_place(run_dir, caught)
     try:
         agree(comm, error)
-        if file is not None:
-            _own.add(path)
         yield Lock(path, file)
     finally:
-        _own.discard(path)
+        if identity is not None:
+            _own.discard(identity)
         if file is not None:
             with contextlib.suppress(OSError):  # if the disk is full, the text was not written
                 file.close()
 
 
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _held(run_dir, holder: str) -> UsageError:
+    return UsageError(
+        f"another job is writing in {run_dir} ({holder}); wait for its end, or give another --out"
+    )
+
+
 def _acquire(file, run_dir):
     """Lock the file and write its holder into it; returns an error if another job has it. Local."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as caught:
-        if caught.errno in HELD:
+    for wait in (*RETRY_SECONDS, None):
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as caught:
+            if caught.errno in WITHOUT:
+                log.warning(
+                    "%s is on a file system without locks: nothing prevents a second job from "
+                    "writing there",
+                    run_dir,
+                )
+                break
+            if caught.errno not in HELD:
+                raise
+        if wait is None:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
-            return UsageError(
-                f"another job is writing in {run_dir} ({holder}); wait for its end, or give "
-                "another --out"
-            )
-        if caught.errno not in WITHOUT:
-            raise
-        log.warning(
-            "%s is on a file system without locks: nothing prevents a second job from writing "
-            "there",
-            run_dir,
-        )
+            return _held(run_dir, file.read().strip() or "unknown")
+        time.sleep(wait)
     job = os.environ.get("SLURM_JOB_ID")
     job = f", SLURM job {job}" if job else ""
     file.truncate(0)
@@ -136,9 +154,9 @@ def is_held(run_dir: str | Path) -> bool | None:
         None if the system cannot tell.
     """
     path = Path(run_dir).absolute() / ".lock"
-    if path in _own:  # to open and close the file again would release the lock
-        return True
     try:
+        if _identity(os.stat(path)) in _own:  # to open and close it would release the lock
+            return True
         with open(path, "rb") as file:
             asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             found = fcntl.fcntl(file, fcntl.F_GETLK, asked)

@@ -11,6 +11,7 @@ from nedhpc.config import Config
 from nedhpc.errors import ConfigError, UsageError, shortened
 from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
+from nedhpc.files.folder import no_place
 from nedhpc.files.record import RunRecord
 from nedhpc.files.sealed import make_folder, replace
 from nedhpc.parallel.comm import on_rank_0
@@ -65,7 +66,7 @@ def prepare(run_dir: str | Path, config: Config, step: int | None) -> None:
         checkpoint.tidy(run_dir, step or 0)
         write_config(run_dir, config)
     except OSError as error:
-        raise UsageError(f"cannot write in {run_dir}: {error.strerror or error}") from None
+        raise no_place(run_dir, error) from None
 
 
 def write_config(run_dir: str | Path, config: Config) -> None:
@@ -189,7 +190,7 @@ def check(
     Raises:
         UsageError: what differs.
     """
-    if layout != record.layout or len(state.theta_P) != _size(layout):
+    if not checkpoint.belongs(state, record, layout):
         raise UsageError(
             f"the checkpoint's parameters ({record.parameters}) are not this network's "
             f"({shortened(', '.join(layout))}); {REMEDY}"
@@ -208,14 +209,3 @@ def check(
             "the data set or its split is not what the run was trained on; restore it, or " + REMEDY
         )
     state.coefficients = {name: state.coefficients[name] for name in coefficients}
-
-
-def _size(layout):
-    """Number of parameters of a layout: the end of its last array."""
-    if not layout:
-        return 0
-    _, shape, offset = layout[-1].rsplit(" ", 2)
-    size = 1
-    for length in shape.split("x") if shape else []:
-        size *= int(length)
-    return int(offset) + size

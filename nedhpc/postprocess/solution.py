@@ -65,7 +65,7 @@ class Solution:
         self.ansatz.scaling = self._scaling(self.state.scaling)
         solved = [(p.end, p.theta_P, self._scaling(p.scaling)) for p in self.state.pieces]
         self._pieces = Pieces(self.ansatz, solved)
-        if checkpoint.layout(self.ansatz) != self.record.layout:
+        if not checkpoint.belongs(self.state, self.record, checkpoint.layout(self.ansatz)):
             raise UsageError(
                 f"{path}: the parameters ({self.record.parameters}) do not belong to this "
                 f"problem, whose network has {shortened(', '.join(checkpoint.layout(self.ansatz)))}"

@@ -78,8 +78,7 @@ def first(case: Case, is_open: bool) -> tuple[Case, State]:
 def _features(case: Case, is_open: bool) -> tuple[Case, State] | None:
     """One wide layer, if the fit of its last layer alone solves the problem. Collective."""
     plan = case.plan
-    is_given = not plan.chooses_hidden or plan.config.run.initial is not None
-    if is_given or plan.problem.domain.dim not in FEATURES_DIM:
+    if not plan.chooses_hidden or plan.problem.domain.dim not in FEATURES_DIM:
         return None
     try:
         plan = plan.variant(hidden=[FEATURES], activation=OTHER if is_open else None)
@@ -97,7 +96,7 @@ def _can_try(case: Case) -> bool:
     config, leg = case.config, case.leg
     flops = 2.0 * leg.num_rows * leg.energy.num_parameters**2  # the same on any number of ranks
     is_short = 2 * TRIAL_STEPS * flops < MAX_FLOPS and config.run.max_steps > TRIAL_STEPS
-    is_fitted = config.run.initial is None and fits_last_layer(leg)
+    is_fitted = fits_last_layer(leg)
     return is_short and is_fitted and case.plan.stepper.lowers_energy
 
 

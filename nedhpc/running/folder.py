@@ -17,7 +17,7 @@ from nedhpc.parallel.comm import agreed, on_rank_0
 from nedhpc.plan import Plan
 from nedhpc.running.case import Case
 from nedhpc.running.choice import first
-from nedhpc.running.start import rebalanced
+from nedhpc.running.start import rebalanced, taken_over
 from nedhpc.user_code import digests, remember
 
 log = logging.getLogger("nedhpc")
@@ -39,9 +39,10 @@ def open_folder(
     Raises:
         UsageError: the folder holds another run, or the checkpoint does not belong to this one.
     """
-    given = _given(comm, plan, resumed)
+    initial = None if resumed is not None else _initial(comm, plan)
+    given = resumed or initial
     is_open = plan.config.network.activation is None
-    before = {} if given is None else chosen(plan, given)
+    before = {} if given is None else chosen(plan, given[1])
     if is_open or before:
         plan = plan.variant(**{"activation": USUAL_ACTIVATION} | before)
     case = Case(comm, plan, None if resumed is None else resumed[1].threads)
@@ -56,7 +57,8 @@ def open_folder(
     if comm.rank == 0:
         remember(plan.config, user_files)
     if state is None:
-        case, state = first(case, is_open and given is None)
+        begun = (case, taken_over(case, *initial)) if initial else first(case, is_open)
+        case, state = begun
         record = RunRecord.start(case.config)
         case.take_up(state)
         case.say_scales()
@@ -75,20 +77,14 @@ def open_folder(
         threads=threads,
     )
     file = run_dir / "series.h5"
-    if resumed is None:
-        return case, state, record, Series(file)
-    return case, state, record, agreed(comm, _series, comm, file, state.step)
+    last_step = None if resumed is None else state.step
+    return case, state, record, agreed(comm, _series, comm, file, last_step)
 
 
-def _given(comm, plan: Plan, resumed: Resumed | None) -> RunRecord | None:
-    """The record of the checkpoint that the parameters come from; None if they are new. Collective.
-
-    It is that of run.initial if the run is a new one.
-    """
-    if resumed is not None:
-        return resumed[1]
+def _initial(comm, plan: Plan) -> Resumed | None:
+    """State and record of the checkpoint run.initial; None if there is none. Collective."""
     initial = plan.config.run.initial
-    return None if initial is None else on_rank_0(comm, checkpoint.read, initial)[1]
+    return None if initial is None else on_rank_0(comm, checkpoint.read, initial)
 
 
 def chosen(plan: Plan, record: RunRecord) -> dict:
@@ -102,9 +98,10 @@ def chosen(plan: Plan, record: RunRecord) -> dict:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _series(comm, file: Path, last_step: int) -> Series:
+def _series(comm, file: Path, last_step: int | None) -> Series:
     """The series on rank 0, which writes it, and an empty one elsewhere. Local."""
-    return Series.open(file, last_step) if comm.rank == 0 else Series(file)
+    is_new = last_step is None or comm.rank
+    return Series(file) if is_new else Series.open(file, last_step)
 
 
 def _resumed(case: Case, resumed: Resumed, data_sha256: str, user_files: dict[str, str]) -> Resumed:

@@ -17,6 +17,7 @@ from nedhpc.config import Config
 from nedhpc.errors import UsageError, shortened
 from nedhpc.files import checkpoint
 from nedhpc.files.checkpoint import State
+from nedhpc.files.record import RunRecord
 from nedhpc.network import USUAL_ACTIVATION
 from nedhpc.parallel.comm import on_rank_0
 from nedhpc.plan import Plan
@@ -51,7 +52,7 @@ FIRST_ROWS = 500
 
 
 def first_state(case: Case, draw: int = 0, wanted: float = np.inf) -> State:
-    """The state at step 0, according to run.initial and run.start. Collective.
+    """The state at step 0, according to run.start. Collective.
 
     Args:
         case: the case.
@@ -59,29 +60,46 @@ def first_state(case: Case, draw: int = 0, wanted: float = np.inf) -> State:
         wanted: as for `last_layer`.
 
     Raises:
-        UsageError: run.initial belongs to another network, or leaves nothing to draw.
+        UsageError: run.start = "last_layer" cannot be used.
     """
+    return fresh(case, _blank(case), draw, wanted)
+
+
+def _blank(case: Case) -> State:
+    """A state without parameters, in the first window. Local."""
     config, plan = case.config, case.plan
     blank = State(np.empty(0), dict(plan.problem.coefficients), 0, 0.0, config.stepper.dt)
     if config.run.windows > 1:
         domain = plan.problem.domain
         start, end = float(domain.low[-1]), float(domain.high[-1])
         blank.window = (start, start + (end - start) / config.run.windows)
-    if config.run.initial is None:
-        return fresh(case, blank, draw, wanted)
+    return blank
+
+
+def taken_over(case: Case, given: State, record: RunRecord) -> State:
+    """The state at step 0 with the parameters of run.initial. Local.
+
+    Args:
+        case: the case.
+        given: the state in that checkpoint.
+        record: its record.
+
+    Raises:
+        UsageError: they belong to another network, or leave nothing to draw.
+    """
+    config, plan, blank = case.config, case.plan, _blank(case)
     if config.run.starts > 1:
         raise UsageError(
             f"run.starts = {config.run.starts} draws random parameters, and run.initial gives "
             "those of a checkpoint; remove one of the two"
         )
-    given, record = on_rank_0(case.comm, checkpoint.read, config.run.initial)
     here = checkpoint.layout(plan.ansatz)
-    if record.layout != here:
+    if not checkpoint.belongs(given, record, here):
         raise UsageError(
             f"run.initial = {config.run.initial!r} holds the parameters "
             f"{record.parameters}; this config's network has {shortened(', '.join(here))}"
         )
-    theirs, ours = meaning(record.parsed()), meaning(config)
+    theirs, ours = meaning(record.parsed(config.run.initial)), meaning(config)
     if theirs != ours:
         raise UsageError(
             f"run.initial = {config.run.initial!r} holds the parameters of a network with "

@@ -7,7 +7,9 @@ import os
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +126,43 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     assert code == 2 and "cannot write in" in err and "Traceback" not in err
     code, _, err = run("run", write_config(tmp_path), "--out", "/proc/run", "--resume", "auto")
     assert code == 2 and "cannot write in" in err
+
+
+def as_user():
+    """A prefix of a command that root's rights do not help, in an environment for `start`."""
+    if os.geteuid():
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("only setpriv lets root start a process without root's rights")
+    return ["setpriv", "--reuid=65534", "--clear-groups", "--"]
+
+
+@pytest.fixture
+def shared():
+    """A folder in which every user may write."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_ends_a_run_at_its_start_during_it_and_at_a_resume(shared):
+    config, out, prefix = write_config(shared), shared / "run", as_user()
+    out.mkdir()
+    for mode in (0o555, 0o000):
+        out.chmod(mode)
+        code, _, err = run("run", config, "--out", out, prefix=prefix)
+        assert code == 2 and "Permission denied" in err and "cannot write in" in err, err
+    out.chmod(0o777)
+    process = start("run", config, "--out", out, prefix=prefix)
+    wait_for_step(out, 50, process)
+    out.chmod(0o555)
+    assert "Permission denied" in ends(process)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    code, _, err = run("resume", out, prefix=prefix)
+    assert code == 2 and "Permission denied" in err and "make it writable" in err, err
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    out.chmod(0o777)
+    last = checkpoint.newest(out)[1].step
+    code, _, err = run("resume", out, "--set", f"run.max_steps={last + 20}", prefix=prefix)
+    assert code == 0 and checkpoint.newest(out)[1].step == last + 20, err
