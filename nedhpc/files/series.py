@@ -94,22 +94,27 @@ class Series:
                 column.append(entry.get(name, np.nan))
 
     def writing(self) -> Callable[[], None]:
-        """A function that rewrites the file with the present entries, for files.writer."""
+        """A function that rewrites the file with the present entries, for files.writer.
+
+        It copies one column at a time, so that a long series is not in memory twice. Entries that
+        are appended in the meantime do not count.
+        """
         with self._lock:
-            columns = {name: np.array(column) for name, column in self.columns.items()}
-        return lambda: write(self.path, columns)
+            columns, count = dict(self.columns), len(self.columns.get("step", []))
+        return lambda: write(self.path, columns, count)
 
 
-def write(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Rewrite the file of a series; without columns, do nothing. OSError if the disk is full."""
-    if not columns:
+def write(path: Path, columns: dict[str, array], count: int) -> None:
+    """Rewrite the file with the first `count` entries; without any, do nothing. Raises OSError."""
+    if not count:
         return
     with sealed_file(path) as file:
-        step = file.create_dataset("step", data=columns["step"].astype(np.int64))
+        step = file.create_dataset("step", data=np.array(columns["step"][:count], np.int64))
         step.make_scale("step")
         _describe(step, "step")
         for name in sorted(columns.keys() - {"step"}):
-            dataset = file.create_dataset(name, data=columns[name])
+            # The slice is one operation of the interpreter: no entry is appended amid it.
+            dataset = file.create_dataset(name, data=np.asarray(columns[name][:count]))
             dataset.dims[0].attach_scale(step)
             _describe(dataset, name)
 

@@ -20,6 +20,8 @@ log = logging.getLogger("nedhpc")
 
 SERIES_SECONDS = 10.0
 """Least seconds between two writes of the series, checkpoints apart."""
+SERIES_ENTRIES = 100_000
+"""With more entries, the writes are rarer in proportion, because each writes the whole series."""
 PROGRESS_SECONDS = 60.0
 """Seconds between two lines of progress, if stderr is not a terminal."""
 
@@ -67,7 +69,9 @@ class Recorder(Observer):
         entry |= {f"metrics/{name}": value for name, value in measured.metrics.items()}
         entry |= {f"coefficients/{name}": value for name, value in state.coefficients.items()}
         self.series.append(entry)
-        if state.wall_time - self._written >= SERIES_SECONDS:
+        entries = state.step / run.config.output.every_steps
+        seconds = SERIES_SECONDS * max(1.0, entries / SERIES_ENTRIES)
+        if state.wall_time - self._written >= seconds:
             self._written = state.wall_time
             run.writer.submit(self.series.writing())
 
