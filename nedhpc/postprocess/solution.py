@@ -15,6 +15,7 @@ from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
 from nedhpc.problems import Problem
+from nedhpc.problems.reference import reference_values
 from nedhpc.user_code import check_familiar
 
 CHUNK = 16384
@@ -96,10 +97,13 @@ class Solution:
         return np.stack([np.stack([found[name] for name in row], 1) for row in names], 1)
 
     def exact(self, x: ArrayLike) -> np.ndarray | None:
-        """The problem's reference at x, (N, M), or None if it has none."""
-        if not self.problem.has_exact:
-            return None
+        """The problem's reference at x, (N, M), or None if it has none.
+
+        Values are NaN outside a table, and for outputs that it does not have.
+        """
         x_ND = self.points(x)
+        if not self.problem.has_exact:
+            return None if self.problem.reference is None else reference_values(self.problem, x_ND)
         with float64_default():
             u = np.asarray(torch.as_tensor(self.problem.exact(x_ND)), float)
         return u.reshape(len(x_ND), len(self.outputs))

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from nedhpc.domains.base import Domain
 from nedhpc.problems.data import DataSet
+from nedhpc.problems.table import Table
 from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
 
 Method = TypeVar("Method", bound=Callable)
@@ -77,6 +78,12 @@ class Problem:
     """Terms beside those that decorators declare, e.g. from options of the constructor."""
     data: DataSet | None = None
     """Points with targets for terms on "data"."""
+    reference: Table | None = None
+    """Values of the solution at points, if there is no `exact`, to measure the error at these.
+
+    Its columns are the outputs, or those that its `targets` name. Points outside the bounds of the
+    domain do not count.
+    """
     hard: Mapping[str, Mapping[str, float | Callable[[Tensor], Tensor]]] | Any = {}
     """Conditions that the ansatz satisfies exactly, as {part: {output: value}}.
 

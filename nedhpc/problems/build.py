@@ -28,7 +28,7 @@ from nedhpc.user_code import find_class
 
 MAX_DIM = 1000
 """Most coordinates of a problem; the walls of a box of more would take too long to count."""
-ATTRIBUTES = ("domain", "outputs", "coefficients", "terms", "data", "hard")
+ATTRIBUTES = ("domain", "outputs", "coefficients", "terms", "data", "reference", "hard")
 """Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
