@@ -90,6 +90,12 @@ class Series:
             column = self.columns.setdefault(name, array("d", [np.nan]) * count)
             column.append(entry.get(name, np.nan))
 
+    def amend(self, entry: dict[str, float]) -> None:
+        """Add numbers to the last entry, which must exist where there are any."""
+        for name, value in entry.items():
+            empty = array("d", [np.nan]) * len(self.columns["step"])
+            self.columns.setdefault(name, empty)[-1] = value
+
     def writing(self) -> Callable[[], None]:
         """A function that rewrites the file with the present entries, for files.writer."""
         columns = {name: np.array(column) for name, column in self.columns.items()}

@@ -73,6 +73,7 @@ def info(path: str | Path) -> dict[str, Any]:
         "warnings": [line for line in str(stats.get("warnings") or "").split("\n") if line],
         "metrics": metrics,
         "coefficients": coefficients,
+        "coefficient_errors": _with_prefix(stats, "coefficient_error_"),
         "projection_error": measured["projection_error"],
         "wall_time": state.wall_time,
         **{name: stats.get(name) for name in FACTS},

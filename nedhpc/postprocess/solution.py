@@ -42,6 +42,8 @@ class Solution:
 
     coefficients: dict[str, float]
     """The problem's trainable coefficients."""
+    coefficient_errors: dict[str, float]
+    """Their standard errors from the noise of the data; NaN if they are not known."""
     error_estimates: dict[str, float]
     """Estimated error of each output relative to its spread; NaN if it is not known."""
     series: dict[str, np.ndarray]
@@ -72,6 +74,8 @@ class Solution:
                 f"problem, whose network has {', '.join(checkpoint.layout(self.ansatz))}"
             )
         self.coefficients = {name: float(c) for name, c in self.state.coefficients.items()}
+        errors = {n: self.record.stats.get(f"coefficient_error_{n}") for n in self.coefficients}
+        self.coefficient_errors = {n: np.nan if e is None else float(e) for n, e in errors.items()}
         self.outputs = tuple(self.problem.outputs)
         known = {name: self.record.stats.get(f"error_estimate_{name}") for name in self.outputs}
         self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}

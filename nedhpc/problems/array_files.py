@@ -47,7 +47,7 @@ def read_arrays(path: Path, inputs: Sequence[str], targets: Sequence[str] | int)
 def read_grid(
     path: Path, inputs: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """Axes and values (n_1, ..., n_D, M) of a grid, or None if the arrays have a row for each point.
+    """Axes and values (n_1, ..., n_D, M) of a grid; None if the arrays have a row for each point.
 
     Args:
         path: an NPZ or HDF5 file.
@@ -83,7 +83,7 @@ def read_grid(
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[tuple[Sequence[str], Callable[[str], np.ndarray]]]:
-    """Context manager that gives the names of the arrays in an NPZ or HDF5 file and their reader."""
+    """Context manager that gives the names of the arrays in a file, and their reader."""
     if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(path) as archive:
             check_claim(sum(entry.file_size for entry in archive.infolist()), path)

@@ -50,8 +50,8 @@ def check_reference(problem: Problem) -> None:
     """Try `exact` and `metrics` at a few points, if the problem has them, and check `reference`.
 
     Raises:
-        UsageError: as `exact_values`, `reference_points` and `metric_values`, or the value of `exact` at a point
-            depends on the other points.
+        UsageError: as `exact_values`, `reference_points` and `metric_values`, or the value of
+            `exact` at a point depends on the other points.
     """
     data = problem.data
     if problem.has_exact:

@@ -74,7 +74,7 @@ class Evaluation:
         return self._points is not None and self._has_error
 
     def relative_l2(self, theta_P: Tensor) -> float | None:
-        """|u - u*| / |u*|, over the outputs that the reference has; None without a reference. Collective on comm.
+        """|u - u*| / |u*| over the outputs of the reference; None without one. Collective on comm.
 
         If u* is zero at all points, it is the root mean square of u.
         """
