@@ -30,8 +30,11 @@ from nedhpc.flows.system import metric_triangle
 from nedhpc.parallel.comm import total
 from nedhpc.sampling.points import Points
 
-PRIOR = 1.0
-"""Standard deviation of the network's parameters about the solution, in its scaled variables."""
+PRIOR = 100.0
+"""Standard deviation of the network's parameters about the solution, in its scaled variables.
+
+It only matters for coefficients that the data hardly determine, which then get a large error.
+"""
 MAX_PARAMETERS = 3000
 """More parameters are not tried: the cost grows with their square."""
 LEAST_FREE = 0.5

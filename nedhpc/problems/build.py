@@ -20,6 +20,7 @@ from nedhpc.problems.data import DataSet
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
 from nedhpc.problems.heat import Heat
+from nedhpc.problems.inverse import Conductivity, Viscosity
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 from nedhpc.problems.terms import Term
@@ -35,6 +36,8 @@ CATALOGUE: dict[str, type[Problem]] = {
     "heat": Heat,
     "regression": Regression,
     "digits": Digits,
+    "viscosity": Viscosity,
+    "conductivity": Conductivity,
 }
 
 
