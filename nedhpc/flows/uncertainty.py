@@ -69,8 +69,8 @@ def standard_errors(
 
     Returns:
         None if there are no coefficients or no data, more than MAX_PARAMETERS parameters, or too
-        few rows of data to show their noise. A coefficient that the data do not determine has a very large value or infinity.
-        Cost O(N P^2 + P^3).
+        few rows of data to show their noise. A coefficient that the data do not determine has a
+        very large value or infinity. Cost O(N P^2 + P^3).
     """
     if not (energy.num_coefficients and energy.is_least_squares):
         return None
