@@ -29,7 +29,7 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.contradictions import contradictions
-from nedhpc.problems.data import validated
+from nedhpc.problems.data import named_sets, validated
 from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -74,9 +74,16 @@ class Plan:
             self.chooses_hidden = config.network.hidden is None and config.network.name is None
             """True if the widths of the hidden layers are the program's choice."""
             config = with_network(config, self.problem)
-            # A number of rows in the config says that no others are to be held out.
-            holds_out = config.sampling.adapt == "auto" and config.sampling.data is None
-            self.data = validated(self.problem.data) if holds_out else self.problem.data
+            self.given = named_sets(self.problem.data)
+            """The data sets by name, as the problem gives them."""
+            self.data = {
+                # A number of rows in the config says that no others are to be held out.
+                name: validated(data)
+                if config.sampling.adapt == "auto" and getattr(config.sampling, name, None) is None
+                else data
+                for name, data in self.given.items()
+            }
+            """The same, with the rows that are held out for validation."""
             with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_reference, self.problem)
@@ -132,7 +139,7 @@ class Plan:
         leg = self.leg(state)
         if state.reference_P is not None:
             leg.energy.balance = Balance(
-                self.ansatz, leg.terms, state.reference_P, leg.domain, self.problem.data
+                self.ansatz, leg.terms, state.reference_P, leg.domain, self.given
             )
         return leg
 
@@ -191,7 +198,7 @@ class Plan:
             centre_D = np.where(free, (domain.high + domain.low) / 2, 0.0)
             found = dataclasses.replace(found, centre_D=centre_D, half_D=half_D)
         if self.energy.is_least_squares:
-            coefficients, data = self.problem.coefficients.values(), self.problem.data
+            coefficients, data = self.problem.coefficients.values(), self.given
             sizes = output_sizes(self.terms, domain, data, coefficients, num_outputs)
             found = found.outputs(*sizes)
         return found.arrays
@@ -199,7 +206,7 @@ class Plan:
     def contradictions(self) -> list[str]:
         """The conditions that contradict each other, a sentence each. Local."""
         problem, num_outputs = self.problem, len(self.problem.outputs)
-        given = (self.terms, self.domain, problem.data, problem.coefficients.values(), num_outputs)
+        given = (self.terms, self.domain, self.given, problem.coefficients.values(), num_outputs)
         return contradictions(*given) if self.energy.is_least_squares else []
 
     @classmethod
@@ -319,7 +326,7 @@ class Plan:
         columns = 2 * dim + 1 + len(problem.outputs) + factors
         local = sum(-(-count // self.num_ranks) for count in self.counts.values())
         local = ceil((1 + HELD_OUT / 2) * local)
-        data = 0 if self.data is None else len(self.data.x_ND) + len(self.data.held_out_x)
+        data = sum(len(d.x_ND) + len(d.held_out_x) for d in self.data.values())
         return NUMBER * columns * (2 * local + data)
 
 

@@ -32,7 +32,7 @@ def test_the_noise_has_the_size_that_is_asked_for_and_its_seed():
 @pytest.mark.parametrize("name", ["viscosity", "conductivity"])
 def test_the_ready_configs_are_valid(name):
     plan = Plan.read(f"configs/inverse_{name}.toml")
-    assert len(plan.data.held_out_x) == len(plan.problem.data.x_ND) // 10
+    assert len(plan.data["data"].held_out_x) == len(plan.problem.data.x_ND) // 10
 
 
 @pytest.mark.slow

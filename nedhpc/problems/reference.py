@@ -10,6 +10,7 @@ from torch import Tensor
 from nedhpc.errors import UsageError
 from nedhpc.files.tables import bad_name
 from nedhpc.problems.base import Problem
+from nedhpc.problems.data import named_sets
 from nedhpc.problems.dry_run import SUBSETS, probe_points, same_in_subsets
 from nedhpc.problems.table import Table
 from nedhpc.user_calls import called
@@ -53,7 +54,7 @@ def check_reference(problem: Problem) -> None:
         UsageError: as `exact_values`, `reference_points` and `metric_values`, or the value of
             `exact` at a point depends on the other points.
     """
-    data = problem.data
+    data = named_sets(problem.data).get("data")
     if problem.has_exact:
         interior = problem.domain.parts["interior"]
         x = torch.as_tensor(probe_points(interior, np.random.default_rng(0)))

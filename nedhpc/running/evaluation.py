@@ -8,6 +8,7 @@ from nedhpc.ansatz import jets
 from nedhpc.parallel.comm import agreed, block, total
 from nedhpc.plan import Plan
 from nedhpc.problems.base import Problem
+from nedhpc.problems.data import named_sets
 from nedhpc.problems.reference import (
     finite_reference,
     metric_values,
@@ -43,7 +44,7 @@ class Evaluation:
         self._columns = list(range(len(names)))
         """Numbers of the outputs that the reference has."""
         self._points = self._reference(problem)
-        data = problem.data
+        data = named_sets(problem.data).get("data")
         self._training = None if data is None else self._share(data.x_ND, data.y_NM)
         # Logits have no reference to compare them with, but metrics of them have.
         self._has_error = not any(term.kind.needs_targets for term in plan.terms)
@@ -147,7 +148,7 @@ class Evaluation:
         if problem.reference is not None:
             self._columns = reference_columns(problem)
             return self._share(*reference_points(problem))
-        data = problem.data
+        data = named_sets(problem.data).get("data")
         if data is not None and data.held_out_y.shape[1] == len(problem.outputs):
             return self._share(data.held_out_x, data.held_out_y)
         return None
