@@ -17,7 +17,7 @@ from nedhpc import config as configs
 from nedhpc import steppers
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
-from nedhpc.config import Config
+from nedhpc.config import Config, Sampling
 from nedhpc.errors import ConfigError, Errors, UsageError
 from nedhpc.files.checkpoint import State
 from nedhpc.flows import metrics
@@ -29,7 +29,7 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.contradictions import contradictions
-from nedhpc.problems.data import named_sets, validated
+from nedhpc.problems.data import DataSet, named_sets, validated
 from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -76,13 +76,7 @@ class Plan:
             config = with_network(config, self.problem)
             self.given = named_sets(self.problem.data)
             """The data sets by name, as the problem gives them."""
-            self.data = {
-                # A number of rows in the config says that no others are to be held out.
-                name: validated(data)
-                if config.sampling.adapt == "auto" and getattr(config.sampling, name, None) is None
-                else data
-                for name, data in self.given.items()
-            }
+            self.data = {n: held_out(config.sampling, n, d) for n, d in self.given.items()}
             """The same, with the rows that are held out for validation."""
             with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
@@ -336,6 +330,15 @@ def named(table: Mapping[str, Any], problem: Problem | type[Problem] | None) -> 
         return table
     cls = problem if isinstance(problem, type) else type(problem)
     return {**table, "problem": {**table.get("problem", {}), "name": f"{GIVEN}:{cls.__name__}"}}
+
+
+def held_out(sampling: Sampling, name: str, data: DataSet) -> DataSet:
+    """The data set, of which rows are held out for validation unless the config needs all. Local.
+
+    A number of rows in the config says that no others are to be held out.
+    """
+    needs_all = sampling.adapt != "auto" or getattr(sampling, name, None) is not None
+    return data if needs_all else validated(data)
 
 
 def make_problem(config: Config, given: Problem | type[Problem] | None) -> Problem:

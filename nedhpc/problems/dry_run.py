@@ -163,7 +163,7 @@ def make_trial(
             except UsageError as error:
                 raise UsageError(f"{where}: {error}") from None
     if "y" in roles and y is None:
-        raise UsageError(f"{where}: its method asks for targets y, which only terms on data have")
+        raise UsageError(f'{where}: its method asks for targets y, which only terms on "data" have')
     if "n" in roles and n is None:
         raise UsageError(f"{where}: its method asks for normals n, but data have no normals")
     if "t" in roles and problem.coordinates[-1] != "t":
