@@ -74,10 +74,8 @@ class Plan:
             self.chooses_hidden = config.network.hidden is None and config.network.name is None
             """True if the widths of the hidden layers are the program's choice."""
             config = with_network(config, self.problem)
-            self.given = named_sets(self.problem.data)
-            """The data sets by name, as the problem gives them."""
             self.data = {n: held_out(config.sampling, n, d) for n, d in self.given.items()}
-            """The same, with the rows that are held out for validation."""
+            """The data sets by name, with the rows that are held out for validation."""
             with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_reference, self.problem)
@@ -101,6 +99,11 @@ class Plan:
         """True if the rows are balanced."""
         self.domain, self.pieces = self.problem.domain, Pieces(self.ansatz)
         self._prepare()
+
+    @property
+    def given(self) -> dict[str, DataSet]:
+        """The data sets by name, as the problem gives them."""
+        return named_sets(self.problem.data)
 
     def leg(self, state: State) -> "Plan":
         """The plan of the window and of the growth of the sample that a state is in. Local.
