@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.postprocess.solution import Solution
     from nedhpc.problems.base import Problem, cross_entropy, density, residual
     from nedhpc.problems.data import DataSet
+    from nedhpc.problems.table import Table
     from nedhpc.problems.tables import read_table
     from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
     from nedhpc.running.observers import Observer, Stop
@@ -42,6 +43,7 @@ _WHERE = {
     "StepInfo": "nedhpc.steppers.base",
     "StepRule": "nedhpc.steppers.base",
     "Stop": "nedhpc.running.observers",
+    "Table": "nedhpc.problems.table",
     "Term": "nedhpc.problems.terms",
     "cross_entropy": "nedhpc.problems.base",
     "density": "nedhpc.problems.base",
@@ -72,6 +74,7 @@ __all__ = [
     "StepInfo",
     "StepRule",
     "Stop",
+    "Table",
     "Term",
     "cross_entropy",
     "density",

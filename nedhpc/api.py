@@ -218,9 +218,10 @@ def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
     Raises:
         NedError: rank 0's error, or a UsageError if the files differ between ranks.
     """
-    from nedhpc.files.provenance import inputs
+    from nedhpc.files.provenance import inputs, same_everywhere
     from nedhpc.parallel.comm import on_rank_0
     from nedhpc.plan import Plan
+    from nedhpc.problems import table
     from nedhpc.user_code import digests
 
     mine = []
@@ -235,6 +236,7 @@ def same_plan(comm: Any, make: Callable[[], "Plan"], problem: Any) -> "Plan":
     files = {key: value for key, value in digests(config).items() if key.count(":") == 0}
     inputs(comm, config, files)
     plan = mine[0] if comm.rank == 0 else Plan(config, problem, comm.size, memory)
+    same_everywhere(comm, table.digests(plan.problem))
     return plan
 
 

@@ -17,7 +17,7 @@ from nedhpc import config as configs
 from nedhpc import steppers
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
-from nedhpc.config import Config
+from nedhpc.config import Config, Sampling
 from nedhpc.errors import ConfigError, Errors, UsageError
 from nedhpc.files.checkpoint import State
 from nedhpc.flows import metrics
@@ -29,7 +29,7 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.contradictions import contradictions
-from nedhpc.problems.data import validated
+from nedhpc.problems.data import DataSet, named_sets, validated
 from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -74,9 +74,8 @@ class Plan:
             self.chooses_hidden = config.network.hidden is None and config.network.name is None
             """True if the widths of the hidden layers are the program's choice."""
             config = with_network(config, self.problem)
-            # A number of rows in the config says that no others are to be held out.
-            holds_out = config.sampling.adapt == "auto" and config.sampling.data is None
-            self.data = validated(self.problem.data) if holds_out else self.problem.data
+            self.data = {n: held_out(config.sampling, n, d) for n, d in self.given.items()}
+            """The data sets by name, with the rows that are held out for validation."""
             with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_reference, self.problem)
@@ -100,6 +99,11 @@ class Plan:
         """True if the rows are balanced."""
         self.domain, self.pieces = self.problem.domain, Pieces(self.ansatz)
         self._prepare()
+
+    @property
+    def given(self) -> dict[str, DataSet]:
+        """The data sets by name, as the problem gives them."""
+        return named_sets(self.problem.data)
 
     def leg(self, state: State) -> "Plan":
         """The plan of the window and of the growth of the sample that a state is in. Local.
@@ -132,7 +136,7 @@ class Plan:
         leg = self.leg(state)
         if state.reference_P is not None:
             leg.energy.balance = Balance(
-                self.ansatz, leg.terms, state.reference_P, leg.domain, self.problem.data
+                self.ansatz, leg.terms, state.reference_P, leg.domain, self.given
             )
         return leg
 
@@ -191,7 +195,7 @@ class Plan:
             centre_D = np.where(free, (domain.high + domain.low) / 2, 0.0)
             found = dataclasses.replace(found, centre_D=centre_D, half_D=half_D)
         if self.energy.is_least_squares:
-            coefficients, data = self.problem.coefficients.values(), self.problem.data
+            coefficients, data = self.problem.coefficients.values(), self.given
             sizes = output_sizes(self.terms, domain, data, coefficients, num_outputs)
             found = found.outputs(*sizes)
         return found.arrays
@@ -199,7 +203,7 @@ class Plan:
     def contradictions(self) -> list[str]:
         """The conditions that contradict each other, a sentence each. Local."""
         problem, num_outputs = self.problem, len(self.problem.outputs)
-        given = (self.terms, self.domain, problem.data, problem.coefficients.values(), num_outputs)
+        given = (self.terms, self.domain, self.given, problem.coefficients.values(), num_outputs)
         return contradictions(*given) if self.energy.is_least_squares else []
 
     @classmethod
@@ -319,7 +323,7 @@ class Plan:
         columns = 2 * dim + 1 + len(problem.outputs) + factors
         local = sum(-(-count // self.num_ranks) for count in self.counts.values())
         local = ceil((1 + HELD_OUT / 2) * local)
-        data = 0 if self.data is None else len(self.data.x_ND) + len(self.data.held_out_x)
+        data = sum(len(d.x_ND) + len(d.held_out_x) for d in self.data.values())
         return NUMBER * columns * (2 * local + data)
 
 
@@ -329,6 +333,15 @@ def named(table: Mapping[str, Any], problem: Problem | type[Problem] | None) -> 
         return table
     cls = problem if isinstance(problem, type) else type(problem)
     return {**table, "problem": {**table.get("problem", {}), "name": f"{GIVEN}:{cls.__name__}"}}
+
+
+def held_out(sampling: Sampling, name: str, data: DataSet) -> DataSet:
+    """The data set, of which rows are held out for validation unless the config needs all. Local.
+
+    A number of rows in the config says that no others are to be held out.
+    """
+    needs_all = sampling.adapt != "auto" or getattr(sampling, name, None) is not None
+    return data if needs_all else validated(data)
 
 
 def make_problem(config: Config, given: Problem | type[Problem] | None) -> Problem:

@@ -149,7 +149,7 @@ def test_data_columns_of_any_size_count_alike():
             return j.values - y
 
     plan = plan_of(Columns(), sampling={"interior": 5})
-    offset, size = output_sizes(plan.terms, plan.domain, plan.problem.data, [], 2)
+    offset, size = output_sizes(plan.terms, plan.domain, plan.given, [], 2)
     np.testing.assert_allclose(offset, y.mean(0), rtol=1e-6, atol=1e-4)
     np.testing.assert_allclose(size, y.std(0), rtol=1e-4)
 

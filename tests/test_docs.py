@@ -80,7 +80,7 @@ def python(folder, code):
 
 def test_the_problem_of_readme_is_solved_and_loaded(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    solve, load, _ = python_blocks(README)
+    solve, load, *_ = python_blocks(README)
     assert len(solve.splitlines()) == 8
     quick = solve.replace("nedhpc.run({", 'nedhpc.run({"run": {"max_steps": 40}, ')
     assert quick != solve
@@ -88,7 +88,7 @@ def test_the_problem_of_readme_is_solved_and_loaded(tmp_path, monkeypatch):
 
 
 def test_the_table_of_readme_is_read(tmp_path):
-    *_, table = python_blocks(README)
+    _, _, table, _ = python_blocks(README)
     check = "assert x.tolist() == [[2.5], [2.6]] and data.y_NM.tolist() == [[0.18], [0.19]]"
     python(tmp_path, f"{table}\n{check}")
     (given,) = re.findall(r"^```toml\n(.*?)^```$", README.read_text(), re.M | re.S)
@@ -97,13 +97,18 @@ def test_the_table_of_readme_is_read(tmp_path):
 
 
 def test_the_problem_of_readme_is_valid_in_a_config(tmp_path, capsys):
-    solve, _, _ = python_blocks(README)
+    solve, *_ = python_blocks(README)
     (tmp_path / "my_problem.py").write_text(solve.partition("nedhpc.run(")[0])
     (tmp_path / "case.toml").write_text(
         '[problem]\nname = "my_problem.py:MyProblem"\n'
         "[sampling]\ninterior = 900\nboundary = 120\n[weights]\nwall = 10.0\n"
     )
     assert main(["check", str(tmp_path / "case.toml")]) == 0, capsys.readouterr().err
+
+
+def test_the_coefficient_of_readme_comes_from_a_table(tmp_path):
+    *_, plate = python_blocks(README)
+    python(tmp_path, f"{plate}\nfrom nedhpc.plan import Plan\nPlan.of_table({{}}, None, Plate())")
 
 
 @pytest.mark.parametrize("given", NEDHPC_COMMANDS, ids=" ".join)

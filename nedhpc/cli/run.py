@@ -51,6 +51,9 @@ def report(comm, run_dir) -> None:
             error += f"  error_{name} {value:.1e}"
     for name, value in found["metrics"].items():
         error += f"  {name} {value:.4g}" if isinstance(value, float) else ""
+    for name, value in found["coefficients"].items():
+        width = found["coefficient_errors"].get(name)
+        error += f"  {name} {value:.6g}" + ("" if width is None else f" +- {width:.1e}")
     energy = "" if found["energy"] is None else f"  energy {found['energy']:.3e}"
     print(
         f"{found['status']}  step {found['step']}{energy}{error}  {found['wall_time']:.1f} s  "

@@ -19,8 +19,9 @@ def check(args) -> None:
     plan = Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=args.ranks)
     remember(plan.config, digests(plan.config))
     points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
-    if plan.data is not None and len(plan.data.held_out_x):
-        points += f" ({len(plan.data.held_out_x)} rows of the data are held out)"
+    held_out = sum(len(data.held_out_x) for data in plan.data.values())
+    if held_out:
+        points += f" ({held_out} rows of the data are held out)"
     local = -(-plan.num_rows // args.ranks)
     needs = ", ".join(f"{name} {mebibytes(size)}" for name, size in plan.memory.items())
     print(f"config        {args.config}: valid")
@@ -77,7 +78,7 @@ def scales(plan) -> list[str]:
     if plan.balanced:
         theta = plan.ansatz.initial(plan.config.run.seed)
         theta_P = np.concatenate([theta, list(plan.problem.coefficients.values())])
-        balance = Balance(plan.ansatz, plan.terms, theta_P, plan.domain, plan.problem.data)
+        balance = Balance(plan.ansatz, plan.terms, theta_P, plan.domain, plan.given)
         for name, size_K in balance.typical.items():
             sizes = ", ".join(f"{size:.3g}" for size in size_K.tolist())
             lines.append(

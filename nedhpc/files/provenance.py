@@ -70,6 +70,19 @@ def inputs(comm, config: Config, user_files: dict[str, str]) -> None:
         "nedhpc": _sources(),
         **{name: version(name) for name in PACKAGES},
     }
+    same_everywhere(comm, found)
+
+
+def same_everywhere(comm, found: dict[str, str]) -> None:
+    """Check that all ranks found the same. Collective on comm.
+
+    Args:
+        comm: communicator of the run.
+        found: what this rank found, by name.
+
+    Raises:
+        UsageError: what differs, and where. The error is the same on every rank.
+    """
     gathered = comm.gather((platform.node(), found), 0)
     differing = comm.bcast(_differences(gathered) if comm.rank == 0 else None, 0)
     if differing:

@@ -185,7 +185,7 @@ def check(
         layout: that of the network, as checkpoint.layout returns it.
         coefficients: names of the problem's coefficients.
         data_sha256: digest of the data set's split; "" without data.
-        user_files: SHA-256 of the files that the config names.
+        user_files: SHA-256 of the files that the config names, and of the problem's tables.
 
     Raises:
         UsageError: what differs.
@@ -208,4 +208,14 @@ def check(
         raise UsageError(
             "the data set or its split is not what the run was trained on; restore it, or " + REMEDY
         )
+    tables = [
+        {key.partition(":")[2]: sha for key, sha in files.items() if key.startswith("table:")}
+        for files in (record.user_files, user_files)
+    ]
+    for name in sorted(tables[0].keys() | tables[1].keys()):
+        if tables[0].get(name) != tables[1].get(name):
+            raise UsageError(
+                f"the table `{name}` of the problem is not the one that the run was started with; "
+                f"restore its file and its options, or {REMEDY}"
+            )
     state.coefficients = {name: state.coefficients[name] for name in coefficients}

@@ -93,6 +93,12 @@ class Series:
                 column = self.columns.setdefault(name, array("d", [np.nan]) * count)
                 column.append(entry.get(name, np.nan))
 
+    def amend(self, entry: dict[str, float]) -> None:
+        """Add numbers to the last entry; do nothing if there is none."""
+        count = len(self.columns.get("step", []))
+        for name, number in entry.items() if count else ():
+            self.columns.setdefault(name, array("d", [np.nan]) * count)[-1] = number
+
     def writing(self) -> Callable[[], None]:
         """A function that rewrites the file with the present entries, for files.writer.
 

@@ -11,6 +11,8 @@ every part but the interior. The derivatives are those at a reference state, so 
 not change within a run of the flow (row equilibration, as for a linear system).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ class Balance:
         terms: bound residual terms.
         theta_P: reference parameters and coefficients, (P,), float64 on the CPU.
         domain: the domain, or the window of it that is solved.
-        data: the data set, or None.
+        data: the data sets by name, or None.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Balance:
         terms: tuple[BoundTerm, ...],
         theta_P: np.ndarray,
         domain: Domain,
-        data: DataSet | None,
+        data: Mapping[str, DataSet] | None,
     ):
         self.ansatz, self.domain = ansatz, domain
         self.theta_P = torch.as_tensor(theta_P, dtype=torch.float64)
@@ -95,7 +97,8 @@ class Balance:
         return self._weight(term) / s_NK
 
     def _weight(self, term: BoundTerm) -> float:
-        measure = 1.0 if term.on == "data" else self.domain.parts[term.on].measure
+        parts = self.domain.parts
+        measure = parts[term.on].measure if term.on in parts else 1.0
         return ((1.0 if term.on == "interior" else CONDITION) / measure) ** 0.5
 
     def _unit_jets(self, term: BoundTerm) -> Tensor:

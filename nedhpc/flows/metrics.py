@@ -70,7 +70,11 @@ class JetMetric(Metric):
         super().__init__(energy, eps)
         problem = energy.problem
         layout = jets.parse(self.jets(problem.outputs), problem.outputs, problem.coordinates)
-        on = (term.on for term in energy.terms if term.on in ("interior", "data"))
+        on = (
+            term.on
+            for term in energy.terms
+            if term.on == "interior" or term.on not in problem.domain.parts
+        )
         self.layouts = dict.fromkeys(on, layout)
 
     def jets(self, outputs: tuple[str, ...]) -> tuple[str, ...]:

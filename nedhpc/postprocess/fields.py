@@ -88,7 +88,7 @@ def _images(solution: Solution, t: float | None) -> list[Panel]:
     names, found = solution.problem.coordinates[:2], []
     for m, name in enumerate(solution.outputs):
         found.append(_image(axes, u[:, m], f"{name}{at}", names))
-        if exact is not None:
+        if exact is not None and not np.isnan(exact[:, m]).all():
             error = u[:, m] - exact[:, m]
             found.append(_image(axes, exact[:, m], f"exact {name}{at}", names))
             found.append(_image(axes, error, f"{name} - exact{at}", names, is_signed=True))
@@ -97,7 +97,7 @@ def _images(solution: Solution, t: float | None) -> list[Panel]:
 
 def _image(axes, values, title: str, names, is_signed: bool = False) -> Panel:
     """An image in colours for colour-blind readers: viridis, or red and blue around zero."""
-    limit = np.abs(values).max() if is_signed else None
+    limit = np.nanmax(np.abs(values)) if is_signed else None
     limits = {"vmin": -limit, "vmax": limit} if limit is not None else {}
     same_unit = "t" not in names  # space and time need not have one scale
 

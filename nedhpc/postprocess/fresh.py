@@ -74,7 +74,7 @@ def _energies(plan: Plan, state: State, num_points: int) -> tuple[dict[str, floa
     leg = plan.enter(state)
     seed = plan.config.run.seed + SEED_SHIFT
     counts = {
-        on: count if on == "data" or leg.domain.parts[on].dim == 0 else num_points
+        on: count if on in plan.data or leg.domain.parts[on].dim == 0 else num_points
         for on, count in leg.counts.items()
     }
     normals = {term.on for term in leg.terms if "n" in term.roles}

@@ -51,8 +51,7 @@ def info(path: str | Path) -> dict[str, Any]:
     stats = {key: _plain(value) for key, value in record.stats.items()}
     coefficients = {name: _plain(value) for name, value in state.coefficients.items()}
     metrics = _with_prefix(stats, "metrics_")
-    if coefficients:
-        metrics["coefficients"] = coefficients
+    metrics |= {"coefficients": coefficients} if coefficients else {}
     measured = {name: stats.get(name) for name in NUMBERS}
     return {
         "problem": _problem_name(record),
@@ -74,6 +73,7 @@ def info(path: str | Path) -> dict[str, Any]:
         "warnings": [line for line in str(stats.get("warnings") or "").split("\n") if line],
         "metrics": metrics,
         "coefficients": coefficients,
+        "coefficient_errors": _with_prefix(stats, "coefficient_error_"),
         "projection_error": measured["projection_error"],
         "wall_time": state.wall_time,
         **{name: stats.get(name) for name in FACTS},
@@ -94,9 +94,9 @@ def error_is(stats: Mapping[str, Any]) -> str:
 
 
 def _plain(value):
-    """A number or string of Python; None for NaN, which JSON does not have."""
+    """A number or string of Python; None if it is not finite, which JSON does not have."""
     value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_prefix(stats, prefix):

@@ -15,6 +15,7 @@ from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
 from nedhpc.problems import Problem
+from nedhpc.problems.reference import reference_values
 from nedhpc.user_code import check_familiar
 
 CHUNK = 16384
@@ -41,6 +42,8 @@ class Solution:
 
     coefficients: dict[str, float]
     """The problem's trainable coefficients."""
+    coefficient_errors: dict[str, float]
+    """Their standard errors from the noise of the data; NaN if they are not known."""
     error_estimates: dict[str, float]
     """Estimated error of each output relative to its spread; NaN if it is not known."""
     series: dict[str, np.ndarray]
@@ -71,6 +74,8 @@ class Solution:
                 f"problem, whose network has {shortened(', '.join(checkpoint.layout(self.ansatz)))}"
             )
         self.coefficients = {name: float(c) for name, c in self.state.coefficients.items()}
+        errors = {n: self.record.stats.get(f"coefficient_error_{n}") for n in self.coefficients}
+        self.coefficient_errors = {n: np.nan if e is None else float(e) for n, e in errors.items()}
         self.outputs = tuple(self.problem.outputs)
         known = {name: self.record.stats.get(f"error_estimate_{name}") for name in self.outputs}
         self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}
@@ -96,10 +101,13 @@ class Solution:
         return np.stack([np.stack([found[name] for name in row], 1) for row in names], 1)
 
     def exact(self, x: ArrayLike) -> np.ndarray | None:
-        """The problem's reference at x, (N, M), or None if it has none."""
-        if not self.problem.has_exact:
-            return None
+        """The problem's reference at x, (N, M), or None if it has none.
+
+        Values are NaN outside a table, and for outputs that it does not have.
+        """
         x_ND = self.points(x)
+        if not self.problem.has_exact:
+            return None if self.problem.reference is None else reference_values(self.problem, x_ND)
         with float64_default():
             u = np.asarray(torch.as_tensor(self.problem.exact(x_ND)), float)
         return u.reshape(len(x_ND), len(self.outputs))

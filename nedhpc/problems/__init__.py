@@ -3,6 +3,7 @@
 from nedhpc.problems.base import Problem, cross_entropy, declared_terms, density, residual
 from nedhpc.problems.build import CATALOGUE, bind_terms, build, check, construct
 from nedhpc.problems.data import DataSet
+from nedhpc.problems.table import Table
 from nedhpc.problems.tables import read_table
 from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
 
@@ -13,6 +14,7 @@ __all__ = [
     "Density",
     "Problem",
     "Residual",
+    "Table",
     "Term",
     "bind_terms",
     "build",

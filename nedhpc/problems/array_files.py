@@ -3,7 +3,8 @@
 import logging
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -36,21 +37,65 @@ def read_arrays(path: Path, inputs: Sequence[str], targets: Sequence[str] | int)
     Raises:
         UsageError: an array is missing, has a wrong shape, or does not hold real numbers.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         # Mapped, a header that claims more than the file holds is refused before memory is used.
         return _columns({"": np.load(path, mmap_mode="r", allow_pickle=False)})
-    if suffix == ".npz":
+    with _arrays(path) as (names, load):
+        return _choose(names, load, inputs, targets)
+
+
+def read_grid(
+    path: Path, inputs: Sequence[str], targets: Sequence[str]
+) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """Axes and values (n_1, ..., n_D, M) of a grid; None if the arrays have a row for each point.
+
+    Args:
+        path: an NPZ or HDF5 file.
+        inputs: names of the axes, arrays (n_d,).
+        targets: names of the values, arrays (n_1, ..., n_D) or (n_1, ..., n_D, M).
+
+    Raises:
+        UsageError: there is no such file or array, an axis does not increase, or a number is not
+            finite.
+    """
+    if not path.is_file():
+        raise UsageError("there is no such file")
+    if path.suffix.lower() == ".npy" or len(inputs) < 2:
+        return None
+    with _arrays(path) as (names, load):
+        for name in (*inputs, *targets):
+            if name not in names:
+                raise UsageError(unknown(f"array {name!r}", "name", name, names))
+        axes, values = ([load(name) for name in group] for group in (inputs, targets))
+    shape = tuple(len(axis) if axis.ndim == 1 else -1 for axis in axes)
+    if not all(array.shape[: len(shape)] == shape for array in values):
+        return None
+    axes = [real(axis, f"array {short(name)}") for axis, name in zip(axes, inputs, strict=True)]
+    parts = [real(array, f"array {short(n)}") for array, n in zip(values, targets, strict=True)]
+    grid = np.concatenate([part.reshape(*shape, -1) for part in parts], -1)
+    for name, array in (*zip(inputs, axes, strict=True), (", ".join(targets), grid)):
+        if not np.isfinite(array).all():
+            raise UsageError(f"array {short(name)} holds numbers that are not finite")
+        if array is not grid and (len(array) < 2 or not (np.diff(array) > 0).all()):
+            raise UsageError(f"axis {short(name)} must have at least two numbers that increase")
+    return axes, grid
+
+
+@contextmanager
+def _arrays(path: Path) -> Iterator[tuple[Sequence[str], Callable[[str], np.ndarray]]]:
+    """Context manager that gives the names of the arrays in a file, and their reader."""
+    if path.suffix.lower() == ".npz":
         with zipfile.ZipFile(path) as archive:
             check_claim(sum(entry.file_size for entry in archive.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
-            return _choose(file.files, file.__getitem__, inputs, targets)
+            yield file.files, file.__getitem__
+        return
     with h5py.File(path, "r") as file:
         names: list[str] = []
         # This visits no link to another file.
         file.visititems(lambda name, item: names.append(name) if is_dataset(item) else None)
         links = [name for name in file if not _is_own(file, name)]
-        return _choose([*names, *links], lambda name: _own_array(file, name), inputs, targets)
+        yield [*names, *links], lambda name: _own_array(file, name)
 
 
 def is_dataset(item) -> bool:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from nedhpc.domains.base import Domain
 from nedhpc.problems.data import DataSet
+from nedhpc.problems.table import Table
 from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
 
 Method = TypeVar("Method", bound=Callable)
@@ -42,7 +43,7 @@ def residual(on: str = "interior", *, weight: float = 1.0, jets: Sequence[str] |
     """Decorator: the method returns a residual r, and its term is weight * sum w |r|^2 / 2.
 
     Args:
-        on: part of the domain, or "data".
+        on: part of the domain, "data", or the name of a data set.
         weight: factor of the term.
         jets: jets that the method uses for some points or states only. A dry run finds the others.
     """
@@ -75,8 +76,17 @@ class Problem:
     """Trainable scalars beside theta, by name, with their initial values."""
     terms: Sequence[Term] = ()
     """Terms beside those that decorators declare, e.g. from options of the constructor."""
-    data: DataSet | None = None
-    """Points with targets for terms on "data"."""
+    data: DataSet | Mapping[str, DataSet] | None = None
+    """Points with targets for terms on "data", or several such sets by name.
+
+    With {"sensors": DataSet(...), "walls": DataSet(...)}, terms are on "sensors" or "walls".
+    """
+    reference: Table | None = None
+    """Values of the solution at points, if there is no `exact`, to measure the error at these.
+
+    Its columns are the outputs, or those that its `targets` name. Points outside the bounds of the
+    domain do not count.
+    """
     hard: Mapping[str, Mapping[str, float | Callable[[Tensor], Tensor]]] | Any = {}
     """Conditions that the ansatz satisfies exactly, as {part: {output: value}}.
 

@@ -16,10 +16,11 @@ from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
-from nedhpc.problems.data import DataSet
+from nedhpc.problems.data import DataSet, named_sets
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
 from nedhpc.problems.heat import Heat
+from nedhpc.problems.inverse import Conductivity, Viscosity
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 from nedhpc.problems.terms import Term
@@ -28,13 +29,15 @@ from nedhpc.user_code import find_class
 
 MAX_DIM = 1000
 """Most coordinates of a problem; the walls of a box of more would take too long to count."""
-ATTRIBUTES = ("domain", "outputs", "coefficients", "terms", "data", "hard")
+ATTRIBUTES = ("domain", "outputs", "coefficients", "terms", "data", "reference", "hard")
 """Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
     "heat": Heat,
     "regression": Regression,
     "digits": Digits,
+    "viscosity": Viscosity,
+    "conductivity": Conductivity,
 }
 
 
@@ -168,13 +171,26 @@ def _bad_names(problem: Problem) -> list[str]:
 
 
 def _bad_data(problem: Problem) -> list[str]:
-    """Messages about a data set that does not fit the domain and the outputs."""
-    data = problem.data
-    if data is None:
-        return []
-    if not isinstance(data, DataSet):
-        return [f"data is a {type(data).__name__}; needed is nedhpc.DataSet(x, y)"]
-    errors, dim = [], problem.domain.dim
+    """Messages about data sets that do not fit the domain and the outputs."""
+    errors = []
+    for name, data in named_sets(problem.data).items():
+        if not isinstance(data, DataSet):
+            errors.append(
+                f"{name} is a {type(data).__name__}; needed is nedhpc.DataSet(x, y), or a table of "
+                "them by name"
+            )
+        elif name in problem.domain.parts or not (isinstance(name, str) and name.isidentifier()):
+            errors.append(
+                f"the data set {name!r} must have a Python name that no part of the domain has"
+            )
+        else:
+            errors += _bad_set(name, data, problem.domain.dim)
+    return errors
+
+
+def _bad_set(title: str, data: DataSet, dim: int) -> list[str]:
+    """Messages about one data set."""
+    errors = []
     pairs = [("x_ND", "y_NM")]
     if np.size(data.held_out_x) or np.size(data.held_out_y):
         pairs.append(("held_out_x", "held_out_y"))
@@ -185,18 +201,18 @@ def _bad_data(problem: Problem) -> list[str]:
                 kind = getattr(array, "dtype", type(array).__name__)
                 shape = getattr(array, "shape", "")
                 errors.append(
-                    f"data.{name} is {kind} {shape}; needed is a numpy array of float64 with a row "
-                    "for each point"
+                    f"{title}.{name} is {kind} {shape}; needed is a numpy array of float64 "
+                    "with a row for each point"
                 )
             elif not np.isfinite(array).all():
-                errors.append(f"data.{name} holds numbers that are not finite")
+                errors.append(f"{title}.{name} holds numbers that are not finite")
         if errors:
             continue
         x, y = (getattr(data, name) for name in pair)
         if len(x) != len(y) or not len(x) or x.shape[1] != dim:
             errors.append(
-                f"data.{pair[0]} has shape {x.shape} and data.{pair[1]} {y.shape}; needed are "
-                f"(N, {dim}) for {dim} coordinates, and (N, M), with at least one row"
+                f"{title}.{pair[0]} has shape {x.shape} and {title}.{pair[1]} {y.shape}; "
+                f"needed are (N, {dim}) for {dim} coordinates, and (N, M), with at least one row"
             )
     return errors
 
@@ -217,12 +233,13 @@ def _bad_term(problem: Problem, term: Term) -> list[str]:
         errors.append(f"needs a method `def {term.name}(self, x, j)`")
     if not (term.jets is None or isinstance(term.jets, str) or _is_text(term.jets)):
         errors.append(f'has jets = {term.jets!r}; needed are names, e.g. ("u", "lap_u")')
-    if term.on not in (*problem.domain.parts, "data"):
-        allowed = ", ".join((*problem.domain.parts, "data"))
-        errors.append(f"is on {term.on!r}; allowed: {allowed}")
-    if term.on == "data" and problem.data is None:
+    sets = named_sets(problem.data)
+    if term.on == "data" and not sets:
         errors.append('is on "data" but the problem has no `data = nedhpc.DataSet(x, y)`')
-    if term.needs_targets and term.on != "data":
+    elif term.on not in (*problem.domain.parts, *sets):
+        allowed = ", ".join((*problem.domain.parts, *(sets or ["data"])))
+        errors.append(f"is on {term.on!r}; allowed: {allowed}")
+    if term.needs_targets and term.on not in sets:
         kind = type(term).__name__
         errors.append(f'is a {kind} on {term.on!r}; it needs targets, which "data" has')
     if not (isinstance(term.weight, int | float) and 0 < term.weight < math.inf):

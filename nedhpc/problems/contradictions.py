@@ -4,7 +4,7 @@ Where two parts of the boundary meet, the conditions of both hold for the same j
 satisfy them all, the solution is not smooth there, and a network can only come near it. Local.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ LEAST = 1e-3
 def contradictions(
     terms: Sequence[BoundTerm],
     domain: Domain,
-    data: DataSet | None,
+    data: Mapping[str, DataSet] | None,
     coefficients: Iterable[float],
     num_outputs: int,
 ) -> list[str]:
@@ -34,13 +34,13 @@ def contradictions(
     Args:
         terms: residual terms.
         domain: their domain.
-        data: the data set, or None.
+        data: the data sets by name, or None.
         coefficients: initial values.
         num_outputs: M.
     """
     coefficients = list(coefficients)
     offset_M, size_M = output_sizes(terms, domain, data, coefficients, num_outputs)
-    conditions = [term for term in terms if term.on not in ("interior", "data")]
+    conditions = [term for term in terms if term.on in domain.parts and term.on != "interior"]
     each = {term.on: Probe(term, domain, None, coefficients).x_ND.numpy() for term in conditions}
     worst: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
     for sides in [*((side,) for side in each.items()), *domain.corners()]:

@@ -1,6 +1,7 @@
 """The user's data sets: files of inputs and targets, and their split. Local."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,11 +69,30 @@ def split(x: np.ndarray, y: np.ndarray, held_out: float, seed: int, source: str)
     return DataSet(x[kept], y[kept], x[held], y[held])
 
 
-def validated(data: DataSet | None) -> DataSet | None:
+def named_sets(data: DataSet | Mapping[str, DataSet] | None) -> dict[str, DataSet]:
+    """The data sets of a problem by the names that terms use; a single one is "data". Local.
+
+    Args:
+        data: the attribute `data` of a problem.
+    """
+    if data is None:
+        return {}
+    return dict(data) if isinstance(data, Mapping) else {"data": data}
+
+
+def digest(sets: Mapping[str, DataSet]) -> str:
+    """SHA-256 of the splits of all data sets; "" if there are none. Local."""
+    if list(sets) == ["data"]:
+        return sets["data"].digest()
+    lines = [f"{name} {data.digest()}" for name, data in sorted(sets.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
+
+
+def validated(data: DataSet) -> DataSet:
     """The data set, of which some rows are held out if none are and it has many. Local.
 
     The energy on these rows shows when a fit begins to follow the noise of the others.
     """
-    if data is None or len(data.held_out_x) or len(data.x_ND) < MANY_ROWS:
+    if len(data.held_out_x) or len(data.x_ND) < MANY_ROWS:
         return data
     return split(data.x_ND, data.y_NM, VALIDATION, 0, "data")

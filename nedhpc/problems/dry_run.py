@@ -21,6 +21,7 @@ from nedhpc.errors import NedError, UsageError
 from nedhpc.problems import slope
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm, argument_roles
+from nedhpc.problems.data import named_sets
 from nedhpc.problems.terms import Term
 from nedhpc.user_calls import called
 
@@ -149,10 +150,10 @@ def make_trial(
     """
     rng = np.random.default_rng(0)
     y = n = None
-    if term.on == "data":
-        assert problem.data is not None
-        rows = np.arange(num_points) % len(problem.data.x_ND)
-        x, y = (torch.as_tensor(a[rows]) for a in (problem.data.x_ND, problem.data.y_NM))
+    data = named_sets(problem.data).get(term.on)
+    if data is not None:
+        rows = np.arange(num_points) % len(data.x_ND)
+        x, y = (torch.as_tensor(a[rows]) for a in (data.x_ND, data.y_NM))
     else:
         part = problem.domain.parts[term.on]
         x = torch.as_tensor(probe_points(part, rng, num_points))
@@ -164,7 +165,7 @@ def make_trial(
     if "y" in roles and y is None:
         raise UsageError(f'{where}: its method asks for targets y, which only terms on "data" have')
     if "n" in roles and n is None:
-        raise UsageError(f'{where}: its method asks for normals n, but "data" has no normals')
+        raise UsageError(f"{where}: its method asks for normals n, but data have no normals")
     if "t" in roles and problem.coordinates[-1] != "t":
         raise UsageError(f"{where}: its method asks for times t; the domain has no coordinate t")
 

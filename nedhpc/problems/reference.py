@@ -10,11 +10,15 @@ from torch import Tensor
 from nedhpc.errors import UsageError
 from nedhpc.files.tables import bad_name
 from nedhpc.problems.base import Problem
+from nedhpc.problems.data import named_sets
 from nedhpc.problems.dry_run import SUBSETS, probe_points, same_in_subsets
+from nedhpc.problems.table import Table
 from nedhpc.user_calls import called
 
 TRIED_ROWS = 8
 """Rows of data at which the metrics are tried."""
+MOST_POINTS = 100_000
+"""Points of a reference table at which the error is measured."""
 
 
 def exact_values(problem: Problem, x: Tensor) -> Tensor:
@@ -44,13 +48,13 @@ def exact_values(problem: Problem, x: Tensor) -> Tensor:
 
 
 def check_reference(problem: Problem) -> None:
-    """Try `exact` and `metrics` at a few points, if the problem has them.
+    """Try `exact` and `metrics` at a few points, if the problem has them, and check `reference`.
 
     Raises:
-        UsageError: as `exact_values` and `metric_values`, or the value of `exact` at a point
-            depends on the other points.
+        UsageError: as `exact_values`, `reference_points` and `metric_values`, or the value of
+            `exact` at a point depends on the other points.
     """
-    data = problem.data
+    data = named_sets(problem.data).get("data")
     if problem.has_exact:
         interior = problem.domain.parts["interior"]
         x = torch.as_tensor(probe_points(interior, np.random.default_rng(0)))
@@ -60,12 +64,73 @@ def check_reference(problem: Problem) -> None:
                 "`exact` has another value at a point if the other points change or if it is "
                 "called again; the error would depend on the number of ranks"
             )
+    elif problem.reference is not None:
+        x, y = (torch.as_tensor(a[:TRIED_ROWS]) for a in reference_points(problem))
     elif data is not None:
         x, y = torch.as_tensor(data.x_ND[:TRIED_ROWS]), torch.as_tensor(data.y_NM[:TRIED_ROWS])
     else:
         return
     if problem.has_metrics and len(x):
         metric_values(problem, x, x.new_full((len(x), len(problem.outputs)), 0.5), y)
+
+
+def reference_columns(problem: Problem) -> list[int]:
+    """The numbers of the outputs that the columns of `reference` are.
+
+    Raises:
+        UsageError: `reference` is no table, or does not fit the coordinates or the outputs.
+    """
+    table, outputs = problem.reference, list(problem.outputs)
+    if not isinstance(table, Table):
+        raise UsageError(f"reference = {table!r}; needed is nedhpc.Table(FILE)")
+    dim, count = problem.domain.dim, table.values.shape[1]
+    if table.dim != dim:
+        raise UsageError(
+            f"reference = {table!r} has {table.dim} coordinates; the domain has {dim}: "
+            f"{', '.join(problem.coordinates)}"
+        )
+    if table.names and set(table.names) <= set(outputs) and len(table.names) == count:
+        return [outputs.index(name) for name in table.names]
+    if count != len(outputs):
+        raise UsageError(
+            f"reference = {table!r} has {count} columns of values; the problem has the outputs "
+            f"{', '.join(outputs)}. Name the columns that are outputs: targets = [...]"
+        )
+    return list(range(count))
+
+
+def reference_points(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, D) and values (N, K) of `reference` in the bounds of the domain.
+
+    Of more than MOST_POINTS an even selection is used.
+
+    Raises:
+        UsageError: as `reference_columns`, or no point lies in the bounds.
+    """
+    reference_columns(problem)
+    table, domain = problem.reference, problem.domain
+    slack_D = 1e-9 * (domain.high - domain.low)
+    x_ND = table.points
+    inside_N = ((x_ND >= domain.low - slack_D) & (x_ND <= domain.high + slack_D)).all(1)
+    rows = np.flatnonzero(inside_N)
+    if not len(rows):
+        raise UsageError(
+            f"reference = {table!r}: none of its {len(x_ND)} points lies in the domain, whose "
+            f"bounds are {domain.low.tolist()} and {domain.high.tolist()}; check the order of its "
+            "columns and their units"
+        )
+    rows = rows[:: -(-len(rows) // MOST_POINTS)]
+    return x_ND[rows], table.values[rows]
+
+
+def reference_values(problem: Problem, x: Tensor) -> np.ndarray:
+    """The values of `reference` at points (N, D), (N, M); NaN where it has none."""
+    table, found = problem.reference, np.full((len(x), len(problem.outputs)), np.nan)
+    rows = table.covers(x).numpy()
+    values = table(x[torch.as_tensor(rows)]).numpy()
+    columns = reference_columns(problem)
+    found[np.ix_(rows, columns)] = values.reshape(len(values), len(columns))
+    return found
 
 
 def finite_reference(problem: Problem, x: Tensor) -> Tensor:

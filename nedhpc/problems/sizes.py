@@ -6,7 +6,7 @@ of the output, and their spread is its size. An equation in the interior gives a
 the smallest jets with which its linearisation at u = offset vanishes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Probe:
     Args:
         term: a bound term.
         domain: the domain, or a window of it.
-        data: the data set, or None.
+        data: the data sets by name, or None.
         coefficients: their values.
         x_ND: points of the part; default: some that are spread over it.
     """
@@ -61,18 +61,17 @@ class Probe:
         self,
         term: BoundTerm,
         domain: Domain,
-        data: DataSet | None,
+        data: Mapping[str, DataSet] | None,
         coefficients: Iterable[float] = (),
         x_ND: np.ndarray | None = None,
     ):
         self.term, self.y_NM, self.n_ND = term, None, None
         if x_ND is not None:
             self.x_ND = torch.as_tensor(x_ND)
-        elif term.on == "data":
-            assert data is not None
-            rows = np.linspace(0, len(data.x_ND) - 1, min(len(data.x_ND), 4096)).astype(int)
-            self.x_ND = torch.as_tensor(data.x_ND[rows])
-            self.y_NM = torch.as_tensor(data.y_NM[rows])
+        elif data and term.on in data:
+            x, y = data[term.on].x_ND, data[term.on].y_NM
+            rows = np.linspace(0, len(x) - 1, min(len(x), 4096)).astype(int)
+            self.x_ND, self.y_NM = torch.as_tensor(x[rows]), torch.as_tensor(y[rows])
         else:
             part = domain.parts[term.on]
             count = part.num_points or NUM_PROBES
@@ -104,7 +103,7 @@ class Probe:
 def output_sizes(
     terms: Sequence[BoundTerm],
     domain: Domain,
-    data: DataSet | None,
+    data: Mapping[str, DataSet] | None,
     coefficients: Iterable[float],
     num_outputs: int,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +112,7 @@ def output_sizes(
     Args:
         terms: residual terms.
         domain: the domain, or a window of it.
-        data: the data set, or None.
+        data: the data sets by name, or None.
         coefficients: initial values.
         num_outputs: M.
     """

@@ -9,7 +9,8 @@ import tokenize
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -79,14 +80,25 @@ def read_table(
     """
     path, targets = Path(path), [targets] if isinstance(targets, str) else targets
     inputs = [inputs] if isinstance(inputs, str) else inputs
-    where = f"{key} = {str(path)!r}" if key else str(path)
-    try:
+    with readable(f"{key} = {str(path)!r}" if key else str(path)):
         if missing not in ("refuse", "drop"):
             raise UsageError(f"missing = {missing!r}: allowed are 'refuse' and 'drop'")
         table = _read(path, inputs, targets, TextOptions(separator, decimal, header))
         x_columns, y_columns = choose(table, inputs, targets)
         used = [to_numbers(table, column) for column in (*x_columns, *y_columns)]
         values = finite_rows(table, (*x_columns, *y_columns), used, missing, path.name)
+    return values[:, : len(x_columns)], values[:, len(x_columns) :]
+
+
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Context manager that turns the errors of a file into a UsageError that begins with `where`.
+
+    Raises:
+        UsageError: the file cannot be read, or does not fit into memory.
+    """
+    try:
+        yield
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     except MemoryError:
@@ -94,7 +106,6 @@ def read_table(
     except UNREADABLE as error:
         reason = short(str(error) or type(error).__name__, 200)
         raise UsageError(f"{where} cannot be read: {reason}") from None
-    return values[:, : len(x_columns)], values[:, len(x_columns) :]
 
 
 def _read(path: Path, inputs, targets, options: TextOptions) -> Table:

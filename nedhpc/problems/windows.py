@@ -49,8 +49,8 @@ def why_not(problem: Problem, terms: Sequence[BoundTerm]) -> str:
         return "it has terms that are not residuals"
     if problem.coefficients:
         return "its coefficients are the same at all times"
-    if any(term.on == "data" for term in terms):
-        return 'it has a term on "data", whose points may lie at any time'
+    if any(term.on not in domain.parts for term in terms):
+        return "it has a term on data, whose points may lie at any time"
     if isinstance(problem.hard, Layer) or START in problem.hard:
         return f"a hard condition holds on {START!r}, or may do so"
     if not any(time_orders(terms, len(problem.outputs), domain.dim - 1)):

@@ -111,7 +111,7 @@ class Adaptation:
             "rescales": 0,
             "starts": 1,
             "first_draw": 0,
-            "can_widen": int(self.plan.chooses_hidden and self.plan.data is None),
+            "can_widen": int(self.plan.chooses_hidden and not self.plan.data),
             "failed": 0,
             "held_out": np.empty(0),
             "moves": np.empty(0),
@@ -286,8 +286,8 @@ class Adaptation:
 
     def _has_passed_the_minimum(self, theta_P, state: State) -> bool:
         """True if the energy on held-out rows of noisy data has risen for some time."""
-        data = self.plan.data
-        if data is None or not len(data.held_out_x) or not self.adapts:
+        has_rows = any(len(data.held_out_x) for data in self.plan.data.values())
+        if not has_rows or not self.adapts:
             return False
         remember(self.case, self.memory, state, theta_P)
         return state.step - self.memory["best_step"] >= NOISE_STEPS

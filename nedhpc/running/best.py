@@ -29,8 +29,8 @@ def remember(case: Case, memory: dict, state: State, theta_P: Tensor) -> None:
     if "best_units" not in memory:
         units_K = np.divide(balanced_K, written_K, np.ones_like(written_K), where=written_K > 0)
         memory["best_units"] = units_K
-    energy, data = _energy(memory, written_K), case.plan.data
-    num_rows = np.inf if data is None or not len(data.held_out_x) else len(data.held_out_x)
+    energy = _energy(memory, written_K)
+    num_rows = sum(len(data.held_out_x) for data in case.plan.data.values()) or np.inf
     if not energy < (1 - 1 / num_rows) * memory.get("best_energy", np.inf):
         return
     kept = {

@@ -8,7 +8,13 @@ from nedhpc.ansatz import jets
 from nedhpc.parallel.comm import agreed, block, total
 from nedhpc.plan import Plan
 from nedhpc.problems.base import Problem
-from nedhpc.problems.reference import finite_reference, metric_values
+from nedhpc.problems.data import named_sets
+from nedhpc.problems.reference import (
+    finite_reference,
+    metric_values,
+    reference_columns,
+    reference_points,
+)
 from nedhpc.sampling.points import evaluation_points
 
 EVALUATION_CHUNK = 16384
@@ -35,12 +41,15 @@ class Evaluation:
         problem = plan.problem
         names = tuple(problem.outputs)
         self._layout = jets.parse(names, names, problem.coordinates)
+        self._columns = list(range(len(names)))
+        """Numbers of the outputs that the reference has."""
         self._points = self._reference(problem)
-        data = problem.data
+        data = named_sets(problem.data).get("data")
         self._training = None if data is None else self._share(data.x_ND, data.y_NM)
         # Logits have no reference to compare them with, but metrics of them have.
         self._has_error = not any(term.kind.needs_targets for term in plan.terms)
-        self._is_data = not problem.has_exact and self._points is not None
+        has_solution = problem.has_exact or problem.reference is not None
+        self._is_data = not has_solution and self._points is not None
 
     def u(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
         """Values (N, M) of the whole solution for the parameters (theta, c). Local."""
@@ -56,13 +65,17 @@ class Evaluation:
         parts = x_ND.split(EVALUATION_CHUNK)
         return torch.cat([ansatz.jets(theta_P, x, self._layout)[:, 0] for x in parts])
 
+    def _compared(self, theta_P: Tensor, x_ND: Tensor) -> Tensor:
+        """The outputs that the reference has, (N, K). Local."""
+        return self.u(theta_P, x_ND)[:, self._columns]
+
     @property
     def has_reference(self) -> bool:
         """True if the error can be measured. Local."""
         return self._points is not None and self._has_error
 
     def relative_l2(self, theta_P: Tensor) -> float | None:
-        """|u - u*| / |u*|, over all outputs; None without a reference. Collective on comm.
+        """|u - u*| / |u*| over the outputs of the reference; None without one. Collective on comm.
 
         If u* is zero at all points, it is the root mean square of u.
         """
@@ -70,7 +83,7 @@ class Evaluation:
             return None
         x, exact = self._points
         with torch.no_grad():
-            difference = self.u(theta_P, x) - exact if len(x) else exact
+            difference = self._compared(theta_P, x) - exact if len(x) else exact
         squares = [float(v.double().square().sum()) for v in (difference, exact)]
         error, norm, count = total(self.comm, [*squares, exact.numel()])
         return float(np.sqrt(error / (norm or count)))
@@ -105,12 +118,12 @@ class Evaluation:
         square of u - y, on held-out rows. If the solution is known and has several outputs,
         relative_l2_<output> is |u - u*| / |u* - mean u*|.
         """
-        names = tuple(self.plan.problem.outputs)
+        names = [self.plan.problem.outputs[column] for column in self._columns]
         if not self.has_reference or not (self._is_data or len(names) > 1):
             return {}
         x, y = self._points
         with torch.no_grad():
-            error = (self.u(theta_P, x) - y).double() if len(x) else y.double()
+            error = (self._compared(theta_P, x) - y).double() if len(x) else y.double()
         y, M = y.double(), len(names)
         parts = [error.square().sum(0), y.sum(0), y.square().sum(0)]
         num, *sums = total(self.comm, [len(y), *torch.cat(parts).tolist()])
@@ -132,8 +145,11 @@ class Evaluation:
             x = x[slice(*block(len(x), self.comm.rank, self.comm.size))]
             u = agreed(self.comm, finite_reference, problem, x)
             return x.to(**self._to), u.to(**self._to)
-        data = problem.data
-        if data is not None and len(data.held_out_x):
+        if problem.reference is not None:
+            self._columns = reference_columns(problem)
+            return self._share(*reference_points(problem))
+        data = named_sets(problem.data).get("data")
+        if data is not None and data.held_out_y.shape[1] == len(problem.outputs):
             return self._share(data.held_out_x, data.held_out_y)
         return None
 

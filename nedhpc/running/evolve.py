@@ -16,6 +16,7 @@ from nedhpc.files.lock import Lock
 from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import write_config
 from nedhpc.files.writer import Writer
+from nedhpc.flows.uncertainty import standard_errors
 from nedhpc.flows.worst import worst
 from nedhpc.parallel.comm import all_come, on_rank_0
 from nedhpc.parallel.failure import AloneError
@@ -68,6 +69,8 @@ class Run:
         self.known: Known | None = None
         self.contradictions = on_rank_0(comm, plan.contradictions)
         self.warnings: list[str] = []
+        self.coefficient_errors: dict[str, float] = {}
+        """Standard errors of the coefficients at the end, by name, if data show their noise."""
         self.worst = ""
         """The place of the largest residual at the end, in words."""
         self.case, state, self.record, series = open_folder(comm, plan, run_dir, resumed)
@@ -198,13 +201,17 @@ class Run:
         self.writer.wait()
 
     def _judge(self) -> None:
-        """Estimate the error of the last state. Collective."""
+        """Estimate the errors of the last state and of its coefficients. Collective."""
         state = self.last.state
         theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
         self.known = self.adaptation.known(theta_P)
         leg, comm = self.case.leg, self.comm
         if self.plan.energy.is_least_squares:
             self.worst = worst(comm, leg.energy, theta_P, self.case.held_out)
+        errors_Q = standard_errors(comm, leg.energy, theta_P, self.case.flow.sample)
+        if errors_Q is not None:
+            pairs = zip(state.coefficients, errors_Q.tolist(), strict=True)
+            self.coefficient_errors = dict(pairs)
         self.warn()
 
     @property
@@ -275,6 +282,7 @@ class Run:
         stats |= {"warnings": "\n".join(self.warnings)}
         if self.known is not None:
             stats |= self.known.stats(plan.problem.outputs)
+        stats |= {f"coefficient_error_{n}": error for n, error in self.coefficient_errors.items()}
         if measured is None:
             return stats
         error = measured.relative_l2

@@ -15,6 +15,8 @@ from nedhpc.files.series import Series
 from nedhpc.network import USUAL_ACTIVATION
 from nedhpc.parallel.comm import agreed, on_rank_0
 from nedhpc.plan import Plan
+from nedhpc.problems import table
+from nedhpc.problems.data import digest
 from nedhpc.running.case import Case
 from nedhpc.running.choice import first
 from nedhpc.running.start import rebalanced, taken_over
@@ -46,8 +48,8 @@ def open_folder(
     if is_open or before:
         plan = plan.variant(**{"activation": USUAL_ACTIVATION} | before)
     case = Case(comm, plan, None if resumed is None else resumed[1].threads)
-    data, user_files = plan.problem.data, digests(plan.config)
-    data_sha256 = "" if data is None else data.digest()
+    user_files = digests(plan.config) | table.digests(plan.problem)
+    data_sha256 = digest(plan.given)
     state = None
     if resumed is not None:
         state, record = _resumed(case, resumed, data_sha256, user_files)

@@ -47,6 +47,8 @@ class Recorder(Observer):
     def end(self, run, stop):
         if run.last.state.step > self._recorded:
             self._record(run, run.last)
+        errors = run.coefficient_errors.items()
+        self.series.amend({f"coefficient_errors/{name}": value for name, value in errors})
 
     def _record(self, run, moment):
         measured, state, info = moment.measured(), moment.state, moment.info

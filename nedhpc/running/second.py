@@ -160,8 +160,9 @@ def _points(run: Run) -> Tensor:
     They are the evaluation points of the domain, or the data if no term holds in the interior.
     """
     problem = run.plan.problem
-    is_fit = problem.data is not None and "interior" not in run.plan.counts
-    x_ND = problem.data.x_ND if is_fit else evaluation_points(problem.domain)
+    sets = [data.x_ND for data in run.plan.given.values()]
+    is_fit = bool(sets) and "interior" not in run.plan.counts
+    x_ND = np.concatenate(sets) if is_fit else evaluation_points(problem.domain)
     x_ND = x_ND[slice(*block(len(x_ND), run.comm.rank, run.comm.size))]
     return torch.as_tensor(x_ND, dtype=run.case.dtype, device=run.case.device)
 

@@ -20,20 +20,20 @@ def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> d
         sampling: the config's table [sampling].
         domain: the problem's domain.
         terms: the problem's terms; `on` and `has_residual` are used.
-        data: the problem's data set, or None.
+        data: the problem's data sets by name.
 
     Returns:
-        {part or "data": number of points}, in the order of the terms.
+        {part or data set: number of points}, in the order of the terms.
 
     Raises:
         ConfigError: everything that is wrong with the numbers and the rule, and unknown keys.
     """
-    counts, errors = {}, _unknown_keys(sampling, domain)
+    counts, errors = {}, _unknown_keys(sampling, domain, data)
     for on in dict.fromkeys(term.on for term in terms):
         given = getattr(sampling, on, None)
         try:
-            counts[on] = _rows(given, data) if on == "data" else _points(on, given, domain)
-            if on != "data" and sampling.rule == "grid":
+            counts[on] = _rows(on, given, data[on]) if on in data else _points(on, given, domain)
+            if on not in data and sampling.rule == "grid":
                 _check_grid(on, counts[on], domain)
         except UsageError as error:
             errors.append(str(error))
@@ -57,7 +57,7 @@ def grown(counts: dict[str, int], rule: str, domain: Domain, growth: int) -> dic
     """
     found = {}
     for on, count in counts.items():
-        part = None if on == "data" else domain.parts[on]
+        part = domain.parts.get(on)
         if part is None or part.dim == 0:
             found[on] = count
         elif rule == "grid":
@@ -79,10 +79,10 @@ def default_count(dim: int) -> int:
     return {1: 400, 2: 1600}.get(dim, 3600)
 
 
-def _rows(given, data):
+def _rows(on, given, data):
     most = len(data.x_ND)
     if given is not None and given > most:
-        raise UsageError(f"sampling.data = {given}: the data set has {most} rows to train on")
+        raise UsageError(f"sampling.{on} = {given}: the data set has {most} rows to train on")
     return given or most
 
 
@@ -93,8 +93,8 @@ def _check_grid(on, count, domain):
         raise UsageError(f"sampling.{on} = {count}: {error}") from None
 
 
-def _unknown_keys(sampling, domain):
-    known = list(dict.fromkeys([*type(sampling).model_fields, *domain.parts]))
+def _unknown_keys(sampling, domain, data):
+    known = list(dict.fromkeys([*type(sampling).model_fields, *domain.parts, *data]))
     return [
         unknown(f"sampling.{key}", "key", key, known)
         for key in sampling.model_extra

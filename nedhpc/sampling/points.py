@@ -41,7 +41,7 @@ class Points:
     weight_N: torch.Tensor
     """Quadrature weights."""
     y_NM: torch.Tensor | None = None
-    """Targets, on "data" only."""
+    """Targets, on data only."""
     n_ND: torch.Tensor | None = None
     """Outward unit normals, on the parts in `with_normals` only."""
     factors: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Sampler:
         rank: this rank.
         size: number of ranks.
         domain: the domain, or a window of it.
-        data: the data set, or None.
+        data: the data sets by name, or None.
         counts: {part: global number of points}.
         rule: "uniform", "sobol", "grid", or "residual", which draws as "sobol" here.
         seed: seed of all draws.
@@ -70,7 +70,7 @@ class Sampler:
         rank: int,
         size: int,
         domain: Domain,
-        data: DataSet | None,
+        data: Mapping[str, DataSet] | None,
         counts: Mapping[str, int],
         rule: str,
         seed: int,
@@ -79,7 +79,7 @@ class Sampler:
         grow_draws: int = 0,
         with_normals: Collection[str] = (),
     ) -> None:
-        self.rank, self.size, self.domain, self.data = rank, size, domain, data
+        self.rank, self.size, self.domain, self.data = rank, size, domain, data or {}
         self.counts = counts
         self.rule, self.seed, self.device, self.dtype = rule, seed, device, dtype
         self.grow_draws, self.with_normals = grow_draws, with_normals
@@ -87,7 +87,7 @@ class Sampler:
     def count(self, on: str, number: int) -> int:
         """Global number of points of a part, or of the data, in draw `number`."""
         full = self.counts[on]
-        isolated = on != "data" and self._part(on).dim == 0
+        isolated = on not in self.data and self._part(on).dim == 0
         if number >= self.grow_draws or isolated:
             return full
         return ceil(full * (FIRST_SHARE + (1 - FIRST_SHARE) * number / self.grow_draws))
@@ -107,14 +107,14 @@ class Sampler:
     def held_out(self, counts: Mapping[str, int]) -> dict[str, Points]:
         """Points that no draw has, a share HELD_OUT of `counts`. Local.
 
-        Isolated points have no others. On "data" they are the held-out rows of the data set, or, if
+        Isolated points have no others. On data they are the held-out rows of the data set, or, if
         it has none, the rows that are trained on.
         """
         return {on: self._held_out(on, counts[on]) for on in self.counts}
 
     def _held_out(self, on, count):
-        if on == "data":
-            data = self.data
+        if on in self.data:
+            data = self.data[on]
             x, y = data.held_out_x, data.held_out_y
             if not len(x):
                 x, y = data.x_ND, data.y_NM
@@ -145,8 +145,8 @@ class Sampler:
     def _points(self, on, number, chosen):
         count = self.count(on, number)
         start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
-        if on == "data":
-            return self._rows(number, count, start, stop)
+        if on in self.data:
+            return self._rows(on, number, count, start, stop)
         part = self._part(on)
         if chosen is None:
             rule = "sobol" if self.rule == "residual" else self.rule
@@ -160,12 +160,12 @@ class Sampler:
         n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
         return Points(self._tensor(x_ND), self._tensor(weight_N), n_ND=n_ND)
 
-    def _rows(self, number, count, start, stop):
-        """Rows of the data set: all of them, or `count` random ones."""
-        data = self.data
+    def _rows(self, on, number, count, start, stop):
+        """Rows of a data set: all of them, or `count` random ones."""
+        data = self.data[on]
         rows = slice(start, stop)
         if count < len(data.x_ND):
-            order = generator(self.seed, "data", number).permutation(len(data.x_ND))
+            order = generator(self.seed, on, number).permutation(len(data.x_ND))
             rows = order[:count][rows]
         return Points(
             self._tensor(data.x_ND[rows]),
