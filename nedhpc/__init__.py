@@ -14,10 +14,10 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.domains.periodic import Periodic
     from nedhpc.flows.metrics import Metric
     from nedhpc.postprocess.solution import Solution
-    from nedhpc.problems.base import Problem, cross_entropy, density, residual
+    from nedhpc.problems.base import Problem, cross_entropy, density, integral, residual
     from nedhpc.problems.data import DataSet
     from nedhpc.problems.tables import read_table
-    from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
+    from nedhpc.problems.terms import CrossEntropy, Density, Integral, Residual, Term
     from nedhpc.running.observers import Observer, Stop
     from nedhpc.steppers.base import StepInfo, StepRule
 
@@ -28,6 +28,7 @@ _WHERE = {
     "DataSet": "nedhpc.problems.data",
     "Density": "nedhpc.problems.terms",
     "Domain": "nedhpc.domains.base",
+    "Integral": "nedhpc.problems.terms",
     "Layer": "nedhpc.ansatz.layers",
     "Metric": "nedhpc.flows.metrics",
     "Observer": "nedhpc.running.observers",
@@ -45,6 +46,7 @@ _WHERE = {
     "Term": "nedhpc.problems.terms",
     "cross_entropy": "nedhpc.problems.base",
     "density": "nedhpc.problems.base",
+    "integral": "nedhpc.problems.base",
     "load": "nedhpc.api",
     "read_table": "nedhpc.problems.tables",
     "residual": "nedhpc.problems.base",
@@ -58,6 +60,7 @@ __all__ = [
     "DataSet",
     "Density",
     "Domain",
+    "Integral",
     "Layer",
     "Metric",
     "Observer",
@@ -75,6 +78,7 @@ __all__ = [
     "Term",
     "cross_entropy",
     "density",
+    "integral",
     "load",
     "read_table",
     "residual",

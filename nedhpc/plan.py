@@ -30,6 +30,7 @@ from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.contradictions import contradictions
 from nedhpc.problems.data import validated
+from nedhpc.problems.integrals import with_nodes
 from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -80,10 +81,11 @@ class Plan:
             with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_reference, self.problem)
+                self.domain = errors.catch(with_nodes, self.problem.domain, self.terms)
                 self.counts = errors.catch(
                     point_counts,
                     config.sampling,
-                    self.problem.domain,
+                    self.domain,
                     self.terms,
                     self.data,
                 )
@@ -98,7 +100,7 @@ class Plan:
         is_residual = all(term.kind.is_least_squares for term in self.terms)
         self.balanced = config.weights.balance == "auto" and is_residual
         """True if the rows are balanced."""
-        self.domain, self.pieces = self.problem.domain, Pieces(self.ansatz)
+        self.pieces = Pieces(self.ansatz)
         self._prepare()
 
     def leg(self, state: State) -> "Plan":

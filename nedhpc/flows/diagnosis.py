@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nedhpc.errors import NonFiniteError
 from nedhpc.flows.energy import Energy
+from nedhpc.flows.integrals import integrated
 from nedhpc.parallel.comm import agreed
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.terms import gradient
@@ -142,6 +143,7 @@ def explain(comm, energy: Energy, theta_P: Tensor, points) -> tuple[str, str]:
         return "parameters", f"{bad} of the {len(theta_P)} parameters are not finite"
     if points is None:
         return "", ""
+    energy = integrated(comm, energy, theta_P, points)
     found = comm.allgather(agreed(comm, find, energy, theta_P, points))
     first = next((finding for finding in found if finding is not None), None)
     if first is None:

@@ -20,9 +20,10 @@ from nedhpc.problems.data import DataSet
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
 from nedhpc.problems.heat import Heat
+from nedhpc.problems.integrals import bind, constraint
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
-from nedhpc.problems.terms import Term
+from nedhpc.problems.terms import Integral, Term
 from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
 
@@ -249,13 +250,38 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
     for key in weights:
         if key not in known:
             errors.append(unknown(f"weights.{key}", "name of a term or part", key, known))
+    integrals = _bind_integrals(problem, terms, errors)
     for term in terms:
         weight = weights.get(term.name, 1.0)
         weight *= weights.get(term.on, 1.0) if term.on != term.name else 1.0
         try:
-            bound.append(dry_run(problem, term, weight))
+            if not isinstance(term, Integral):
+                bound.append(dry_run(problem, term, weight, integrals))
+            elif term.target is not None:
+                bound.append(constraint(problem, term, weight, integrals))
         except UsageError as error:
             errors.append(str(error))
+    if integrals and not any(term.integrals for term in bound) and not errors:
+        names = ", ".join(repr(integral.name) for integral in integrals)
+        errors.append(f"no term uses the integrals {names}; give them a target, or an argument i")
+    if not bound and not errors:
+        errors.append("there are integrals only; a run needs a term, or an integral with a target")
     if errors:
         raise ConfigError(errors)
     return tuple(bound)
+
+
+def _bind_integrals(
+    problem: Problem, terms: Sequence[Term], errors: list[str]
+) -> tuple[BoundTerm, ...]:
+    """The bound integrals. What is wrong with others is raised, since no term can be tried then."""
+    found = []
+    for term in terms:
+        if isinstance(term, Integral):
+            try:
+                found.append(bind(problem, term))
+            except UsageError as error:
+                errors.append(str(error))
+    if errors:
+        raise ConfigError(errors)
+    return tuple(found)

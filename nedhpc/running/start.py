@@ -271,11 +271,11 @@ def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]
 
     Collective.
     """
-    flow, energy, columns = case.flow, case.leg.energy, case.plan.ansatz.linear_columns
+    flow, columns = case.flow, case.plan.ansatz.linear_columns
     solver = SOLVERS["tsqr"](case.comm, RTOL)
     E = float(flow.energies(theta_P, 0.0).sum())
     for _ in range(MAX_ITERATIONS):
-        linear = energy.linearise(theta_P, flow.sample, columns)
+        linear = flow.rows(theta_P, columns)
         delta, _ = solver.solve_rows(solver.init(linear.A, -linear.r_N))
         trial = theta_P.clone()
         trial[columns] += delta
