@@ -138,20 +138,29 @@ class Energy:
         sums_IP = torch.zeros(
             self.num_integrals, width, dtype=torch.float64, device=theta_P.device
         )
-        first = 0
-        for integral in self.integrals:
-            rows_KP = sums_IP[first : first + integral.num_components]
-            first += integral.num_components
-            for piece in self._pieces_of(0, integral, points[integral.on], self.chunk):
-                w_N = piece.w_N.double()
-                if not slopes:
-                    rows_KP[:, 0] += w_N @ self.value(piece, theta_P).detach().double()
-                    continue
-                lin, j, c, value = self.linearised_value(piece, theta_P)
-                rows_KP[:, 0] += w_N @ value.detach().double()
-                for row, seed in zip(rows_KP, gradients(value, j, c), strict=True):
-                    row[1:] += Chunk(0, lin, []).pull(_scaled(piece.w_N, seed)).double()
+        for components, piece in self.nodes(points):
+            rows_KP, w_N = sums_IP[components], piece.w_N.double()
+            if not slopes:
+                rows_KP[:, 0] += w_N @ self.value(piece, theta_P).detach().double()
+                continue
+            lin, j, c, value = self.linearised_value(piece, theta_P)
+            rows_KP[:, 0] += w_N @ value.detach().double()
+            for row, seed in zip(rows_KP, gradients(value, j, c), strict=True):
+                row[1:] += Chunk(0, lin, []).pull(_scaled(piece.w_N, seed)).double()
         return sums_IP
+
+    def nodes(self, points: dict[str, Points]) -> Iterator[tuple[slice, Piece]]:
+        """The nodes of each integral in chunks, with the slice of its components.
+
+        Args:
+            points: this rank's share of each part.
+        """
+        first = 0
+        for k, integral in enumerate(self.integrals):
+            components = slice(first, first + integral.num_components)
+            first = components.stop
+            for piece in self._pieces_of(k, integral, points[integral.on], self.chunk):
+                yield components, piece
 
     def holding(self, sums_IP: Tensor) -> "Energy":
         """A copy that holds the sum over all ranks of what `integrate` returns. Local."""
