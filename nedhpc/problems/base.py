@@ -102,6 +102,14 @@ class Problem:
     """Names of the M components of u."""
     coefficients: Mapping[str, float] = {}
     """Trainable scalars beside theta, by name, with their initial values."""
+    eigenvalues: Mapping[str, str | Sequence[str]] = {}
+    """Coefficients that are eigenvalues, each with the output or outputs of its eigenfunction.
+
+    All eigenfunctions have the same equations, which are linear in u and in the eigenvalue. A run
+    starts from the eigenpairs that are nearest to the initial value of the coefficients, which is
+    the same for all; let it be below the smallest eigenvalue to find the smallest ones. Integrals
+    with a target must set the size of each eigenfunction, and make it orthogonal to the others.
+    """
     terms: Sequence[Term] = ()
     """Terms beside those that decorators declare, e.g. from options of the constructor."""
     data: DataSet | None = None
@@ -117,6 +125,14 @@ class Problem:
     def coordinates(self) -> tuple[str, ...]:
         """Names of the coordinates, as jets use them."""
         return self.domain.coordinates
+
+    @property
+    def eigenfunctions(self) -> dict[str, tuple[str, ...]]:
+        """The outputs of each eigenfunction by the coefficient that is its eigenvalue."""
+        return {
+            name: (outputs,) if isinstance(outputs, str) else tuple(outputs)
+            for name, outputs in self.eigenvalues.items()
+        }
 
     def exact(self, x: Tensor) -> Tensor:
         """The solution at x (N, D) as (N,) or (N, M), if it is known."""

@@ -19,6 +19,7 @@ from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
+from nedhpc.problems.eigenvalue import Eigenvalue
 from nedhpc.problems.heat import Heat
 from nedhpc.problems.integrals import bind, constraint
 from nedhpc.problems.poisson import Poisson
@@ -29,11 +30,12 @@ from nedhpc.user_code import find_class
 
 MAX_DIM = 1000
 """Most coordinates of a problem; the walls of a box of more would take too long to count."""
-ATTRIBUTES = ("domain", "outputs", "coefficients", "terms", "data", "hard")
+ATTRIBUTES = ("domain", "outputs", "coefficients", "eigenvalues", "terms", "data", "hard")
 """Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
     "heat": Heat,
+    "eigenvalue": Eigenvalue,
     "regression": Regression,
     "digits": Digits,
 }
@@ -116,7 +118,8 @@ def check(problem: Problem, name: str) -> None:
     errors = [f"{name}: {error}" for error in domain_errors(domain)]
     if errors:
         raise ConfigError(errors)  # the checks below use its parts
-    errors = [f"{name}: {error}" for error in (*_bad_names(problem), *_bad_data(problem))]
+    found = (*_bad_names(problem), *_bad_eigenvalues(problem), *_bad_data(problem))
+    errors = [f"{name}: {error}" for error in found]
     if not isinstance(problem.terms, Sequence) or not all(
         isinstance(term, Term) and isinstance(term.name, str) for term in problem.terms
     ):
@@ -165,6 +168,36 @@ def _bad_names(problem: Problem) -> list[str]:
             errors.append(
                 f"the coefficient {name!r} starts at {value!r}; needed is a finite number"
             )
+    return errors
+
+
+def _bad_eigenvalues(problem: Problem) -> list[str]:
+    given = problem.eigenvalues
+    if not isinstance(given, Mapping) or not all(
+        isinstance(names, str) or _is_text(names) for names in given.values()
+    ):
+        return [f"eigenvalues = {given!r}; needed is {{coefficient: output or outputs}}"]
+    if not given or not isinstance(problem.coefficients, Mapping):
+        return []
+    functions = list(problem.eigenfunctions.values())
+    outputs = [name for names in functions for name in names]
+    errors = [
+        f"eigenvalues: {name!r} is none of the coefficients {', '.join(problem.coefficients)}"
+        for name in given
+        if name not in problem.coefficients
+    ]
+    errors += [
+        f"eigenvalues: {name!r} is none of the outputs {', '.join(problem.outputs)}"
+        for name in outputs
+        if name not in problem.outputs
+    ]
+    if len(set(outputs)) < len(outputs) or len(set(map(len, functions))) > 1:
+        errors.append("eigenvalues: each eigenfunction needs as many outputs, all of its own")
+    if not errors and len({problem.coefficients[name] for name in given}) > 1:
+        errors.append(
+            "eigenvalues: their coefficients need the same initial value, near which the "
+            "eigenvalues are looked for"
+        )
     return errors
 
 

@@ -1,0 +1,211 @@
+"""Eigenvalue problems: the start from the eigenpairs nearest to a number, and a check of the end.
+
+The equations r = L u - lambda M u vanish for every eigenpair, and a descent ends in any of them. In
+the last layer u = Phi w is linear, so A(s) = (L - s M) Phi, the rows at lambda = s, and B = M Phi =
+A(s) - A(s + 1) are a discrete eigenproblem, A w = (lambda - s) B w by least squares. With the
+singular value decomposition A = U S V^T and w = V S^-1 y it is
+
+    T y = y / (lambda - s),    T = U^T B V S^-1,
+
+the solution operator of the shifted equation, which is bounded: the eigenvalues nearest to s are the
+largest of T, and those that the features cannot represent are small (Trefethen and Betcke,
+Contemp. Math. 412, 2006, use the same least squares). One QR of [A, B] over the ranks gives all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nedhpc.errors import UsageError
+from nedhpc.parallel.comm import on_rank_0, total
+from nedhpc.plan import Plan
+from nedhpc.problems.base import Problem
+from nedhpc.rows.held import dense
+from nedhpc.running.case import Case
+from nedhpc.solvers.tsqr import local_triangle, merge
+
+CUTOFF = 1e-13
+"""Singular values of A below this share of the largest are cut off."""
+NULL = 1e-8
+"""A vector that is cut off is an eigenvector for s if |B w| is above this share of |B|."""
+COMPLEX = 1e-4
+"""A pair is complex if its imaginary part is more than this share of |lambda - s|."""
+NEAR = 1e-2
+"""Eigenvalues are the same if they differ by less than this share of |lambda - s|."""
+USUAL_SIZE = 100.0
+"""Norm of the last layer's weights from which a fit counts as ill-conditioned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The eigenpairs nearest to s in the space of the last layer, the same on every rank."""
+
+    values_E: np.ndarray
+    """Eigenvalues, the nearest first; a complex pair is given by its real part, twice."""
+    weights_EW: np.ndarray
+    """Last-layer weights (E, W) of one eigenfunction each, orthogonal in M."""
+    score: float
+    """Largest |A w - (lambda - s) B w| / |A w|."""
+    is_complex: bool
+    """True if one of them is complex."""
+
+
+def shift(problem: Problem) -> float:
+    """The number s near which eigenvalues are looked for: their common initial value. Local."""
+    return float(problem.coefficients[next(iter(problem.eigenvalues))])
+
+
+def nearest(case: Case, theta_P: Tensor, number: int) -> Pairs | None:
+    """The `number` eigenpairs nearest to the shift; None if there are fewer. Collective.
+
+    Cost: two sets of rows and O(N W^2 + W^3) for W weights of an eigenfunction.
+
+    Args:
+        case: a case whose problem has `eigenvalues`, with a sample in its flow.
+        theta_P: parameters (theta, c), whose features are used.
+        number: number of pairs.
+
+    Raises:
+        UsageError: the shift itself is an eigenvalue.
+    """
+    problem, ansatz = case.plan.problem, case.plan.ansatz
+    columns, own = ansatz.linear_columns, _columns(case.plan)[0]
+    theta_P = theta_P.clone()
+    theta_P[columns] = 0
+    rows = []
+    for value in (shift(problem), shift(problem) + 1):
+        theta_P[_places(case.plan)] = value
+        rows.append(case.flow.rows(theta_P, columns).A)
+    A, shifted = (torch.cat([block for _, block in each.blocks()])[:, own].double() for each in rows)
+    # The rows of other eigenfunctions vanish.
+    both = torch.cat([A, A - shifted], 1)
+    both = both[(both != 0).any(1)]
+    R = merge(case.comm, local_triangle(dense(both)))
+    R = None if R is None else R.cpu().numpy()
+    return on_rank_0(case.comm, _pairs, R, shift(problem), number)
+
+
+def _columns(plan: Plan) -> list[list[int]]:
+    """Columns of the last layer that belong to each eigenfunction. Local."""
+    ansatz, outputs = plan.ansatz, tuple(plan.problem.outputs)
+    units, num_outputs = ansatz.widths[-2], len(outputs)
+    found = []
+    for names in plan.problem.eigenfunctions.values():
+        numbers = [outputs.index(name) for name in names]
+        weights = [m * units + unit for m in numbers for unit in range(units)]
+        found.append([*weights, *(num_outputs * units + m for m in numbers)])
+    return found
+
+
+def _places(plan: Plan) -> list[int]:
+    """Places of the eigenvalues in (theta, c). Local."""
+    names = list(plan.problem.coefficients)
+    return [plan.energy.num_network + names.index(name) for name in plan.problem.eigenvalues]
+
+
+def _pairs(R: np.ndarray, s: float, number: int) -> Pairs | None:
+    """The pairs from the triangle of [A, B]. Local."""
+    width = R.shape[1] // 2
+    A, B = R[:, :width], R[:, width:]
+    if not np.isfinite(R).all():
+        return None
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    kept = S > CUTOFF * S[0]
+    if (np.linalg.norm(B @ Vh[~kept].T, axis=0) > NULL * np.linalg.norm(B, 2)).any():
+        raise UsageError(
+            f"the initial value {s:g} of the eigenvalues is itself an eigenvalue, so that those "
+            "nearest to it cannot be computed; let the coefficients start a little below it"
+        )
+    to_w = Vh[kept].T / S[kept]
+    values, vectors = np.linalg.eig(U[:, kept].T @ B @ to_w)
+    order = np.argsort(-np.abs(values), kind="stable")[:number]
+    if len(order) < number or values[order[-1]] == 0:
+        return None
+    values = values[order]
+    # Of a complex pair, which rounding may make of a double eigenvalue, each vector of the real
+    # plane serves.
+    y = np.where(values.imag < 0, vectors[:, order].imag, vectors[:, order].real)
+    w = to_w @ y
+    Q, triangle = np.linalg.qr(B @ w)
+    w = np.linalg.solve(triangle.T, w.T)
+    lam = (1 / values).real
+    misfit = np.linalg.norm(A @ w.T - lam * (B @ w.T), axis=0) / np.linalg.norm(A @ w.T, axis=0)
+    is_complex = bool((np.abs(values.imag) > COMPLEX * np.abs(values)).any())
+    return Pairs(s + lam, w, float(misfit.max()), is_complex)
+
+
+def solve(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]:
+    """(score, theta, energy) with the last layer and the eigenvalues of the nearest pairs.
+
+    Each eigenfunction has the mean square one. The score is the square of that of the pairs, times
+    the size of the weights if that is large. Collective.
+
+    Args:
+        case: as for `nearest`.
+        theta_P: parameters (theta, c), whose features are used.
+
+    Raises:
+        UsageError: as for `nearest`.
+    """
+    plan = case.plan
+    own, theta_P = _columns(plan), theta_P.clone()
+    pairs = nearest(case, theta_P, len(own))
+    if pairs is None:
+        return np.inf, theta_P, np.inf
+    last_P = theta_P[plan.ansatz.linear_columns]
+    last_P[:] = 0
+    for columns, weights_W in zip(own, pairs.weights_EW, strict=True):
+        last_P[columns] = torch.as_tensor(weights_W).to(theta_P)
+    square_M = _mean_squares(case, theta_P)
+    outputs = list(plan.problem.outputs)
+    for columns, names in zip(own, plan.problem.eigenfunctions.values(), strict=True):
+        last_P[columns] /= float(sum(square_M[outputs.index(name)] for name in names)) ** 0.5
+    theta_P[_places(plan)] = torch.as_tensor(pairs.values_E).to(theta_P)
+    energy = float(case.flow.energies(theta_P, 0.0).sum())
+    return pairs.score**2 * (1 + float(last_P.norm()) / USUAL_SIZE), theta_P, energy
+
+
+def _mean_squares(case: Case, theta_P: Tensor) -> np.ndarray:
+    """Mean square of each output on the sample in the interior, (M,). Collective."""
+    u_NM = case.evaluation.u_now(theta_P, case.flow.sample["interior"].x_ND).double()
+    num, *squares = total(case.comm, [len(u_NM), *u_NM.square().sum(0).tolist()])
+    return np.array(squares) / num
+
+
+def doubts(case: Case, theta_P: Tensor) -> list[str]:
+    """What speaks against the eigenvalues of a state being the nearest ones. Collective.
+
+    The pairs nearest to the shift are computed once more with the features of the state. Unlike a
+    start, this also judges a state that was reached from random parameters.
+
+    Args:
+        case: the case, with a sample in its flow.
+        theta_P: parameters (theta, c).
+    """
+    problem, s = case.plan.problem, shift(case.plan.problem)
+    subject = f"the eigenvalues may not be those nearest to {s:g}"
+    if case.plan.ansatz.linear_columns is None:
+        return [f"{subject}: this cannot be checked with a network of your own"]
+    try:
+        pairs = nearest(case, theta_P, len(problem.eigenvalues))
+    except UsageError as error:
+        return [f"{subject}: {error}"]
+    if pairs is None:
+        return [f"{subject}: the last layer has too few units to check it"]
+    if pairs.is_complex:
+        return [f"{subject}, because some of those are complex"]
+    found_E = np.array(sorted(theta_P[_places(case.plan)].tolist(), key=lambda v: abs(v - s)))
+    distance_E = np.maximum(np.abs(pairs.values_E - s), np.abs(found_E - s))
+    if (np.abs(found_E - pairs.values_E) <= NEAR * distance_E).all():
+        return []
+    return [
+        f"{subject}: the run ends with {_listed(found_E)}, and the last layer has about "
+        f"{_listed(pairs.values_E)}; use run.start = 'last_layer', more hidden units or another "
+        "initial value of the coefficients"
+    ]
+
+
+def _listed(values_E: np.ndarray) -> str:
+    return ", ".join(f"{value:.6g}" for value in values_E)
