@@ -79,7 +79,9 @@ def _features(case: Case, is_open: bool) -> tuple[Case, State] | None:
     """One wide layer, if the fit of its last layer alone solves the problem. Collective."""
     plan = case.plan
     is_given = not plan.chooses_hidden or plan.config.run.initial is not None
-    if is_given or plan.problem.domain.dim not in FEATURES_DIM:
+    # Eigenfunctions are found in the last layer, so that its width counts in one dimension too.
+    is_tried = plan.problem.domain.dim in FEATURES_DIM or plan.problem.eigenvalues
+    if is_given or not is_tried:
         return None
     try:
         plan = plan.variant(hidden=[FEATURES], activation=OTHER if is_open else None)

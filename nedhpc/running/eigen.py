@@ -30,8 +30,11 @@ CUTOFF = 1e-13
 """Singular values of A below this share of the largest are cut off."""
 NULL = 1e-8
 """A vector that is cut off is an eigenvector for s if |B w| is above this share of |B|."""
-COMPLEX = 1e-4
-"""A pair is complex if its imaginary part is more than this share of |lambda - s|."""
+MULTIPLE = 1e-4
+"""Eigenvalues that differ by less than this share of |lambda - s| are a multiple one.
+
+A pair whose imaginary part is larger is complex.
+"""
 NEAR = 1e-2
 """Eigenvalues are the same if they differ by less than this share of |lambda - s|."""
 USUAL_SIZE = 100.0
@@ -45,7 +48,8 @@ class Pairs:
     values_E: np.ndarray
     """Eigenvalues, the nearest first; a complex pair is given by its real part, twice."""
     weights_EW: np.ndarray
-    """Last-layer weights (E, W) of one eigenfunction each, orthogonal in M."""
+    """Last-layer weights (E, W) of one eigenfunction each; those of a multiple eigenvalue are
+    orthonormal in the rows B."""
     score: float
     """Largest |A w - (lambda - s) B w| / |A w|."""
     is_complex: bool
@@ -72,9 +76,7 @@ def nearest(case: Case, theta_P: Tensor, number: int) -> Pairs | None:
     """
     problem, ansatz = case.plan.problem, case.plan.ansatz
     columns, own = ansatz.linear_columns, _columns(case.plan)[0]
-    theta_P = theta_P.clone()
-    theta_P[columns] = 0
-    rows = []
+    theta_P, rows = _without_u(case.plan, theta_P), []
     for value in (shift(problem), shift(problem) + 1):
         theta_P[_places(case.plan)] = value
         rows.append(case.flow.rows(theta_P, columns).A)
@@ -85,6 +87,18 @@ def nearest(case: Case, theta_P: Tensor, number: int) -> Pairs | None:
     R = merge(case.comm, local_triangle(dense(both)))
     R = None if R is None else R.cpu().numpy()
     return on_rank_0(case.comm, _pairs, R, shift(problem), number)
+
+
+def _without_u(plan: Plan, theta_P: Tensor) -> Tensor:
+    """The parameters with a last layer that gives u = 0. Local.
+
+    Integrals of products of u, which are no part of the eigenproblem, have no rows there.
+    """
+    ansatz, theta_P = plan.ansatz, theta_P.clone()
+    theta_P[ansatz.linear_columns] = 0
+    bias, scaling = ansatz.layout[-1], ansatz.scaling
+    theta_P[bias.offset : bias.end] = torch.as_tensor(-scaling.offset_M / scaling.size_M)
+    return theta_P
 
 
 def _columns(plan: Plan) -> list[list[int]]:
@@ -126,14 +140,19 @@ def _pairs(R: np.ndarray, s: float, number: int) -> Pairs | None:
     values = values[order]
     # Of a complex pair, which rounding may make of a double eigenvalue, each vector of the real
     # plane serves.
-    y = np.where(values.imag < 0, vectors[:, order].imag, vectors[:, order].real)
-    w = to_w @ y
-    Q, triangle = np.linalg.qr(B @ w)
-    w = np.linalg.solve(triangle.T, w.T)
-    lam = (1 / values).real
-    misfit = np.linalg.norm(A @ w.T - lam * (B @ w.T), axis=0) / np.linalg.norm(A @ w.T, axis=0)
-    is_complex = bool((np.abs(values.imag) > COMPLEX * np.abs(values)).any())
-    return Pairs(s + lam, w, float(misfit.max()), is_complex)
+    w_WE = to_w @ np.where(values.imag < 0, vectors[:, order].imag, vectors[:, order].real)
+    distance_E = (1 / values).real
+    first = 0
+    for last in range(1, number + 1):
+        step = np.inf if last == number else abs(distance_E[last] - distance_E[first])
+        if step > MULTIPLE * abs(distance_E[first]):
+            triangle = np.linalg.qr(B @ w_WE[:, first:last], mode="r")
+            w_WE[:, first:last] = np.linalg.solve(triangle.T, w_WE[:, first:last].T).T
+            first = last
+    Aw, Bw = A @ w_WE, B @ w_WE
+    misfit_E = np.linalg.norm(Aw - distance_E * Bw, axis=0) / np.linalg.norm(Aw, axis=0)
+    is_complex = bool((np.abs(values.imag) > MULTIPLE * np.abs(values)).any())
+    return Pairs(s + distance_E, w_WE.T, float(misfit_E.max()), is_complex)
 
 
 def solve(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]:
@@ -150,18 +169,19 @@ def solve(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]:
         UsageError: as for `nearest`.
     """
     plan = case.plan
-    own, theta_P = _columns(plan), theta_P.clone()
+    own, theta_P = _columns(plan), _without_u(plan, theta_P)
     pairs = nearest(case, theta_P, len(own))
     if pairs is None:
         return np.inf, theta_P, np.inf
-    last_P = theta_P[plan.ansatz.linear_columns]
-    last_P[:] = 0
-    for columns, weights_W in zip(own, pairs.weights_EW, strict=True):
-        last_P[columns] = torch.as_tensor(weights_W).to(theta_P)
-    square_M = _mean_squares(case, theta_P)
-    outputs = list(plan.problem.outputs)
-    for columns, names in zip(own, plan.problem.eigenfunctions.values(), strict=True):
-        last_P[columns] /= float(sum(square_M[outputs.index(name)] for name in names)) ** 0.5
+    weights_EW = torch.as_tensor(pairs.weights_EW).to(theta_P)
+    last_P, trial_P = theta_P[plan.ansatz.linear_columns], theta_P.clone()
+    for columns, weights_W in zip(own, weights_EW, strict=True):
+        trial_P[plan.ansatz.linear_columns][columns] += weights_W
+    square_M, outputs = _mean_squares(case, trial_P), list(plan.problem.outputs)
+    functions = plan.problem.eigenfunctions.values()
+    for columns, weights_W, names in zip(own, weights_EW, functions, strict=True):
+        square = float(sum(square_M[outputs.index(name)] for name in names))
+        last_P[columns] += weights_W / square**0.5
     theta_P[_places(plan)] = torch.as_tensor(pairs.values_E).to(theta_P)
     energy = float(case.flow.energies(theta_P, 0.0).sum())
     return pairs.score**2 * (1 + float(last_P.norm()) / USUAL_SIZE), theta_P, energy
