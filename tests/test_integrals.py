@@ -10,11 +10,12 @@ from mpi4py import MPI
 
 import nedhpc
 from nedhpc.config import validate
-from nedhpc.errors import ConfigError
+from nedhpc.errors import ConfigError, NonFiniteError
 from nedhpc.plan import Plan
 from nedhpc.postprocess.info import info
 from nedhpc.running.case import Case
 from nedhpc.sampling import quadrature
+from nedhpc.sampling.counts import grown
 
 
 class Nonlocal(nedhpc.Problem):
@@ -256,8 +257,46 @@ class Fredholm(nedhpc.Problem):
         return j.u - self.exact(x)
 
 
-@pytest.mark.parametrize("problem, reached", [(Neumann, 1e-8), (Fredholm, 1e-10)])
+@pytest.mark.parametrize("problem, reached", [(Neumann, 1e-11), (Fredholm, 1e-11)])
 def test_a_problem_with_integrals_is_solved_with_default_settings(problem, reached, tmp_path):
     nedhpc.run({"run": {"max_steps": 20}}, problem=problem, out=tmp_path / "run")
     found = info(tmp_path / "run")
     assert found["relative_l2"] < reached and not found["warnings"]
+
+
+def test_an_integrand_that_is_not_finite_is_named():
+    class Root(nedhpc.Problem):
+        domain = nedhpc.Box([0.0], [1.0])
+
+        @nedhpc.integral()
+        def root(self, j):
+            return torch.sqrt(j.u - 100)
+
+        @nedhpc.residual()
+        def pde(self, j, i):
+            return j.u_x - i.root
+
+    case = make_case(MPI.COMM_SELF, Root, sampling={"interior": 25})
+    with pytest.raises(NonFiniteError, match="integral 'root': its value is nan at x = "):
+        case.flow.linearise(parameters(case), 0.0)
+
+
+def test_more_nodes_are_used_if_the_held_out_ones_say_so():
+    """One panel of 4 nodes cannot integrate this; the held-out nodes see it, and growth mends it."""
+
+    class Wave(nedhpc.Problem):
+        domain = nedhpc.Box([0.0], [1.0])
+
+        @nedhpc.integral(target=0.0)
+        def area(self, x, j):
+            return j.u * torch.cos(12 * pi * x[:, 0])
+
+    table = make_table(problem={"name": "x"}, sampling={"interior_nodes": 4})
+    plan = Plan(validate(table), Wave)
+    case = Case(MPI.COMM_SELF, plan)
+    case.draw(0, None)
+    theta = parameters(case)
+    on_sample, held_out = case.flow.energies(theta, 0.0).sum(), case.held_out_energy(theta)
+    assert abs(held_out / on_sample - 1) > 0.1
+    assert grown(plan.counts, "sobol", plan.domain, 4)["interior_nodes"] == 64
+    assert grown(plan.counts, "sobol", plan.domain, -4)["interior_nodes"] == 4

@@ -195,7 +195,7 @@ def gather_facts(comm, energy: Energy, theta_P: Tensor, points: dict[str, Points
     residual_K, own_K, num_rows = np.zeros(K), np.zeros(K), 0
     block = max(1, min(energy.chunk, BLOCK_BYTES // (8 * P)))
     for k in range(K):
-        for probe in probes(energy, k, theta_P, points, block):
+        for probe in probes(energy, energy.terms[k], theta_P, points, block):
             for seed, r_N, t_N in _components(probe):
                 chunk = energy.chunk_of(k, probe.lin, [seed])
                 A_NP = chunk.component_rows(0, energy.all_columns).double()

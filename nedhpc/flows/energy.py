@@ -159,7 +159,7 @@ class Energy:
         for k, integral in enumerate(self.integrals):
             components = slice(first, first + integral.num_components)
             first = components.stop
-            for piece in self._pieces_of(k, integral, points[integral.on], self.chunk):
+            for piece in self.pieces_of(k, integral, points[integral.on], self.chunk):
                 yield components, piece
 
     def holding(self, sums_IP: Tensor) -> "Energy":
@@ -346,9 +346,17 @@ class Energy:
             chunk: largest number of points of a piece; default: that of the energy.
         """
         for k, term in enumerate(self.terms):
-            yield from self._pieces_of(k, term, points[term.on], chunk or self.chunk)
+            yield from self.pieces_of(k, term, points[term.on], chunk or self.chunk)
 
-    def _pieces_of(self, k: int, term: BoundTerm, on: Points, chunk: int) -> Iterator[Piece]:
+    def pieces_of(self, k: int, term: BoundTerm, on: Points, chunk: int) -> Iterator[Piece]:
+        """The points of a term or an integral in chunks.
+
+        Args:
+            k: number of the term.
+            term: the term or the integral.
+            on: this rank's share of its part.
+            chunk: largest number of points of a piece.
+        """
         # One empty chunk keeps the shapes of an empty share right.
         for start in range(0, max(1, len(on.x_ND)), chunk):
             part = slice(start, start + chunk)
