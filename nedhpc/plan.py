@@ -82,12 +82,9 @@ class Plan:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_reference, self.problem)
                 self.domain = errors.catch(with_nodes, self.problem.domain, self.terms)
+                sampling = config.sampling
                 self.counts = errors.catch(
-                    point_counts,
-                    config.sampling,
-                    self.domain,
-                    self.terms,
-                    self.data,
+                    point_counts, sampling, self.domain, self.terms, self.data
                 )
                 self.stepper = errors.catch(steppers.find, config.stepper.type)
                 self.stepper_settings = errors.catch(steppers.settings, config.stepper)

@@ -38,7 +38,8 @@ def test_the_smallest_eigenvalue_of_the_square(tmp_path):
 
 def test_several_eigenfunctions_are_orthonormal(tmp_path):
     """The second and third eigenvalue are equal: 5 pi^2."""
-    found, values = run(tmp_path, ready("problem.count=3", "network.hidden=[40]", "sampling.interior=400"))
+    settings = ("problem.count=3", "network.hidden=[40]", "sampling.interior=400")
+    found, values = run(tmp_path, ready(*settings))
     assert (np.abs(values / (pi**2 * np.array([2, 5, 5])) - 1) < 1e-5).all()
     assert not found["warnings"]
     x = np.stack(np.meshgrid(*2 * [(np.arange(64) + 0.5) / 64]), -1).reshape(-1, 2)
@@ -90,9 +91,15 @@ def make_case(comm, problem=Oscillator, scale=3.0):
 
 @pytest.mark.mpi
 def test_eigenpairs_are_the_same_on_any_ranks(comm):
-    alone, shared = (eigen.nearest(*make_case(each), 4) for each in (MPI.COMM_SELF, comm))
-    np.testing.assert_allclose(shared.values_E, alone.values_E, rtol=1e-10)
-    np.testing.assert_allclose(shared.values_E[:2], [1, 3], rtol=1e-5)
+    # Smooth features nearly depend on each other; rounding then shows, but less than their error.
+    for scale, rtol in ((3.0, 1e-6), (8.0, 1e-11)):
+        alone, shared = (
+            eigen.nearest(*make_case(each, scale=scale), 4).values_E
+            for each in (MPI.COMM_SELF, comm)
+        )
+        np.testing.assert_allclose(shared, alone, rtol=rtol)
+        if scale == 3.0:
+            np.testing.assert_allclose(shared, [1, 3, 5, 7], rtol=1e-5)
 
 
 def test_another_eigenvalue_than_the_nearest_is_said(tmp_path):

@@ -235,7 +235,7 @@ class Neumann(nedhpc.Problem):
 
 
 class Fredholm(nedhpc.Problem):
-    """u'' + int_0^1 (1 + s x) u(s) ds = f, u(0) = 1, u(1) = e; u* = e^x. The kernel is separable."""
+    """u'' + int_0^1 (1 + s x) u(s) ds = f, u(0) = 1, u(1) = e; u* = e^x. A separable kernel."""
 
     domain = nedhpc.Box([0.0], [1.0])
 
@@ -282,7 +282,7 @@ def test_an_integrand_that_is_not_finite_is_named():
 
 
 def test_more_nodes_are_used_if_the_held_out_ones_say_so():
-    """One panel of 4 nodes cannot integrate this; the held-out nodes see it, and growth mends it."""
+    """Four nodes cannot integrate this; the held-out nodes show it, and a grown sample has more."""
 
     class Wave(nedhpc.Problem):
         domain = nedhpc.Box([0.0], [1.0])

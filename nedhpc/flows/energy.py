@@ -135,9 +135,7 @@ class Energy:
             slopes: False: the values only, (I, 1).
         """
         width = 1 + slopes * self.num_parameters
-        sums_IP = torch.zeros(
-            self.num_integrals, width, dtype=torch.float64, device=theta_P.device
-        )
+        sums_IP = torch.zeros(self.num_integrals, width, dtype=torch.float64, device=theta_P.device)
         for components, piece in self.nodes(points):
             rows_KP, w_N = sums_IP[components], piece.w_N.double()
             if not slopes:

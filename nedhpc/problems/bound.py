@@ -44,8 +44,9 @@ def argument_roles(method: Callable, where: str) -> tuple[str, ...]:
             roles.append(BY_POSITION[position] if position < len(BY_POSITION) else "?")
     if "?" in roles or len(set(roles)) != len(roles):
         raise UsageError(
-            f"{where}: its method has the arguments {signature}; it may name any "
-            f"of {', '.join(ARGUMENTS)} (points, jets, coefficients, targets, normals, times, integrals)"
+            f"{where}: its method has the arguments {signature}; it may name any of "
+            f"{', '.join(ARGUMENTS)} (points, jets, coefficients, targets, normals, times, "
+            "integrals)"
         )
     return tuple(roles)
 

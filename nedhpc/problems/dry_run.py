@@ -36,7 +36,7 @@ MAX_DRAWS = 100
 
 @dataclass(slots=True)
 class Trial:
-    """Inputs of one call: points, jets made on demand, coefficients, targets, normals, integrals."""
+    """Inputs of one call; the jets are made on demand."""
 
     x: Tensor
     j: "RandomJets"
@@ -107,6 +107,8 @@ def dry_run(
     if not callable(method):
         raise UsageError(f"{where}: the problem needs a method `def {term.name}(self, x, j)`")
     roles = argument_roles(method, where)
+    if "i" in roles:
+        _check_integrals(term, integrals, where)
     make = partial(make_trial, problem, term, roles, where, integrals)
     trial = make()
 
@@ -161,7 +163,7 @@ def make_trial(
             the default, it draws the coefficients too, which otherwise have their initial values.
 
     Raises:
-        UsageError: the method asks for targets, normals, times or integrals that do not exist here.
+        UsageError: the method asks for targets, normals or times that do not exist here.
     """
     rng = np.random.default_rng(0)
     y = n = None
@@ -184,14 +186,6 @@ def make_trial(
     if "t" in roles and problem.coordinates[-1] != "t":
         raise UsageError(f"{where}: its method asks for times t; the domain has no coordinate t")
 
-    if "i" in roles and not integrals:
-        raise UsageError(
-            f"{where}: its method asks for integrals i; declare them by methods with "
-            "@nedhpc.integral, which cannot use integrals themselves"
-        )
-    if "i" in roles and term.needs_targets:
-        raise UsageError(f"{where}: a {type(term).__name__} cannot use integrals i")
-
     num_outputs = len(problem.outputs)
 
     def make(name: str) -> Tensor:
@@ -204,13 +198,32 @@ def make_trial(
         shape = (num_points,)
         numbers = np.full(shape, float(start)) if sample is small_sample else sample(rng, shape)
         setattr(c, name, torch.as_tensor(numbers).requires_grad_())
-    i = SimpleNamespace()
-    for integral in integrals if "i" in roles else ():
-        many = (integral.num_components,) if integral.num_components > 1 else ()
-        # An integral has the same value at all points.
-        number = torch.as_tensor(np.asarray(sample(rng, many)))
-        setattr(i, integral.name, number.expand(num_points, *many).clone().requires_grad_())
+    used = integrals if "i" in roles else ()
+    i = _trial_integrals(used, num_points, lambda shape: sample(rng, shape))
     return Trial(x, RandomJets(make, tuple(problem.outputs)), c, y, n, i)
+
+
+def _check_integrals(term: Term, integrals: tuple[BoundTerm, ...], where: str) -> None:
+    """Raise UsageError if a term that asks for integrals cannot have them."""
+    if term.needs_targets:
+        raise UsageError(f"{where}: a {type(term).__name__} cannot use integrals i")
+    if not integrals:
+        raise UsageError(
+            f"{where}: its method asks for integrals i; declare them by methods with "
+            "@nedhpc.integral, which cannot use integrals themselves"
+        )
+
+
+def _trial_integrals(
+    integrals: tuple[BoundTerm, ...], num_points: int, draw: Callable[[tuple], np.ndarray]
+) -> SimpleNamespace:
+    """A random leaf for each integral by its name, the same value at all points."""
+    i = SimpleNamespace()
+    for integral in integrals:
+        shape = (integral.num_components,) if integral.num_components > 1 else ()
+        value = torch.as_tensor(np.asarray(draw(shape))).expand(num_points, *shape)
+        setattr(i, integral.name, value.clone().requires_grad_())
+    return i
 
 
 def probe_points(part: Part, rng: np.random.Generator, count: int = NUM_POINTS) -> np.ndarray:

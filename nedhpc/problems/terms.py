@@ -113,8 +113,8 @@ class Residual(Term):
 class Integral(Residual):
     """Integrals I_k = sum_q w_q f_k(x_q, j_q, c) over a part, where f (N, K) is the method's value.
 
-    Other terms use them as `i.<name>`. If there is a target, the term is weight * |I - target|^2 / 2,
-    with a row for each component. The integral has nodes of its own (sampling/quadrature.py).
+    Other terms use them as `i.<name>`. With a target, there is a term weight * |I - target|^2 / 2,
+    which has a row for each component. The integral has nodes of its own (sampling/quadrature.py).
 
     Args:
         target: the value that the integral shall have, a number or one for each component; None:

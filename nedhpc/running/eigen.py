@@ -7,9 +7,10 @@ singular value decomposition A = U S V^T and w = V S^-1 y it is
 
     T y = y / (lambda - s),    T = U^T B V S^-1,
 
-the solution operator of the shifted equation, which is bounded: the eigenvalues nearest to s are the
-largest of T, and those that the features cannot represent are small (Trefethen and Betcke,
-Contemp. Math. 412, 2006, use the same least squares). One QR of [A, B] over the ranks gives all.
+the solution operator of the shifted equation. It is bounded, so that the eigenvalues nearest to s
+are the largest of T, and what the features cannot represent gives no larger ones. One QR of [A, B]
+over the ranks yields all. The pairs are judged by their least-squares misfit, as in the method of
+particular solutions (Betcke and Trefethen, SIAM Review 47, 2005).
 """
 
 from dataclasses import dataclass
@@ -80,7 +81,9 @@ def nearest(case: Case, theta_P: Tensor, number: int) -> Pairs | None:
     for value in (shift(problem), shift(problem) + 1):
         theta_P[_places(case.plan)] = value
         rows.append(case.flow.rows(theta_P, columns).A)
-    A, shifted = (torch.cat([block for _, block in each.blocks()])[:, own].double() for each in rows)
+    A, shifted = (
+        torch.cat([block for _, block in each.blocks()])[:, own].double() for each in rows
+    )
     # The rows of other eigenfunctions vanish.
     both = torch.cat([A, A - shifted], 1)
     both = both[(both != 0).any(1)]

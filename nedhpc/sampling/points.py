@@ -172,7 +172,10 @@ class Sampler:
         """The nodes of integrals over a part, the same in every draw."""
         if quadrature.has_rule(part):
             x_ND, w_N = quadrature.nodes(part, count)
-            start, stop = self.rank * len(x_ND) // self.size, (self.rank + 1) * len(x_ND) // self.size
+            start, stop = (
+                self.rank * len(x_ND) // self.size,
+                (self.rank + 1) * len(x_ND) // self.size,
+            )
             x_ND, w_N = x_ND[start:stop], w_N[start:stop]
         else:
             start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size

@@ -14,7 +14,7 @@ from nedhpc.domains.base import Part
 MAX_DIM = 3
 """In more dimensions a tensor rule has too few nodes along each direction."""
 PANEL = 32
-"""Most nodes of a panel of the composite rule. It is exact for polynomials of degree 2 PANEL - 1."""
+"""Most nodes of a panel of the composite rule. n nodes are exact up to degree 2 n - 1."""
 SIDES = {1: 64, 2: 32, 3: 12}
 """Default number of nodes along each direction, by dimension."""
 SCATTERED = 4096
