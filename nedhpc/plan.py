@@ -91,7 +91,7 @@ class Plan:
                 self._metric = errors.catch(metrics.find, config.flow.metric)
                 self.ansatz = errors.catch(make_network, config, self.problem)
                 errors.catch(check_windows, config.run.windows, self.problem, self.terms)
-                errors.catch(check_second, config, self.terms)
+                errors.catch(check_second, config, self.terms, self.problem)
         resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
         self.config = config.model_copy(update={"stepper": resolved})
         is_residual = all(term.kind.is_least_squares for term in self.terms)
@@ -363,7 +363,7 @@ def check_windows(number: int, problem: Problem, terms: Sequence[BoundTerm]) -> 
         raise UsageError(f"run.windows = {number}: time windows are not possible, because {reason}")
 
 
-def check_second(config: Config, terms: Sequence[BoundTerm]) -> None:
+def check_second(config: Config, terms: Sequence[BoundTerm], problem: Problem) -> None:
     """Raise UsageError if run.estimate_error is set and there can be no second solution."""
     network, reason = config.network, ""
     if network.name is not None:
@@ -372,6 +372,8 @@ def check_second(config: Config, terms: Sequence[BoundTerm]) -> None:
         reason = "a network without hidden layers has one size only"
     elif any(term.kind.needs_targets for term in terms):
         reason = "outputs of a cross-entropy are logits, whose differences are no errors"
+    elif problem.eigenvalues:
+        reason = "eigenfunctions are known up to their sign only, so that differences are no errors"
     if config.run.estimate_error and reason:
         raise UsageError(
             "run.estimate_error = true: the problem cannot be solved with a network of another "

@@ -76,6 +76,40 @@ def test_eigenvalues_with_default_scales_and_conditions_by_penalty(tmp_path):
     assert (np.abs(values - [1, 3]) < 1e-9).all() and not found["warnings"]
 
 
+class Mixed(nedhpc.Problem):
+    """u' = p, -p' = lam u, u = 0 at the ends: an eigenfunction of two outputs."""
+
+    domain = nedhpc.Box([0.0], [1.0])
+    outputs = ("u", "p", "v", "q")
+    coefficients = {"first": 0.0, "second": 0.0}
+    eigenvalues = {"first": ("u", "p"), "second": ("v", "q")}
+
+    @nedhpc.residual()
+    def pde(self, j, c):
+        first = [j.u_x - j.p, -j.p_x - c.first * j.u]
+        return torch.stack([*first, j.v_x - j.q, -j.q_x - c.second * j.v], 1)
+
+    @nedhpc.residual("boundary")
+    def ends(self, j):
+        return torch.stack([j.u, j.v], 1)
+
+    @nedhpc.integral(target=[1.0, 0.0, 1.0])
+    def orthonormal(self, j):
+        return torch.stack([j.u**2, j.u * j.v, j.v**2], 1)
+
+
+def test_an_eigenfunction_may_have_several_outputs(tmp_path):
+    table = {"network": {"hidden": [40], "activation": "sin"}, "run": {"max_steps": 6}}
+    found, values = run(tmp_path, table, Mixed)
+    assert (np.abs(values / pi**2 - [1, 4]) < 1e-10).all() and not found["warnings"]
+
+
+def test_a_second_solution_is_refused():
+    table = make_table(problem={"name": "x"}, run={"estimate_error": True})
+    with pytest.raises(ConfigError, match="known up to their sign only"):
+        Plan(validate(table), Oscillator)
+
+
 def make_case(comm, problem=Oscillator, scale=3.0):
     table = make_table(
         problem={"name": "x"},

@@ -309,8 +309,9 @@ def check_points_are_separate(value: Tensor, parts: list[Tensor], trial: Trial, 
         raise UsageError(
             f"{where}: its value at one point depends on {', '.join(mixed) or 'the inputs'} at "
             "other points; points are split over ranks and chunks, so a mean, sum, maximum or "
-            "norm over points would depend on how they are split; declare an integral by a method "
-            "with @nedhpc.integral and use it as i.<name>"
+            "norm over points would depend on how they are split; declare an integral over a part "
+            "by a method with @nedhpc.integral and use it as i.<name>; for an integral up to x, "
+            "add an output whose derivative is the integrand"
         )
 
 

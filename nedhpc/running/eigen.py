@@ -25,7 +25,7 @@ from nedhpc.plan import Plan
 from nedhpc.problems.base import Problem
 from nedhpc.rows.held import dense
 from nedhpc.running.case import Case
-from nedhpc.solvers.tsqr import local_triangle, merge
+from nedhpc.solvers.tsqr import Tsqr, local_triangle, merge
 
 CUTOFF = 1e-13
 """Singular values of A below this share of the largest are cut off."""
@@ -38,6 +38,8 @@ A pair whose imaginary part is larger is complex.
 """
 NEAR = 1e-2
 """Eigenvalues are the same if they differ by less than this share of |lambda - s|."""
+MAX_ITERATIONS, MAX_HALVINGS, RTOL = 20, 5, 1e-15
+"""Of the Gauss-Newton steps: their number, that of halvings of one, and the solver's cutoff."""
 USUAL_SIZE = 100.0
 """Norm of the last layer's weights from which a fit counts as ill-conditioned."""
 
@@ -191,10 +193,43 @@ def solve(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]:
 
 
 def _mean_squares(case: Case, theta_P: Tensor) -> np.ndarray:
-    """Mean square of each output on the sample in the interior, (M,). Collective."""
-    u_NM = case.evaluation.u_now(theta_P, case.flow.sample["interior"].x_ND).double()
+    """Mean square of each output on the sample, in the interior if it has some. Collective."""
+    sample = case.flow.sample
+    points = sample.get("interior") or next(iter(sample.values()))
+    u_NM = case.evaluation.u_now(theta_P, points.x_ND).double()
     num, *squares = total(case.comm, [len(u_NM), *u_NM.square().sum(0).tolist()])
     return np.array(squares) / num
+
+
+def refined(case: Case, theta_P: Tensor) -> Tensor:
+    """Parameters (P,) after Gauss-Newton steps in the last layer and the eigenvalues. Collective.
+
+    They give the eigenfunctions the size that the integrals ask for, and refine both. A step that
+    raises the energy is halved: the step to a size far off is too long.
+
+    Args:
+        case: the case, with a sample in its flow.
+        theta_P: parameters near an eigenpair, as from `solve`.
+    """
+    flow, solver = case.flow, Tsqr(case.comm, RTOL)
+    columns = slice(case.plan.ansatz.linear_columns.start, len(theta_P))
+    E = float(flow.energies(theta_P, 0.0).sum())
+    for _ in range(MAX_ITERATIONS):
+        linear = flow.rows(theta_P, columns)
+        delta, _ = solver.solve_rows(solver.init(linear.A, -linear.r_N))
+        for halvings in range(MAX_HALVINGS + 1):
+            trial_P = theta_P.clone()
+            trial_P[columns] += delta / 2**halvings
+            E_trial = float(flow.energies(trial_P, 0.0).sum())
+            if E_trial < E:
+                break
+        else:
+            break
+        is_small_gain = halvings == 0 and E_trial > 0.5 * E
+        theta_P, E = trial_P, E_trial
+        if is_small_gain:
+            break
+    return theta_P
 
 
 def doubts(case: Case, theta_P: Tensor) -> list[str]:

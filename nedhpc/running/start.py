@@ -257,7 +257,7 @@ def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
     if case.comm.rank == 0:
         scales = ", ".join(f"{scale / width:.3g}" for scale in dict.fromkeys(best))
         log.info("last-layer start: first-layer scale %s, energy %.3g", scales, tried[best][2])
-    return solve_last_layer(case, tried[best][1])[1] if is_eigen else tried[best][1]
+    return eigen.refined(case, tried[best][1]) if is_eigen else tried[best][1]
 
 
 def scaled(scale_D: tuple[float, ...], factor: float, axes: Iterable[int]) -> tuple[float, ...]:
@@ -275,8 +275,6 @@ def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]
     Collective.
     """
     flow, columns = case.flow, case.plan.ansatz.linear_columns
-    if case.plan.problem.eigenvalues:  # the eigenvalues too
-        columns = slice(columns.start, len(theta_P))
     solver = SOLVERS["tsqr"](case.comm, RTOL)
     E = float(flow.energies(theta_P, 0.0).sum())
     for _ in range(MAX_ITERATIONS):
