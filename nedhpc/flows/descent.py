@@ -177,7 +177,8 @@ class Flow:
         """
         with self.phases("rows"):
             energy = self._integrated(theta_P)
-            return energy.linearise(theta_P, self.sample, columns, self.factored)
+            factored = self.factored and columns is None
+            return energy.linearise(theta_P, self.sample, columns, factored)
 
     def _integrated(self, theta_P, slopes=True):
         return integrated(self.comm, self.energy, theta_P, self.sample, slopes)
