@@ -14,11 +14,11 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.domains.periodic import Periodic
     from nedhpc.flows.metrics import Metric
     from nedhpc.postprocess.solution import Solution
-    from nedhpc.problems.base import Problem, cross_entropy, density, residual
+    from nedhpc.problems.base import Problem, cross_entropy, density, integral, residual
     from nedhpc.problems.data import DataSet
     from nedhpc.problems.table import Table
     from nedhpc.problems.tables import read_table
-    from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
+    from nedhpc.problems.terms import CrossEntropy, Density, Integral, Residual, Term
     from nedhpc.running.observers import Observer, Stop
     from nedhpc.steppers.base import StepInfo, StepRule
 
@@ -29,6 +29,7 @@ _WHERE = {
     "DataSet": "nedhpc.problems.data",
     "Density": "nedhpc.problems.terms",
     "Domain": "nedhpc.domains.base",
+    "Integral": "nedhpc.problems.terms",
     "Layer": "nedhpc.ansatz.layers",
     "Metric": "nedhpc.flows.metrics",
     "Observer": "nedhpc.running.observers",
@@ -47,6 +48,7 @@ _WHERE = {
     "Term": "nedhpc.problems.terms",
     "cross_entropy": "nedhpc.problems.base",
     "density": "nedhpc.problems.base",
+    "integral": "nedhpc.problems.base",
     "load": "nedhpc.api",
     "read_table": "nedhpc.problems.tables",
     "residual": "nedhpc.problems.base",
@@ -60,6 +62,7 @@ __all__ = [
     "DataSet",
     "Density",
     "Domain",
+    "Integral",
     "Layer",
     "Metric",
     "Observer",
@@ -78,6 +81,7 @@ __all__ = [
     "Term",
     "cross_entropy",
     "density",
+    "integral",
     "load",
     "read_table",
     "residual",

@@ -30,6 +30,7 @@ from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.contradictions import contradictions
 from nedhpc.problems.data import DataSet, named_sets, validated
+from nedhpc.problems.integrals import with_nodes
 from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -79,25 +80,23 @@ class Plan:
             with Errors() as errors:
                 self.terms = errors.catch(bind_terms, self.problem, config.weights.factors)
                 errors.catch(check_reference, self.problem)
+                self.domain = errors.catch(with_nodes, self.problem.domain, self.terms)
+                sampling = config.sampling
                 self.counts = errors.catch(
-                    point_counts,
-                    config.sampling,
-                    self.problem.domain,
-                    self.terms,
-                    self.data,
+                    point_counts, sampling, self.domain, self.terms, self.data
                 )
                 self.stepper = errors.catch(steppers.find, config.stepper.type)
                 self.stepper_settings = errors.catch(steppers.settings, config.stepper)
                 self._metric = errors.catch(metrics.find, config.flow.metric)
                 self.ansatz = errors.catch(make_network, config, self.problem)
                 errors.catch(check_windows, config.run.windows, self.problem, self.terms)
-                errors.catch(check_second, config, self.terms)
+                errors.catch(check_second, config, self.terms, self.problem)
         resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
         self.config = config.model_copy(update={"stepper": resolved})
         is_residual = all(term.kind.is_least_squares for term in self.terms)
         self.balanced = config.weights.balance == "auto" and is_residual
         """True if the rows are balanced."""
-        self.domain, self.pieces = self.problem.domain, Pieces(self.ansatz)
+        self.pieces = Pieces(self.ansatz)
         self._prepare()
 
     @property
@@ -377,7 +376,7 @@ def check_windows(number: int, problem: Problem, terms: Sequence[BoundTerm]) -> 
         raise UsageError(f"run.windows = {number}: time windows are not possible, because {reason}")
 
 
-def check_second(config: Config, terms: Sequence[BoundTerm]) -> None:
+def check_second(config: Config, terms: Sequence[BoundTerm], problem: Problem) -> None:
     """Raise UsageError if run.estimate_error is set and there can be no second solution."""
     network, reason = config.network, ""
     if network.name is not None:
@@ -386,6 +385,8 @@ def check_second(config: Config, terms: Sequence[BoundTerm]) -> None:
         reason = "a network without hidden layers has one size only"
     elif any(term.kind.needs_targets for term in terms):
         reason = "outputs of a cross-entropy are logits, whose differences are no errors"
+    elif problem.eigenvalues:
+        reason = "eigenfunctions are known up to their sign only, so that differences are no errors"
     if config.run.estimate_error and reason:
         raise UsageError(
             "run.estimate_error = true: the problem cannot be solved with a network of another "

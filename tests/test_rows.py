@@ -223,7 +223,7 @@ def test_factors_are_used_if_they_pay(comm):
 
     def factored(**tables):
         case = make_case(comm, **tables)
-        rows = case.flow._rows(torch.as_tensor(case.plan.ansatz.initial(0))).A
+        rows = case.flow.rows(torch.as_tensor(case.plan.ansatz.initial(0))).A
         return rows.factors() is not None
 
     assert factored(**tables, **dual_solver)

@@ -13,6 +13,7 @@ from nedhpc.configs_path import configs_folder
 def check(args) -> None:
     """Validate a config, try each term once, and predict the cost of a step. Local."""
     from nedhpc.plan import Plan
+    from nedhpc.problems.integrals import sampled
     from nedhpc.user_code import digests, remember
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -28,9 +29,13 @@ def check(args) -> None:
     print(f"network       {network(plan)}")
     print(f"parameters    {plan.energy.num_parameters}")
     print(f"points        {points}")
-    for term in plan.terms:
+    for term in sampled(plan.terms):
         jets = ", ".join(term.layout.names) or "none"
         weight = "" if term.weight == 1 else f", weight {term.weight:g}"
+        if term in plan.energy.integrals:
+            size = f"{term.num_components} components"
+            print(f"integral      {term.name} on {term.on}: {size}, jets {jets}")
+            continue
         print(
             f"term          {term.name} on {term.on}: {term.rows_per_point} rows a point, jets "
             f"{jets}{weight}"

@@ -53,6 +53,13 @@ class Part:
     """Computes `grid` from its arguments; None: the part has no even grid."""
     num_points: int | None = None
     """Number of isolated points if dim is 0."""
+    faces: tuple["Part", ...] = ()
+    """Smooth pieces that make up the part, each of unit_dim = dim, e.g. the walls of a box.
+
+    Integrals over the part have a Gauss rule on each of them. Empty: the part is one piece.
+    """
+    is_quadrature: bool = False
+    """True if the points are the nodes of integrals (sampling/quadrature.py)."""
 
     def __post_init__(self):
         if self.unit_dim is None:

@@ -188,7 +188,12 @@ class Walls:
             outward=self.normal,
             cells=self.cells,
             num_points=len(self.sides) if self.dim == 0 else None,
+            faces=self._faces() if len(self.sides) > 1 else (),
         )
+
+    def _faces(self):
+        low_D, high_D = self.bounds
+        return tuple(Walls(low_D, high_D, [side]).part() for side in self.sides)
 
     def place(self, unit_NK):
         if len(self.sides) == 1:

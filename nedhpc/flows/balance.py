@@ -9,6 +9,8 @@ where unit_m is the size of jet m if the solution, in scaled variables, has jets
 (problems/sizes.py). Then the energy of a term is a mean square over its part, and c = CONDITION on
 every part but the interior. The derivatives are those at a reference state, so that the energy does
 not change within a run of the flow (row equilibration, as for a linear system).
+
+An integral I that a term uses counts as a jet more, whose unit is its own sensitivity to unit jets.
 """
 
 from collections.abc import Mapping
@@ -18,8 +20,9 @@ import torch
 from torch import Tensor
 
 from nedhpc.domains.base import Domain
-from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.bound import BoundTerm, num_components
 from nedhpc.problems.data import DataSet
+from nedhpc.problems.integrals import integrals_of
 from nedhpc.problems.sizes import Probe, unit_jets
 from nedhpc.problems.terms import gradients
 
@@ -63,15 +66,36 @@ class Balance:
         self.ansatz, self.domain = ansatz, domain
         self.theta_P = torch.as_tensor(theta_P, dtype=torch.float64)
         self.half_D = (domain.high - domain.low) / 2
+        self._integrate(integrals_of(terms), domain, data)
         self.typical = {
             term.name: self._typical(Probe(term, domain, data, self._coefficients))
             for term in terms
         }
         """Root mean square of the sensitivity of each component, {term: (K,)}."""
 
+    def _integrate(self, integrals: tuple[BoundTerm, ...], domain: Domain, data) -> None:
+        """Set value and unit (I,) of the integrals' components, from some points of each part."""
+        self.value_I = self.unit_I = torch.empty(0, dtype=torch.float64)
+        value_I, unit_I = [], []
+        for integral in integrals:
+            probe = Probe(integral, domain, data, self._coefficients)
+            part = domain.parts[integral.on]
+            measure = part.measure if part.dim else len(probe.x_ND)
+            j_NCM = self._jets(integral, probe.x_ND)
+            value_I.append(measure * probe.linearised(j_NCM)[0].mean(0))
+            unit_I.append(measure * self._typical(probe))
+        if integrals:
+            self.value_I, self.unit_I = torch.cat(value_I), torch.cat(unit_I)
+
     @property
     def _coefficients(self) -> list[float]:
-        return self.theta_P[self.ansatz.num_parameters :].tolist()
+        """The coefficients, then the integrals."""
+        return [*self.theta_P[self.ansatz.num_parameters :].tolist(), *self.value_I.tolist()]
+
+    def _jets(self, term: BoundTerm, x_ND: Tensor) -> Tensor:
+        theta_P = self.theta_P.to(x_ND)[: self.ansatz.num_parameters]
+        with torch.no_grad():
+            return self.ansatz.jets(theta_P, x_ND, term.layout)
 
     def factors(self, term: BoundTerm, x_ND: Tensor, y_NM, n_ND) -> Tensor:
         """b (N, K) of a term at points, on their device.
@@ -82,10 +106,8 @@ class Balance:
             y_NM: targets, or None.
             n_ND: normals, or None.
         """
-        theta_P = self.theta_P.to(x_ND)
-        with torch.no_grad():
-            j_NCM = self.ansatz.jets(theta_P[: self.ansatz.num_parameters], x_ND, term.layout)
-        c_NQ = theta_P[self.ansatz.num_parameters :].expand(len(x_ND), -1)
+        j_NCM = self._jets(term, x_ND)
+        c_NQ = x_ND.new_tensor(self._coefficients).expand(len(x_ND), -1)
         s_NK = self._sensitivity(term, x_ND, j_NCM, c_NQ, y_NM, n_ND)
         typical_K = self.typical[term.name].to(s_NK)
         small = ~(s_NK >= FLOOR * typical_K)  # NaN too; the energy's own check reports it
@@ -109,9 +131,14 @@ class Balance:
         j, c = j_NCM.detach().requires_grad_(), c_NQ.detach().clone().requires_grad_()
         with torch.enable_grad():
             value = term.value(x_ND, j, c, y_NM, n_ND)
-        return torch.stack(
-            [(d_j * unit_CM).square().sum((1, 2)).sqrt() for d_j, _ in gradients(value, j, c)], 1
-        )
+        num_integrals = num_components(term.integrals)
+        unit_I = self.unit_I[:num_integrals].to(j_NCM)
+        squares = [
+            (d_j * unit_CM).square().sum((1, 2))
+            + (d_c[:, d_c.shape[1] - num_integrals :] * unit_I).square().sum(1)
+            for d_j, d_c in gradients(value, j, c)
+        ]
+        return torch.stack(squares, 1).sqrt()
 
     def _typical(self, probe: Probe) -> Tensor:
         term = probe.term
@@ -119,9 +146,7 @@ class Balance:
         most = max(1, JET_BYTES // self.ansatz.point_bytes(term.layout))
         x, c = probe.x_ND[:most], probe.c_NQ[:most]
         y, n = (None if v is None else v[:most] for v in (probe.y_NM, probe.n_ND))
-        theta_P = self.theta_P[: self.ansatz.num_parameters]
-        with torch.no_grad():
-            j_NCM = self.ansatz.jets(theta_P, x, term.layout)
+        j_NCM = self._jets(term, x)
         unit_CM = self._unit_jets(term)
         signs_NCM = torch.as_tensor(np.random.default_rng(0).choice([-1.0, 1.0], j_NCM.shape))
         typical_K = torch.zeros(term.num_components, dtype=torch.float64)

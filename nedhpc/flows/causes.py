@@ -22,9 +22,9 @@ from torch import Tensor
 from nedhpc.ansatz.saturation import largest_slopes
 from nedhpc.flows.diagnosis import Probe, probes
 from nedhpc.flows.energy import Energy
+from nedhpc.flows.integrals import integrated
 from nedhpc.parallel.comm import maximum, total
 from nedhpc.problems.terms import Seed, gradient
-from nedhpc.rows.base import Chunk
 from nedhpc.sampling.points import Points
 
 ROUNDING = 1000.0
@@ -101,6 +101,7 @@ def ending(
         points: this rank's share of each part.
         effective_rank: that of the last solve; 0 if it is not known.
     """
+    energy = integrated(comm, energy, theta_P, points)
     share = saturated_share(comm, energy, theta_P, points)
     facts = gather_facts(comm, energy, theta_P, points)
     eps = torch.finfo(theta_P.dtype).eps
@@ -185,15 +186,19 @@ def saturated_share(comm, energy: Energy, theta_P: Tensor, points: dict[str, Poi
 
 
 def gather_facts(comm, energy: Energy, theta_P: Tensor, points: dict[str, Points]) -> Facts:
-    """The Facts of all points. Collective on comm. Cost O(N P), memory of a block of rows."""
+    """The Facts of all points. Collective on comm. Cost O(N P), memory of a block of rows.
+
+    The energy holds its integrals.
+    """
     K, P = len(energy.terms), energy.num_parameters
     g_KP, size_P = np.zeros((K, P)), np.zeros(P)
     residual_K, own_K, num_rows = np.zeros(K), np.zeros(K), 0
     block = max(1, min(energy.chunk, BLOCK_BYTES // (8 * P)))
     for k in range(K):
-        for probe in probes(energy, k, theta_P, points, block):
+        for probe in probes(energy, energy.terms[k], theta_P, points, block):
             for seed, r_N, t_N in _components(probe):
-                A_NP = Chunk(k, probe.lin, [seed]).component_rows(0, energy.all_columns).double()
+                chunk = energy.chunk_of(k, probe.lin, [seed])
+                A_NP = chunk.component_rows(0, energy.all_columns).double()
                 g_KP[k] += (r_N @ A_NP).cpu().numpy()
                 size_P += ((r_N.abs() + t_N) @ A_NP.abs()).cpu().numpy()
                 if probe.term.kind.is_least_squares:

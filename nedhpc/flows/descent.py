@@ -8,7 +8,8 @@ import torch
 
 from nedhpc.errors import NonFiniteError
 from nedhpc.flows import diagnosis
-from nedhpc.flows.energy import Energy
+from nedhpc.flows.energy import Energy, Linear
+from nedhpc.flows.integrals import integrated
 from nedhpc.flows.metrics import Metric
 from nedhpc.flows.system import System, as_tensor, metric_triangle, summed
 from nedhpc.parallel.comm import total
@@ -68,7 +69,8 @@ class Flow:
             r_N: this rank's scaled residual; None if a term is a density.
         """
         with self.phases("energy"):
-            E_K, r_N = self.energy.evaluate(theta_P, self.sample, base)
+            energy = self._integrated(theta_P, slopes=False)
+            E_K, r_N = energy.evaluate(theta_P, self.sample, base)
             return total(self.comm, E_K.cpu().numpy()), r_N
 
     def gradient(self, theta_P: torch.Tensor, t: float) -> tuple[torch.Tensor, np.ndarray]:
@@ -77,7 +79,7 @@ class Flow:
         Both are the same on every rank.
         """
         with self.phases("rows"):
-            g_P, E_K = self.energy.gradient(theta_P, self.sample)
+            g_P, E_K = self._integrated(theta_P).gradient(theta_P, self.sample)
             # One reduction for both, as its latency costs more than its length.
             both = total(self.comm, torch.cat([g_P.double(), E_K]).cpu().numpy())
         return as_tensor(both[: len(g_P)], theta_P), both[len(g_P) :]
@@ -96,7 +98,7 @@ class Flow:
             # Since B = A and g = A^T r, theta_dot = argmin |A theta_dot + r|^2 + eps |theta_dot|^2.
             # A least-squares solver keeps full accuracy here. With g as right-hand side it would
             # see the squared condition number.
-            rows = self._rows(theta_P)
+            rows = self.rows(theta_P)
             with self.phases("solve"):
                 state = self.solver.init(rows.A, -rows.r_N)
                 solution = self.solver.solve_rows(state, self.metric.eps)
@@ -122,7 +124,7 @@ class Flow:
             t: ignored.
         """
         with self.phases("rows"):
-            g_P, _ = self.energy.gradient(theta_P, self.sample)
+            g_P, _ = self._integrated(theta_P).gradient(theta_P, self.sample)
         B = self._metric_rows(theta_P)
         if B is None:
             return theta_dot_P + summed(self.comm, g_P)
@@ -147,7 +149,7 @@ class Flow:
         Raises:
             NonFiniteError: the energy at theta is not finite.
         """
-        rows = self._rows(theta_P)
+        rows = self.rows(theta_P)
         E_K = total(self.comm, rows.E_K.cpu().numpy())
         self._require_finite(theta_P, E_K, "the energy or the derivative of a term")
         # In the variables y = R_M theta the metric is the identity (see system.py).
@@ -166,11 +168,24 @@ class Flow:
             state = self.solver.init(A, b_N)
         return System(self, theta_P, t, rows, state, R_M, E_K, A_start)
 
-    def _rows(self, theta_P):
+    def rows(self, theta_P: torch.Tensor, columns: slice | None = None) -> Linear:
+        """This rank's scaled rows and residual at theta, as Energy.linearise returns them.
+
+        Args:
+            theta_P: parameters, (P,).
+            columns: slice of the rows' columns; default all.
+        """
         with self.phases("rows"):
-            return self.energy.linearise(theta_P, self.sample, factored=self.factored)
+            energy = self._integrated(theta_P)
+            factored = self.factored and columns is None
+            return energy.linearise(theta_P, self.sample, columns, factored)
+
+    def _integrated(self, theta_P, slopes=True):
+        return integrated(self.comm, self.energy, theta_P, self.sample, slopes)
 
     def _metric_rows(self, theta_P, A=None):
+        if A is None and self.metric.needs_rows:
+            A = self.rows(theta_P).A
         with self.phases("rows"):
             return self.metric.rows(theta_P, self.sample, A)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nedhpc.errors import NonFiniteError
 from nedhpc.flows.energy import Energy
+from nedhpc.flows.integrals import integrated
 from nedhpc.parallel.comm import agreed
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.terms import gradient
@@ -31,7 +32,7 @@ class Finding:
     """The first point of one rank at which a term is not finite."""
 
     k: int
-    """Number of the term."""
+    """Number of the term among `evaluated`."""
     kind: str
     """What is not finite first: "jets", "value", "energy" or "derivative"."""
     where: str
@@ -61,12 +62,17 @@ class Probe:
     """The ansatz' linearisation at the points."""
 
 
+def evaluated(energy: Energy) -> tuple[BoundTerm, ...]:
+    """The integrals, then the terms, which may use them. Local."""
+    return (*energy.integrals, *energy.terms)
+
+
 def probes(
-    energy: Energy, k: int, theta_P: Tensor, points: dict[str, Points], size: int
+    energy: Energy, term: BoundTerm, theta_P: Tensor, points: dict[str, Points], size: int
 ) -> Iterator[Probe]:
-    """Term number k at this rank's points, at most `size` of them at once. Local."""
-    for piece in energy.pieces(points, size):
-        if piece.k != k or not len(piece.x_ND):
+    """A term or integral at this rank's points, at most `size` of them at once. Local."""
+    for piece in energy.pieces_of(0, term, points[term.on], size):
+        if not len(piece.x_ND):
             continue
         lin, j, c, value = energy.linearised_value(piece, theta_P)
         with torch.enable_grad():
@@ -104,10 +110,10 @@ def find(energy: Energy, theta_P: Tensor, points: dict[str, Points]) -> Finding 
     """
     # The message shows the value that the user's method returns, not the balanced one.
     points = {on: replace(share, factors={}) for on, share in points.items()}
-    for k, term in enumerate(energy.terms):
+    for k, term in enumerate(evaluated(energy)):
         first: Finding | None = None
         num_bad = 0
-        for probe in probes(energy, k, theta_P, points, energy.chunk):
+        for probe in probes(energy, term, theta_P, points, energy.chunk):
             for kind, good_N in unfinite_kinds(probe):
                 if bool(good_N.all()):
                     continue
@@ -142,18 +148,22 @@ def explain(comm, energy: Energy, theta_P: Tensor, points) -> tuple[str, str]:
         return "parameters", f"{bad} of the {len(theta_P)} parameters are not finite"
     if points is None:
         return "", ""
+    energy = integrated(comm, energy, theta_P, points)
     found = comm.allgather(agreed(comm, find, energy, theta_P, points))
     first = next((finding for finding in found if finding is not None), None)
     if first is None:
         return "", ""
-    counts = comm.allgather(len(points[energy.terms[first.k].on].x_ND))
+    term = evaluated(energy)[first.k]
+    counts = comm.allgather(len(points[term.on].x_ND))
     same = [f for f in found if f is not None and (f.k, f.kind) == (first.k, first.kind)]
-    return first.kind, _sentence(energy.terms[first.k], first, sum(f.num_bad for f in same), counts)
+    return first.kind, _sentence(energy, term, first, sum(f.num_bad for f in same), counts)
 
 
-def _sentence(term: BoundTerm, finding: Finding, num_bad: int, counts: list[int]) -> str:
+def _sentence(
+    energy: Energy, term: BoundTerm, finding: Finding, num_bad: int, counts: list[int]
+) -> str:
     place = f"{finding.where} ({num_bad} of {sum(counts)} points)"
-    name = f"term {term.name!r}"
+    name = f"{'integral' if finding.k < len(energy.integrals) else 'term'} {term.name!r}"
     return {
         "jets": f"{name}: the network itself is not finite at {place}",
         "value": f"{name}: its value is {finding.value} at {place}",
@@ -190,10 +200,21 @@ def _place(energy: Energy, probe: Probe, row: int) -> str:
     coordinates = zip(energy.problem.coordinates, probe.x_ND[row].tolist(), strict=True)
     jets = probe.term.layout.view(probe.j_NCM.detach())
     shown = {name: getattr(jets, name)[row] for name in probe.term.layout.names[:MAX_NAMES]}
-    shown |= dict(zip(energy.problem.coefficients, probe.c_NQ[row], strict=True))
+    names = [*energy.problem.coefficients, *_components(energy)]
+    shown |= dict(zip(names, probe.c_NQ[row], strict=True))
     point = ", ".join(f"{name} = {_number(x)}" for name, x in coordinates)
     values = ", ".join(f"{name} = {_number(v)}" for name, v in shown.items())
     return f"{point} with {values}" if values else point
+
+
+def _components(energy: Energy) -> list[str]:
+    """Names of the components of the integrals that the energy holds."""
+    names = []
+    for integral in energy.integrals if energy.value_I is not None else ():
+        count = integral.num_components
+        marks = [""] if count == 1 else [f"[{k}]" for k in range(count)]
+        names += [f"i.{integral.name}{mark}" for mark in marks]
+    return names
 
 
 def _number(value: Any) -> str:

@@ -6,8 +6,13 @@ It is E(theta) = sum_k weight_k sum_q w_q l_k(x_q, j_q(theta), c). The parameter
 A term with a row residual r gives scaled rows A_NP = sqrt(weight w) dr/dtheta, so that g = A^T r.
 If it is a Residual, E = |r|^2 / 2 too. A density gives rows A = sqrt(weight w) L Jj, where L^T L is
 l''(j) without its negative curvature, and the gradient g by itself.
+
+If terms use integrals I of all ranks' points, the functions here need an energy that holds their
+values, which `flows/integrals.py` provides. To a term, I is a coefficient more; the rows get
+dr/dI dI/dtheta in addition.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +22,9 @@ from torch import Tensor
 from nedhpc.ansatz.jets import JetLayout
 from nedhpc.flows.balance import JET_BYTES, Balance
 from nedhpc.problems.base import Problem
-from nedhpc.problems.bound import BoundTerm
-from nedhpc.problems.terms import LinearTerm, Seed, gradient
+from nedhpc.problems.bound import BoundTerm, num_components
+from nedhpc.problems.integrals import integrals_of
+from nedhpc.problems.terms import LinearTerm, Seed, gradient, gradients
 from nedhpc.rows.base import Chunk, RowOperator
 from nedhpc.rows.gather import gather
 from nedhpc.sampling.points import Points
@@ -66,6 +72,10 @@ class Energy:
 
     balance: Balance | None = None
     """Gives the factors of the components where the points do not hold them."""
+    value_I: Tensor | None = None
+    """The integrals' components at one theta, (I,); None if none are held."""
+    slope_IP: Tensor | None = None
+    """Their derivatives d I / d (theta, c), (I, P); None if none are held."""
 
     def __init__(
         self,
@@ -86,7 +96,12 @@ class Energy:
         """True if g = A^T r for all terms together."""
         self.is_least_squares = all(term.kind.is_least_squares for term in terms)
         """True if E = |r|^2 / 2 too."""
-        self.is_misfit = not (balanced or self.num_coefficients) and all(
+        self.integrals = integrals_of(terms)
+        """The integrals that terms use."""
+        self.num_integrals = num_components(self.integrals)
+        """I, the number of their components."""
+        is_local = not (balanced or self.num_coefficients or self.integrals)
+        self.is_misfit = is_local and all(
             term.is_misfit and term.weight == 1 and term.on in ("interior", "data")
             for term in terms
         )
@@ -102,10 +117,55 @@ class Energy:
         Args:
             counts: {part: global number of points}.
         """
+        if self.integrals:  # d I / d theta is no outer product of a few vectors
+            return False
         rows = self.num_rows(counts)
         pairs = zip(rows, self.terms, strict=True)
         channels = sum(n * term.layout.num_channels for n, term in pairs)
         return channels**2 * self.ansatz.factor_cost() < sum(rows) ** 2 * self.num_parameters
+
+    def integrate(self, theta_P: Tensor, points: dict[str, Points], slopes: bool) -> Tensor:
+        """This rank's part of the integrals and of their derivatives, (I, 1 + P), float64.
+
+        The first column holds the values. Cost O(N P) for each component.
+
+        Args:
+            theta_P: parameters (P,).
+            points: this rank's share of each part.
+            slopes: False: the values only, (I, 1).
+        """
+        width = 1 + slopes * self.num_parameters
+        sums_IP = torch.zeros(self.num_integrals, width, dtype=torch.float64, device=theta_P.device)
+        for components, piece in self.nodes(points):
+            rows_KP, w_N = sums_IP[components], piece.w_N.double()
+            if not slopes:
+                rows_KP[:, 0] += w_N @ self.value(piece, theta_P).detach().double()
+                continue
+            lin, j, c, value = self.linearised_value(piece, theta_P)
+            rows_KP[:, 0] += w_N @ value.detach().double()
+            for row, seed in zip(rows_KP, gradients(value, j, c), strict=True):
+                row[1:] += Chunk(0, lin, []).pull(_scaled(piece.w_N, seed)).double()
+        return sums_IP
+
+    def nodes(self, points: dict[str, Points]) -> Iterator[tuple[slice, Piece]]:
+        """The nodes of each integral in chunks, with the slice of its components.
+
+        Args:
+            points: this rank's share of each part.
+        """
+        first = 0
+        for k, integral in enumerate(self.integrals):
+            components = slice(first, first + integral.num_components)
+            first = components.stop
+            for piece in self.pieces_of(k, integral, points[integral.on], self.chunk):
+                yield components, piece
+
+    def holding(self, sums_IP: Tensor) -> "Energy":
+        """A copy that holds the sum over all ranks of what `integrate` returns. Local."""
+        held = copy.copy(self)
+        held.value_I = sums_IP[:, 0]
+        held.slope_IP = sums_IP[:, 1:] if sums_IP.shape[1] > 1 else None
+        return held
 
     def evaluate(
         self, theta_P: Tensor, points: dict[str, Points], base_P: Tensor | None = None
@@ -178,7 +238,14 @@ class Energy:
                 r = [w_N.sqrt() * component for component in linear.r_NK.unbind(1)]
             seeds = [_scaled(w_N.sqrt(), seed) for seed in linear.seeds]
             E = w_N.double() @ density.detach() + nan_unless_finite(seeds)
-            yield Chunk(piece.k, lin, seeds, r, E, slope)
+            if self.slope_IP is not None:
+                E = E + 0 * self.slope_IP.sum()
+            yield self.chunk_of(piece.k, lin, seeds, r, E, slope)
+
+    def chunk_of(self, k: int, lin, seeds: list[Seed], *rest) -> Chunk:
+        """A Chunk with the derivatives of the integrals. Arguments as for Chunk."""
+        slope_IP = None if self.slope_IP is None else self.slope_IP.to(lin.theta_P)
+        return Chunk(k, lin, seeds, *rest, slope_IP=slope_IP)
 
     def gradient(self, theta_P: Tensor, points: dict[str, Points]) -> tuple[Tensor, Tensor]:
         """(g_P, E_K) without rows, by one reverse sweep. Cost O(N P), memory of a chunk."""
@@ -188,7 +255,8 @@ class Energy:
             lin, j, c, value = self.linearised_value(piece, theta_P)
             density = piece.term.kind.density(value, piece.y_NM)
             E_K[piece.k] += piece.w_N.double() @ density.detach()
-            g_P += Chunk(piece.k, lin, []).pull(_scaled(piece.w_N, gradient(density, j, c)))
+            slope = _scaled(piece.w_N, gradient(density, j, c))
+            g_P += self.chunk_of(piece.k, lin, []).pull(slope)
         return g_P, E_K
 
     def as_written(self, theta_P: Tensor, points: dict[str, Points]) -> Tensor:
@@ -275,18 +343,31 @@ class Energy:
             points: this rank's share of each part.
             chunk: largest number of points of a piece; default: that of the energy.
         """
-        chunk = chunk or self.chunk
         for k, term in enumerate(self.terms):
-            on = points[term.on]
-            # One empty chunk keeps the shapes of an empty share right.
-            for start in range(0, max(1, len(on.x_ND)), chunk):
-                part = slice(start, start + chunk)
-                b = on.factors.get(term.name)
-                y, n, b = (None if v is None else v[part] for v in (on.y_NM, on.n_ND, b))
-                yield Piece(k, term, on.x_ND[part], y, n, on.weight_N[part] * term.weight, b)
+            yield from self.pieces_of(k, term, points[term.on], chunk or self.chunk)
+
+    def pieces_of(self, k: int, term: BoundTerm, on: Points, chunk: int) -> Iterator[Piece]:
+        """The points of a term or an integral in chunks.
+
+        Args:
+            k: number of the term.
+            term: the term or the integral.
+            on: this rank's share of its part.
+            chunk: largest number of points of a piece.
+        """
+        # One empty chunk keeps the shapes of an empty share right.
+        for start in range(0, max(1, len(on.x_ND)), chunk):
+            part = slice(start, start + chunk)
+            b = on.factors.get(term.name)
+            y, n, b = (None if v is None else v[part] for v in (on.y_NM, on.n_ND, b))
+            yield Piece(k, term, on.x_ND[part], y, n, on.weight_N[part] * term.weight, b)
 
     def _coefficients(self, theta_P: Tensor, num_points: int) -> Tensor:
-        return theta_P[self.num_network :].expand(num_points, self.num_coefficients)
+        """The coefficients and the integrals that are held, (N, Q + I)."""
+        c = theta_P[self.num_network :]
+        if self.value_I is not None:
+            c = torch.cat([c, self.value_I.to(c)])
+        return c.expand(num_points, len(c))
 
     def value(self, piece: Piece, theta_P: Tensor) -> Tensor:
         """The term's value (N, K), differentiable in theta."""

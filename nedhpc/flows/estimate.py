@@ -40,7 +40,10 @@ from nedhpc.ansatz.jets import JetLayout, parse
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.ansatz.scaling import Scaling
 from nedhpc.flows.energy import Energy
+from nedhpc.flows.integrals import integrated
+from nedhpc.flows.system import summed
 from nedhpc.parallel.comm import on_rank_0, total
+from nedhpc.problems.terms import gradients
 from nedhpc.sampling.points import Points
 from nedhpc.solvers.tsqr import merge
 
@@ -142,12 +145,17 @@ def estimate(
         samples: points with factors: the training and the held-out ones.
         low, high: bounds of the domain, (D,).
     """
-    samples = [{on: _thinned(p) for on, p in points.items()} for points in samples]
+    nodes = {integral.on for integral in energy.integrals}
+    samples = [
+        {on: p if on in nodes else _thinned(p) for on, p in points.items()} for points in samples
+    ]
     share, triangles = len(samples) ** -0.5, []
     steep, smooth = (features(energy, slopes, low, high) for slopes in (SLOPES, SMOOTH))
     for net, theta in (steep, smooth):
         theta_f = torch.as_tensor(theta).to(theta_P)
-        rows = [r for points in samples for r in _residuals(energy, theta_P, net, theta_f, points)]
+        rows = [
+            r for points in samples for r in _residuals(comm, energy, theta_P, net, theta_f, points)
+        ]
         values_M = [
             torch.cat([_values(comm, net, theta_f, points, m) for points in samples])
             for m in range(net.num_outputs)
@@ -169,20 +177,39 @@ def _thinned(points: Points) -> Points:
     return Points(points.x_ND[::every], weight_N, y, n, factors)
 
 
-def _residuals(energy: Energy, theta_P, net: MLP, theta_f, points):
-    """Rows [L phi, r], (N, P_f + 1), of each chunk of a sample's points."""
+def _residuals(comm, energy: Energy, theta_P, net: MLP, theta_f, points):
+    """Rows [L phi, r], (N, P_f + 1), of each chunk of a sample's points. Collective on comm."""
     columns = net.linear_columns
     width = columns.stop - columns.start
+    slope_IP = _integral_slopes(comm, energy, theta_P, net, theta_f, points)
+    energy = integrated(comm, energy, theta_P, points, slopes=False)
     for piece in energy.pieces(points):
         _, j, c, value = energy.linearised_value(piece, theta_P)
         linear = piece.term.kind.linearise(value, j, c, piece.y_NM)
         lin = net.linearise(theta_f, piece.x_ND, piece.term.layout)
         root_N = piece.w_N.sqrt()
-        for (seed, _), r_N in zip(linear.seeds, linear.r_NK.unbind(1), strict=True):
+        for (seed, c_seed), r_N in zip(linear.seeds, linear.r_NK.unbind(1), strict=True):
             out = seed.new_empty(len(seed), width + 1)
             lin.rows(root_N.view(-1, 1, 1) * seed, out[:, :width], columns)
+            if slope_IP is not None:
+                out[:, :width] += root_N[:, None] * c_seed[:, -len(slope_IP) :] @ slope_IP
             out[:, width] = root_N * r_N
             yield out
+
+
+def _integral_slopes(comm, energy: Energy, theta_P, net: MLP, theta_f, points):
+    """Derivatives of the integrals along the features, (I, P_f); None without integrals."""
+    if not energy.integrals:
+        return None
+    columns = net.linear_columns
+    sums_IP = theta_P.new_zeros(energy.num_integrals, columns.stop - columns.start)
+    for components, piece in energy.nodes(points):
+        _, j, c, value = energy.linearised_value(piece, theta_P)
+        lin = net.linearise(theta_f, piece.x_ND, piece.term.layout)
+        for row, (seed, _) in zip(sums_IP[components], gradients(value, j, c), strict=True):
+            rows = lin.rows(seed, seed.new_empty(len(seed), len(row)), columns)
+            row += piece.w_N @ rows
+    return summed(comm, sums_IP.reshape(-1)).reshape(sums_IP.shape)
 
 
 def _values(comm, net: MLP, theta_f, points: dict[str, Points], m: int) -> torch.Tensor:

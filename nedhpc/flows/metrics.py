@@ -30,6 +30,8 @@ class Metric:
 
     It takes 8 P^2 bytes and O(P^3) work.
     """
+    needs_rows: ClassVar[bool] = False
+    """True if `rows` needs the energy's rows A."""
 
     def __init__(self, energy: Energy, eps: float):
         self.energy, self.eps = energy, eps
@@ -44,7 +46,7 @@ class Metric:
         Args:
             theta_P: parameters, (P,).
             sample: {part: Points} of this rank.
-            A: the energy's rows at theta, if they are already known.
+            A: the energy's rows at theta, if the metric needs them or they are already known.
         """
         raise NotImplementedError
 
@@ -114,13 +116,14 @@ class EnergyMetric(Metric):
     """B = A, the energy's own scaled rows: M is the Gauss-Newton matrix of the energy."""
 
     name = "energy"
+    needs_rows = True
 
     def __init__(self, energy, eps):
         super().__init__(energy, eps)
         self.rows_are_the_energys = True
 
     def rows(self, theta_P, sample, A=None):
-        return self.energy.linearise(theta_P, sample).A if A is None else A
+        return A
 
 
 def find(name: str) -> type[Metric]:

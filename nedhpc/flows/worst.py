@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from nedhpc.flows.energy import Energy
+from nedhpc.flows.integrals import integrated
 from nedhpc.sampling.points import Points
 
 
@@ -17,6 +18,7 @@ def worst(comm, energy: Energy, theta_P: torch.Tensor, points: dict[str, Points]
         points: this rank's points with their factors.
     """
     best = (-1.0, "", ())
+    energy = integrated(comm, energy, theta_P, points, slopes=False)
     with torch.no_grad():
         for piece in energy.pieces(points):
             if not len(piece.x_ND):

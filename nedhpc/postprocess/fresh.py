@@ -11,6 +11,7 @@ from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import Plan
 from nedhpc.postprocess.solution import Solution
 from nedhpc.problems.base import Problem
+from nedhpc.problems.integrals import sampled
 from nedhpc.sampling.points import Sampler
 
 SEED_SHIFT = 7919
@@ -77,7 +78,7 @@ def _energies(plan: Plan, state: State, num_points: int) -> tuple[dict[str, floa
         on: count if on in plan.data or leg.domain.parts[on].dim == 0 else num_points
         for on, count in leg.counts.items()
     }
-    normals = {term.on for term in leg.terms if "n" in term.roles}
+    normals = {term.on for term in sampled(leg.terms) if "n" in term.roles}
     sampler = Sampler(
         0, 1, leg.domain, plan.data, counts, "sobol", seed, "cpu", torch.float64, 0, normals
     )
@@ -85,8 +86,11 @@ def _energies(plan: Plan, state: State, num_points: int) -> tuple[dict[str, floa
         on: replace(p, factors=leg.energy.factors(on, p)) for on, p in sampler.draw(0).items()
     }
     theta_P = torch.as_tensor(state.parameters)
+    energy = leg.energy
+    if energy.integrals:
+        energy = energy.holding(energy.integrate(theta_P, points, slopes=False))
     with torch.no_grad():
-        written_K = leg.energy.as_written(theta_P, points)
-        balanced_K, _ = leg.energy.evaluate(theta_P, points)
+        written_K = energy.as_written(theta_P, points)
+        balanced_K, _ = energy.evaluate(theta_P, points)
     names = [term.name for term in leg.terms]
     return dict(zip(names, written_K.tolist(), strict=True)), float(balanced_K.sum())

@@ -13,8 +13,15 @@
 
 A term's method gets what its signature names: the points x (N, D), the jets j by name, each (N,),
 the coefficients c by name, the targets y (N, M) on "data", the outward normals n (N, D) on a
-boundary, and the times t (N,). It returns (N,) or (N, K). A point's value must depend on that point
-only, because the points are split over ranks and chunks. Everything here is local.
+boundary, the times t (N,), and the integrals i by name. It returns (N,) or (N, K). A point's value
+must depend on that point only, because the points are split over ranks and chunks. What depends on
+all points is declared as an integral:
+
+    @nedhpc.integral("interior", target=0.0)
+    def mean(self, j):
+        return j.u
+
+Everything here is local.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +33,7 @@ from torch import Tensor
 from nedhpc.domains.base import Domain
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.table import Table
-from nedhpc.problems.terms import CrossEntropy, Density, Residual, Term
+from nedhpc.problems.terms import CrossEntropy, Density, Integral, Residual, Term
 
 Method = TypeVar("Method", bound=Callable)
 
@@ -66,6 +73,28 @@ def cross_entropy(on: str = "data", *, weight: float = 1.0, jets: Sequence[str] 
     return _decorator(CrossEntropy, on, {"weight": weight, "jets": jets})
 
 
+def integral(
+    on: str = "interior",
+    *,
+    target: float | Sequence[float] | None = None,
+    weight: float = 1.0,
+    jets: Sequence[str] | None = None,
+):
+    """Decorator: the method returns an integrand f, and I = sum w f is its integral over the part.
+
+    Residuals and densities that name an argument `i` use the integral as `i.<name of the method>`.
+    It is (N,), the same number at each point, or (N, K) if f has K components. With a target, there
+    is also a term weight * |I - target|^2 / 2.
+
+    Args:
+        on: part of the domain.
+        target: the value that the integral shall have, a number or one for each component.
+        weight: factor of the term.
+        jets: as for `residual`.
+    """
+    return _decorator(Integral, on, {"target": target, "weight": weight, "jets": jets})
+
+
 class Problem:
     """Base class of all problems; the arguments of its constructor are the keys of [problem]."""
 
@@ -74,6 +103,14 @@ class Problem:
     """Names of the M components of u."""
     coefficients: Mapping[str, float] = {}
     """Trainable scalars beside theta, by name, with their initial values."""
+    eigenvalues: Mapping[str, str | Sequence[str]] = {}
+    """Coefficients that are eigenvalues, each with the output or outputs of its eigenfunction.
+
+    All eigenfunctions have the same equations, which are linear in u and in the eigenvalue. A run
+    starts from the eigenpairs that are nearest to the initial value of the coefficients, which is
+    the same for all; let it be below the smallest eigenvalue to find the smallest ones. Integrals
+    with a target must set the size of each eigenfunction, and make it orthogonal to the others.
+    """
     terms: Sequence[Term] = ()
     """Terms beside those that decorators declare, e.g. from options of the constructor."""
     data: DataSet | Mapping[str, DataSet] | None = None
@@ -98,6 +135,14 @@ class Problem:
     def coordinates(self) -> tuple[str, ...]:
         """Names of the coordinates, as jets use them."""
         return self.domain.coordinates
+
+    @property
+    def eigenfunctions(self) -> dict[str, tuple[str, ...]]:
+        """The outputs of each eigenfunction by the coefficient that is its eigenvalue."""
+        return {
+            name: (outputs,) if isinstance(outputs, str) else tuple(outputs)
+            for name, outputs in self.eigenvalues.items()
+        }
 
     def exact(self, x: Tensor) -> Tensor:
         """The solution at x (N, D) as (N,) or (N, M), if it is known."""

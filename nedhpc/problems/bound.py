@@ -1,7 +1,7 @@
 """A term bound to its problem: its method with the arguments by name, its jets, its weight."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -11,8 +11,11 @@ from nedhpc.ansatz.jets import JetLayout
 from nedhpc.errors import UsageError
 from nedhpc.problems.terms import Term
 
-ARGUMENTS = ("x", "j", "c", "y", "n", "t")
-"""Arguments that a term's method may have: points, jets, coefficients, targets, normals, times."""
+ARGUMENTS = ("x", "j", "c", "y", "n", "t", "i")
+"""Arguments that a term's method may have.
+
+They are points, jets, coefficients, targets, normals, times and integrals.
+"""
 BY_POSITION = ARGUMENTS[:4]
 """Meaning of an argument with another name, by its position."""
 
@@ -41,8 +44,9 @@ def argument_roles(method: Callable, where: str) -> tuple[str, ...]:
             roles.append(BY_POSITION[position] if position < len(BY_POSITION) else "?")
     if "?" in roles or len(set(roles)) != len(roles):
         raise UsageError(
-            f"{where}: its method has the arguments {signature}; it may name any "
-            f"of {', '.join(ARGUMENTS)} (points, jets, coefficients, targets, normals, times)"
+            f"{where}: its method has the arguments {signature}; it may name any of "
+            f"{', '.join(ARGUMENTS)} (points, jets, coefficients, targets, normals, times, "
+            "integrals)"
         )
     return tuple(roles)
 
@@ -63,6 +67,11 @@ class BoundTerm:
     """K: columns of the method's value."""
     is_misfit: bool
     """True if the residual is u minus a target, so that dr/dj is the identity."""
+    integrals: tuple["BoundTerm", ...] = ()
+    """All integrals of the problem if the term uses some, else none.
+
+    Their values follow the coefficients, so c has a column for each of their components too.
+    """
 
     @property
     def name(self) -> str:
@@ -79,6 +88,7 @@ class BoundTerm:
     @property
     def rows_per_point(self) -> int:
         num_jets = self.layout.num_channels * self.num_outputs + len(self.coefficients)
+        num_jets += num_components(self.integrals)
         return self.kind.rows_per_point(self.num_components, num_jets)
 
     def value(self, x_ND: Tensor, j_NCM: Tensor, c_NQ: Tensor, y_NM, n_ND) -> Tensor:
@@ -87,7 +97,7 @@ class BoundTerm:
         Args:
             x_ND: points.
             j_NCM: jets.
-            c_NQ: the coefficients, repeated for each point.
+            c_NQ: the coefficients, then the integrals, repeated for each point.
             y_NM: targets, or None.
             n_ND: outward normals, or None.
 
@@ -97,6 +107,8 @@ class BoundTerm:
         c = SimpleNamespace(**{name: c_NQ[:, i] for i, name in enumerate(self.coefficients)})
         given = {"x": x_ND, "j": self.layout.view(j_NCM), "c": c, "y": y_NM, "n": n_ND}
         given["t"] = x_ND[:, -1]
+        if self.integrals:
+            given["i"] = integrals_by_name(self.integrals, c_NQ[:, len(self.coefficients) :])
         value = self.method(*(given[role] for role in self.roles))
         value = value.unsqueeze(1) if value.ndim == 1 else value
         if value.shape != (len(x_ND), self.num_components):
@@ -106,3 +118,23 @@ class BoundTerm:
                 "point"
             )
         return value
+
+
+def num_components(integrals: Sequence[BoundTerm]) -> int:
+    """Number of components of all integrals together. Local."""
+    return sum(integral.num_components for integral in integrals)
+
+
+def integrals_by_name(integrals: Sequence[BoundTerm], i_NI: Tensor) -> SimpleNamespace:
+    """The integrals as attributes: (N,) for one with one component, else (N, K). Local.
+
+    Args:
+        integrals: bound integrals.
+        i_NI: a column for each component of each of them.
+    """
+    found, start = SimpleNamespace(), 0
+    for integral in integrals:
+        columns = i_NI[:, start : start + integral.num_components]
+        start += integral.num_components
+        setattr(found, integral.name, columns[:, 0] if columns.shape[1] == 1 else columns)
+    return found

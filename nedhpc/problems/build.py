@@ -19,21 +19,33 @@ from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.data import DataSet, named_sets
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
+from nedhpc.problems.eigenvalue import Eigenvalue
 from nedhpc.problems.heat import Heat
+from nedhpc.problems.integrals import bind, constraint
 from nedhpc.problems.inverse import Conductivity, Viscosity
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
-from nedhpc.problems.terms import Term
+from nedhpc.problems.terms import Integral, Term
 from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
 
 MAX_DIM = 1000
 """Most coordinates of a problem; the walls of a box of more would take too long to count."""
-ATTRIBUTES = ("domain", "outputs", "coefficients", "terms", "data", "reference", "hard")
+ATTRIBUTES = (
+    "domain",
+    "outputs",
+    "coefficients",
+    "eigenvalues",
+    "terms",
+    "data",
+    "reference",
+    "hard",
+)
 """Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
     "heat": Heat,
+    "eigenvalue": Eigenvalue,
     "regression": Regression,
     "digits": Digits,
     "viscosity": Viscosity,
@@ -118,7 +130,8 @@ def check(problem: Problem, name: str) -> None:
     errors = [f"{name}: {error}" for error in domain_errors(domain)]
     if errors:
         raise ConfigError(errors)  # the checks below use its parts
-    errors = [f"{name}: {error}" for error in (*_bad_names(problem), *_bad_data(problem))]
+    found = (*_bad_names(problem), *_bad_eigenvalues(problem), *_bad_data(problem))
+    errors = [f"{name}: {error}" for error in found]
     if not isinstance(problem.terms, Sequence) or not all(
         isinstance(term, Term) and isinstance(term.name, str) for term in problem.terms
     ):
@@ -167,6 +180,36 @@ def _bad_names(problem: Problem) -> list[str]:
             errors.append(
                 f"the coefficient {name!r} starts at {value!r}; needed is a finite number"
             )
+    return errors
+
+
+def _bad_eigenvalues(problem: Problem) -> list[str]:
+    given = problem.eigenvalues
+    if not isinstance(given, Mapping) or not all(
+        isinstance(names, str) or _is_text(names) for names in given.values()
+    ):
+        return [f"eigenvalues = {given!r}; needed is {{coefficient: output or outputs}}"]
+    if not given or not isinstance(problem.coefficients, Mapping):
+        return []
+    functions = list(problem.eigenfunctions.values())
+    outputs = [name for names in functions for name in names]
+    errors = [
+        f"eigenvalues: {name!r} is none of the coefficients {', '.join(problem.coefficients)}"
+        for name in given
+        if name not in problem.coefficients
+    ]
+    errors += [
+        f"eigenvalues: {name!r} is none of the outputs {', '.join(problem.outputs)}"
+        for name in outputs
+        if name not in problem.outputs
+    ]
+    if len(set(outputs)) < len(outputs) or len(set(map(len, functions))) > 1:
+        errors.append("eigenvalues: each eigenfunction needs as many outputs, all of its own")
+    if not errors and len({problem.coefficients[name] for name in given}) > 1:
+        errors.append(
+            "eigenvalues: their coefficients need the same initial value, near which the "
+            "eigenvalues are looked for"
+        )
     return errors
 
 
@@ -266,13 +309,38 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
     for key in weights:
         if key not in known:
             errors.append(unknown(f"weights.{key}", "name of a term or part", key, known))
+    integrals = _bind_integrals(problem, terms, errors)
     for term in terms:
         weight = weights.get(term.name, 1.0)
         weight *= weights.get(term.on, 1.0) if term.on != term.name else 1.0
         try:
-            bound.append(dry_run(problem, term, weight))
+            if not isinstance(term, Integral):
+                bound.append(dry_run(problem, term, weight, integrals))
+            elif term.target is not None:
+                bound.append(constraint(problem, term, weight, integrals))
         except UsageError as error:
             errors.append(str(error))
+    if integrals and not any(term.integrals for term in bound) and not errors:
+        names = ", ".join(repr(integral.name) for integral in integrals)
+        errors.append(f"no term uses the integrals {names}; give them a target, or an argument i")
+    if not bound and not errors:
+        errors.append("there are integrals only; a run needs a term, or an integral with a target")
     if errors:
         raise ConfigError(errors)
     return tuple(bound)
+
+
+def _bind_integrals(
+    problem: Problem, terms: Sequence[Term], errors: list[str]
+) -> tuple[BoundTerm, ...]:
+    """The bound integrals. What is wrong with others is raised, since no term can be tried then."""
+    found = []
+    for term in terms:
+        if isinstance(term, Integral):
+            try:
+                found.append(bind(problem, term))
+            except UsageError as error:
+                errors.append(str(error))
+    if errors:
+        raise ConfigError(errors)
+    return tuple(found)

@@ -40,7 +40,11 @@ def contradictions(
     """
     coefficients = list(coefficients)
     offset_M, size_M = output_sizes(terms, domain, data, coefficients, num_outputs)
-    conditions = [term for term in terms if term.on in domain.parts and term.on != "interior"]
+    conditions = [
+        term
+        for term in terms
+        if term.on in domain.parts and term.on != "interior" and not term.integrals
+    ]
     each = {term.on: Probe(term, domain, None, coefficients).x_ND.numpy() for term in conditions}
     worst: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
     for sides in [*((side,) for side in each.items()), *domain.corners()]:

@@ -37,13 +37,14 @@ MAX_DRAWS = 100
 
 @dataclass(slots=True)
 class Trial:
-    """Inputs of one call: points, jets made on demand, coefficients, targets and normals."""
+    """Inputs of one call; the jets are made on demand."""
 
     x: Tensor
     j: "RandomJets"
     c: SimpleNamespace
     y: Tensor | None
     n: Tensor | None
+    i: SimpleNamespace
 
     @property
     def t(self) -> Tensor:
@@ -51,14 +52,22 @@ class Trial:
 
     @property
     def leaves(self) -> list[Tensor]:
-        """The jets that the method used, and all coefficients."""
-        return [*self.j._seen.values(), *vars(self.c).values()]
+        """The jets that the method used, all coefficients and all integrals."""
+        return list(self.named_leaves.values())
+
+    @property
+    def named_leaves(self) -> dict[str, Tensor]:
+        """`leaves` by name."""
+        return self.j._seen | vars(self.c) | {f"i.{name}": v for name, v in vars(self.i).items()}
 
     def some(self, rows: list[int]) -> "Trial":
         """The same inputs at some of the points."""
-        c = SimpleNamespace(**{name: value[rows] for name, value in vars(self.c).items()})
+        c, i = (
+            SimpleNamespace(**{name: value[rows] for name, value in vars(each).items()})
+            for each in (self.c, self.i)
+        )
         y, n = (None if v is None else v[rows] for v in (self.y, self.n))
-        return Trial(self.x[rows], self.j.some(rows), c, y, n)
+        return Trial(self.x[rows], self.j.some(rows), c, y, n, i)
 
 
 class RandomJets:
@@ -80,13 +89,16 @@ class RandomJets:
         return RandomJets(lambda name: getattr(self, name).detach()[rows], self._outputs)
 
 
-def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
+def dry_run(
+    problem: Problem, term: Term, weight: float = 1.0, integrals: tuple[BoundTerm, ...] = ()
+) -> BoundTerm:
     """Bind a term to its problem by a trial call of its method.
 
     Args:
         problem: its domain, outputs, coefficients and data are known to be valid.
         term: one of declared_terms(problem), on an existing part.
         weight: factor from the config, beside the term's own weight.
+        integrals: all integrals of the problem; none for an integral itself.
 
     Raises:
         UsageError: which term is wrong, what is wrong with it and how to mend it.
@@ -96,7 +108,10 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
     if not callable(method):
         raise UsageError(f"{where}: the problem needs a method `def {term.name}(self, x, j)`")
     roles = argument_roles(method, where)
-    trial = make_trial(problem, term, roles, where)
+    if "i" in roles:
+        _check_integrals(term, integrals, where)
+    make = partial(make_trial, problem, term, roles, where, integrals)
+    trial = make()
 
     def call(trial: Trial) -> Tensor:
         return checked_value(method, [getattr(trial, role) for role in roles], len(trial.x), where)
@@ -106,7 +121,7 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
         value = call(trial)
     parts = [call(trial.some(rows)) for rows in SUBSETS]
     check_value(value, parts, call(trial), trial, before, where)
-    wide = partial(make_trial, problem, term, roles, where, slope.NUM_POINTS, slope.wide_sample)
+    wide = partial(make, slope.NUM_POINTS, slope.wide_sample)
     slope.check_slope(value, trial, wide, call, where)
     declared = (term.jets,) if isinstance(term.jets, str) else tuple(term.jets or ())
     names = tuple(dict.fromkeys((*declared, *trial.j._seen)))
@@ -121,6 +136,7 @@ def dry_run(problem: Problem, term: Term, weight: float = 1.0) -> BoundTerm:
         num_outputs=len(problem.outputs),
         num_components=value.shape[1],
         is_misfit=is_misfit(term, problem, layout, value, trial),
+        integrals=integrals if "i" in roles else (),
     )
 
 
@@ -134,6 +150,7 @@ def make_trial(
     term: Term,
     roles: tuple[str, ...],
     where: str,
+    integrals: tuple[BoundTerm, ...] = (),
     num_points: int = NUM_POINTS,
     sample: Callable[..., np.ndarray] = small_sample,
 ) -> Trial:
@@ -141,9 +158,10 @@ def make_trial(
 
     Args:
         problem, term, roles, where: as for `dry_run`, `argument_roles` and `check_value`.
+        integrals: as for `dry_run`.
         num_points: number of points.
-        sample: function of (generator, shape) that draws the jets. If it is not the default, it
-            draws the coefficients too, which otherwise have their initial values.
+        sample: function of (generator, shape) that draws the jets and the integrals. If it is not
+            the default, it draws the coefficients too, which otherwise have their initial values.
 
     Raises:
         UsageError: the method asks for targets, normals or times that do not exist here.
@@ -181,7 +199,32 @@ def make_trial(
         shape = (num_points,)
         numbers = np.full(shape, float(start)) if sample is small_sample else sample(rng, shape)
         setattr(c, name, torch.as_tensor(numbers).requires_grad_())
-    return Trial(x, RandomJets(make, tuple(problem.outputs)), c, y, n)
+    used = integrals if "i" in roles else ()
+    i = _trial_integrals(used, num_points, lambda shape: sample(rng, shape))
+    return Trial(x, RandomJets(make, tuple(problem.outputs)), c, y, n, i)
+
+
+def _check_integrals(term: Term, integrals: tuple[BoundTerm, ...], where: str) -> None:
+    """Raise UsageError if a term that asks for integrals cannot have them."""
+    if term.needs_targets:
+        raise UsageError(f"{where}: a {type(term).__name__} cannot use integrals i")
+    if not integrals:
+        raise UsageError(
+            f"{where}: its method asks for integrals i; declare them by methods with "
+            "@nedhpc.integral, which cannot use integrals themselves"
+        )
+
+
+def _trial_integrals(
+    integrals: tuple[BoundTerm, ...], num_points: int, draw: Callable[[tuple], np.ndarray]
+) -> SimpleNamespace:
+    """A random leaf for each integral by its name, the same value at all points."""
+    i = SimpleNamespace()
+    for integral in integrals:
+        shape = (integral.num_components,) if integral.num_components > 1 else ()
+        value = torch.as_tensor(np.asarray(draw(shape))).expand(num_points, *shape)
+        setattr(i, integral.name, value.clone().requires_grad_())
+    return i
 
 
 def probe_points(part: Part, rng: np.random.Generator, count: int = NUM_POINTS) -> np.ndarray:
@@ -250,7 +293,7 @@ def check_value(
 
 def check_points_are_separate(value: Tensor, parts: list[Tensor], trial: Trial, where: str) -> None:
     """Raise UsageError if the value at a point depends on another point."""
-    leaves = [*trial.j._seen.items(), *vars(trial.c).items()]
+    leaves = list(trial.named_leaves.items())
     names, tensors = zip(*leaves, strict=True) if leaves else ((), ())
     # The gradient of a point's value must vanish at all other points.
     mixed = {}
@@ -267,7 +310,9 @@ def check_points_are_separate(value: Tensor, parts: list[Tensor], trial: Trial, 
         raise UsageError(
             f"{where}: its value at one point depends on {', '.join(mixed) or 'the inputs'} at "
             "other points; points are split over ranks and chunks, so a mean, sum, maximum or "
-            "norm over points would depend on how they are split"
+            "norm over points would depend on how they are split; declare an integral over a part "
+            "by a method with @nedhpc.integral and use it as i.<name>; for an integral up to x, "
+            "add an output whose derivative is the integrand"
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from nedhpc.ansatz.jets import MultiIndex
 from nedhpc.domains.base import Domain
 from nedhpc.errors import UsageError
-from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.bound import BoundTerm, num_components
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.dry_run import probe_points
 from nedhpc.problems.terms import gradients
@@ -53,7 +53,7 @@ class Probe:
         term: a bound term.
         domain: the domain, or a window of it.
         data: the data sets by name, or None.
-        coefficients: their values.
+        coefficients: their values, and those of the term's integrals; missing ones are 0.
         x_ND: points of the part; default: some that are spread over it.
     """
 
@@ -81,9 +81,9 @@ class Probe:
             )
         if "n" in term.roles:
             self.n_ND = domain.parts[term.on].normal(self.x_ND)
-        self.c_NQ = torch.as_tensor(list(coefficients), dtype=torch.float64).expand(
-            len(self.x_ND), -1
-        )
+        c = list(coefficients)
+        c += [0.0] * (len(term.coefficients) + num_components(term.integrals) - len(c))
+        self.c_NQ = torch.as_tensor(c, dtype=torch.float64).expand(len(self.x_ND), -1)
 
     def constant(self, offset_M: np.ndarray) -> Tensor:
         """The jets (N, C, M) of a constant u."""

@@ -109,6 +109,21 @@ class Residual(Term):
         return value_NK
 
 
+@dataclass(frozen=True, slots=True)
+class Integral(Residual):
+    """Integrals I_k = sum_q w_q f_k(x_q, j_q, c) over a part, where f (N, K) is the method's value.
+
+    Other terms use them as `i.<name>`. With a target, there is a term weight * |I - target|^2 / 2,
+    which has a row for each component. The integral has nodes of its own (sampling/quadrature.py).
+
+    Args:
+        target: the value that the integral shall have, a number or one for each component; None:
+            the integral is only used by other terms.
+    """
+
+    target: float | Sequence[float] | None = None
+
+
 class Density(Term):
     """A term weight * sum_q w_q l(x_q, j_q, c), where l is the method's value.
 

@@ -49,6 +49,8 @@ def why_not(problem: Problem, terms: Sequence[BoundTerm]) -> str:
         return "it has terms that are not residuals"
     if problem.coefficients:
         return "its coefficients are the same at all times"
+    if any(term.integrals for term in terms):
+        return "its integrals are over all times"
     if any(term.on not in domain.parts for term in terms):
         return "it has a term on data, whose points may lie at any time"
     if isinstance(problem.hard, Layer) or START in problem.hard:

@@ -30,6 +30,11 @@ class Chunk:
     """The chunk's part of the term's energy."""
     g_seed: tuple[torch.Tensor, torch.Tensor] | None = None
     """The seed of the gradient of a density, scaled by weight w."""
+    slope_IP: torch.Tensor | None = None
+    """Derivatives of I integrals, (I, P), the same on every rank; None if there are none.
+
+    The last I columns of the coefficients' seeds belong to the integrals then.
+    """
 
     @property
     def num_rows(self) -> int:
@@ -51,6 +56,8 @@ class Chunk:
         if columns.stop > P:
             first = max(P, columns.start)
             A[:, first - columns.start :] = c_seed[:, first - P : columns.stop - P]
+        if self.slope_IP is not None:
+            A.addmm_(c_seed[:, -len(self.slope_IP) :], self.slope_IP[:, columns])
         return A
 
     def all_rows(self, columns: slice) -> list[torch.Tensor]:
@@ -71,7 +78,19 @@ class Chunk:
 
     def pull(self, seed: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """sum_n seed[n] . d (jets, c)[n] / d (theta, c), (P,)."""
-        return torch.cat([self.lin.vjp(seed[0]), seed[1].sum(0)])
+        j_bar, c_bar = self.lin.vjp(seed[0]), seed[1].sum(0)
+        if self.slope_IP is None:
+            return torch.cat([j_bar, c_bar])
+        own, i_bar = c_bar.tensor_split([-len(self.slope_IP)])
+        return torch.cat([j_bar, own]) + i_bar @ self.slope_IP
+
+    def push(self, v_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The derivatives along v of the jets, (N, C, M), and of coefficients and integrals."""
+        P = self.lin.theta_P.numel()
+        c_dot = v_P[P:]
+        if self.slope_IP is not None:
+            c_dot = torch.cat([c_dot, self.slope_IP @ v_P])
+        return self.lin.jvp(v_P[:P]), c_dot
 
 
 class RowOperator(ABC):

@@ -38,10 +38,9 @@ class StreamedRows(RowOperator):
         """
         Av_N, start = v_P.new_empty(self.num_rows), 0
         for chunk in self.chunks():
-            P = chunk.lin.theta_P.numel()
-            j_dot = chunk.lin.jvp(v_P[:P])
+            j_dot, c_dot = chunk.push(v_P)
             for j_seed, c_seed in chunk.seeds:
-                Av_N[start : start + len(j_seed)] = (j_seed * j_dot).sum((1, 2)) + c_seed @ v_P[P:]
+                Av_N[start : start + len(j_seed)] = (j_seed * j_dot).sum((1, 2)) + c_seed @ c_dot
                 start += len(j_seed)
         return Av_N
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nedhpc.files.checkpoint import State
 from nedhpc.flows.descent import Flow
+from nedhpc.flows.integrals import integrated
 from nedhpc.parallel.comm import maximum, total
 from nedhpc.parallel.parameters import Parameters
 from nedhpc.parallel.phases import Phases
@@ -22,6 +23,7 @@ from nedhpc.parallel.placement import (
     threads_worth_trying,
 )
 from nedhpc.plan import Plan
+from nedhpc.problems.integrals import sampled
 from nedhpc.running.evaluation import Evaluation
 from nedhpc.sampling.points import Points, Sampler
 from nedhpc.sampling.sample import Sample
@@ -108,12 +110,14 @@ class Case:
             self.device,
             self.dtype,
             self.config.sampling.grow_draws,
-            {term.on for term in plan.terms if "n" in term.roles},
+            {term.on for term in sampled(plan.terms) if "n" in term.roles},
         )
-        sampling, size = self.config.sampling, plan.energy.residual_size
+        sampling = self.config.sampling
         # Without resample_every, only running.adaptation draws again: to follow the residual.
         by_residual = sampling.rule == "residual" or not sampling.resample_every
-        self.sample = Sample(self.comm, sampler, by_residual, sampling.residual, size)
+        self.sample = Sample(
+            self.comm, sampler, by_residual, sampling.residual, self._residual_size
+        )
         self.held_out = self._balanced(sampler.held_out(base.counts))
         self.evaluation.pieces = plan.pieces
 
@@ -133,15 +137,21 @@ class Case:
         energy = self.leg.energy
         return {on: replace(p, factors=energy.factors(on, p)) for on, p in points.items()}
 
+    def _residual_size(self, theta_P: Tensor, on: str, x_ND: Tensor) -> Tensor:
+        """|r| (N,) at points of a part. Collective."""
+        energy = integrated(self.comm, self.leg.energy, theta_P, self.held_out, slopes=False)
+        return energy.residual_size(theta_P, on, x_ND)
+
     def held_out_energy(self, theta_P: Tensor) -> float:
         """Energy on the held-out points. Collective. Cost: a residual at these points."""
+        energy = integrated(self.comm, self.leg.energy, theta_P, self.held_out, slopes=False)
         with torch.no_grad():
-            E_K, _ = self.leg.energy.evaluate(theta_P, self.held_out)
+            E_K, _ = energy.evaluate(theta_P, self.held_out)
         return float(total(self.comm, E_K.cpu().numpy()).sum())
 
     def held_out_energies(self, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Energies on the held-out points by term: (as written, balanced), (K,). Collective."""
-        energy = self.leg.energy
+        energy = integrated(self.comm, self.leg.energy, theta_P, self.held_out, slopes=False)
         with torch.no_grad():
             balanced_K, _ = energy.evaluate(theta_P, self.held_out)
         both = torch.cat([energy.as_written(theta_P, self.held_out), balanced_K.double()])
@@ -163,7 +173,9 @@ class Case:
         energy, (written_K, balanced_K) = self.leg.energy, self.held_out_energies(theta_P)
         if energy.balance is None:
             return np.asarray(E_K), written_K, float(balanced_K.sum())
-        sample_K = energy.as_written(theta_P, self.flow.sample)
+        sample = self.flow.sample
+        energy = integrated(self.comm, energy, theta_P, sample, slopes=False)
+        sample_K = energy.as_written(theta_P, sample)
         return total(self.comm, sample_K.cpu().numpy()), written_K, float(balanced_K.sum())
 
     def draw_number(self, step: int) -> int:

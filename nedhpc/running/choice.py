@@ -78,7 +78,9 @@ def first(case: Case, is_open: bool) -> tuple[Case, State]:
 def _features(case: Case, is_open: bool) -> tuple[Case, State] | None:
     """One wide layer, if the fit of its last layer alone solves the problem. Collective."""
     plan = case.plan
-    if not plan.chooses_hidden or plan.problem.domain.dim not in FEATURES_DIM:
+    # Eigenfunctions are found in the last layer, so that its width counts in one dimension too.
+    is_tried = plan.problem.domain.dim in FEATURES_DIM or plan.problem.eigenvalues
+    if not (plan.chooses_hidden and is_tried):
         return None
     try:
         plan = plan.variant(hidden=[FEATURES], activation=OTHER if is_open else None)

@@ -24,6 +24,7 @@ from nedhpc.plan import Plan
 from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
 from nedhpc.running.case import Case
+from nedhpc.running.eigen import doubts
 from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
@@ -71,6 +72,8 @@ class Run:
         self.warnings: list[str] = []
         self.coefficient_errors: dict[str, float] = {}
         """Standard errors of the coefficients at the end, by name, if data show their noise."""
+        self.doubts: list[str] = []
+        """What speaks against the eigenvalues being the wanted ones, a sentence each."""
         self.worst = ""
         """The place of the largest residual at the end, in words."""
         self.case, state, self.record, series = open_folder(comm, plan, run_dir, resumed)
@@ -88,10 +91,9 @@ class Run:
         self.guard = Guard(self.case)
         self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
-        self.observers = [Recorder(series), Limits(), self.checkpoints, Progress()]
-        if signals is not None:
-            self.observers.append(Rescue(self.checkpoints))
-        self.observers += observers
+        rescue = [] if signals is None else [Rescue(self.checkpoints)]
+        built_in = [Recorder(series), Limits(), self.checkpoints, Progress(), *rescue]
+        self.observers = [*built_in, *observers]
 
     def evolve(self) -> tuple[str, State]:
         """Evolve to the end of the run. Collective on comm.
@@ -206,6 +208,8 @@ class Run:
         theta_P = self.case.parameters.join(state.theta_P, state.coefficients)
         self.known = self.adaptation.known(theta_P)
         leg, comm = self.case.leg, self.comm
+        if self.plan.problem.eigenvalues:
+            self.doubts = doubts(self.case, theta_P)
         if self.plan.energy.is_least_squares:
             self.worst = worst(comm, leg.energy, theta_P, self.case.held_out)
         errors_Q = standard_errors(comm, leg.energy, theta_P, self.case.flow.sample)
@@ -224,7 +228,8 @@ class Run:
         """Collect the warnings and those given, and log the new ones. Collective."""
         measured, balanced = self.last.measured(), self.plan.balanced
         rest = (balanced, self.solved_to, self.worst, self.contradictions)
-        before, self.warnings = self.warnings, [*warnings(measured, self.known, *rest), *others]
+        found = [*warnings(measured, self.known, *rest), *self.doubts, *others]
+        before, self.warnings = self.warnings, found
         for text in self.warnings if self.comm.rank == 0 else []:
             if text not in before:
                 log.warning("%s", text)

@@ -21,6 +21,7 @@ from nedhpc.files.record import RunRecord
 from nedhpc.network import USUAL_ACTIVATION
 from nedhpc.parallel.comm import on_rank_0
 from nedhpc.plan import Plan
+from nedhpc.running import eigen
 from nedhpc.running.case import Case
 from nedhpc.solvers import SOLVERS
 
@@ -212,9 +213,12 @@ def fits_last_layer(leg: Plan) -> bool:
 
 def last_layer_flops(leg: Plan) -> float:
     """Floating-point operations of all trials of `last_layer` on all ranks, at the least. Local."""
-    columns = leg.ansatz.linear_columns
+    columns, functions = leg.ansatz.linear_columns, leg.problem.eigenfunctions.values()
     trials = len(SCALES) + 2 * REFINEMENTS
-    return 2.0 * trials * leg.num_rows * (columns.stop - columns.start) ** 2
+    flops = 2.0 * trials * leg.num_rows * (columns.stop - columns.start) ** 2
+    # Of an eigenvalue problem, two sets of rows of one eigenfunction are factorised.
+    share = sum(map(len, functions)) / len(functions) / len(leg.problem.outputs) if functions else 1
+    return flops * (4 * share**3 if functions else 1)
 
 
 def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
@@ -238,7 +242,8 @@ def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
     case.take_up(state)
     low, high = case.leg.domain.low, case.leg.domain.high
     width = float(np.mean(ansatz.scaling.unit(high) - ansatz.scaling.unit(low)))
-    dim = ansatz.widths[0]
+    dim, is_eigen = ansatz.widths[0], bool(case.plan.problem.eigenvalues)
+    solve = eigen.solve if is_eigen else solve_last_layer
     tried: dict[tuple[float, ...], tuple[float, Tensor, float]] = {}
     share = SEARCH_SHARE
 
@@ -247,9 +252,7 @@ def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
             if tried and case.has_spent(share):
                 return np.inf
             theta_P = ansatz.features(seed, np.array([scale_D]) / width, low, high)
-            tried[scale_D] = solve_last_layer(
-                case, case.parameters.join(theta_P, state.coefficients)
-            )
+            tried[scale_D] = solve(case, case.parameters.join(theta_P, state.coefficients))
         return tried[scale_D][0]
 
     def best_of(scale_D, ratio, axes):
@@ -272,7 +275,7 @@ def last_layer(case: Case, state: State, seed: int, wanted: float) -> Tensor:
     if case.comm.rank == 0:
         scales = ", ".join(f"{scale / width:.3g}" for scale in dict.fromkeys(best))
         log.info("last-layer start: first-layer scale %s, energy %.3g", scales, tried[best][2])
-    return tried[best][1]
+    return eigen.refined(case, tried[best][1]) if is_eigen else tried[best][1]
 
 
 def scaled(scale_D: tuple[float, ...], factor: float, axes: Iterable[int]) -> tuple[float, ...]:
@@ -289,11 +292,11 @@ def solve_last_layer(case: Case, theta_P: Tensor) -> tuple[float, Tensor, float]
 
     Collective.
     """
-    flow, energy, columns = case.flow, case.leg.energy, case.plan.ansatz.linear_columns
+    flow, columns = case.flow, case.plan.ansatz.linear_columns
     solver = SOLVERS["tsqr"](case.comm, RTOL)
     E = float(flow.energies(theta_P, 0.0).sum())
     for _ in range(MAX_ITERATIONS):
-        linear = energy.linearise(theta_P, flow.sample, columns)
+        linear = flow.rows(theta_P, columns)
         delta, _ = solver.solve_rows(solver.init(linear.A, -linear.r_N))
         trial = theta_P.clone()
         trial[columns] += delta

@@ -7,6 +7,8 @@ from nedhpc.config import Sampling
 from nedhpc.domains.base import Domain
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
+from nedhpc.problems.integrals import sampled
+from nedhpc.sampling import quadrature
 from nedhpc.sampling.points import ADAPTED
 
 FEWEST = 16
@@ -29,11 +31,11 @@ def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> d
         ConfigError: everything that is wrong with the numbers and the rule, and unknown keys.
     """
     counts, errors = {}, _unknown_keys(sampling, domain, data)
-    for on in dict.fromkeys(term.on for term in terms):
+    for on in dict.fromkeys(term.on for term in sampled(terms)):
         given = getattr(sampling, on, None)
         try:
             counts[on] = _rows(on, given, data[on]) if on in data else _points(on, given, domain)
-            if on not in data and sampling.rule == "grid":
+            if on not in data and sampling.rule == "grid" and not domain.parts[on].is_quadrature:
                 _check_grid(on, counts[on], domain)
         except UsageError as error:
             errors.append(str(error))
@@ -52,14 +54,17 @@ def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> d
 def grown(counts: dict[str, int], rule: str, domain: Domain, growth: int) -> dict[str, int]:
     """Numbers of points of a sample that was doubled `growth` times; data keep their rows.
 
-    If growth is negative, the sample was halved, but no part has less than FEWEST points. An even
-    grid gets twice as many cells along each direction instead, and is never halved.
+    If growth is negative, the sample was halved, but no part has less than FEWEST points, and
+    integrals keep their nodes. An even grid gets twice as many cells along each direction instead,
+    and is never halved.
     """
     found = {}
     for on, count in counts.items():
         part = domain.parts.get(on)
         if part is None or part.dim == 0:
             found[on] = count
+        elif part.is_quadrature:
+            found[on] = count * 2 ** max(0, growth)
         elif rule == "grid":
             found[on] = count * 2 ** (max(0, growth) * part.dim)
         else:
@@ -71,6 +76,8 @@ def _points(on, given, domain):
     part = domain.parts[on]
     if part.dim == 0:
         return part.num_points  # every draw has all of them
+    if part.is_quadrature:
+        return quadrature.default_count(part) if given is None else given
     return default_count(part.dim) if given is None else given
 
 

@@ -18,6 +18,7 @@ import torch
 from nedhpc.domains.base import Domain, Part, midpoints
 from nedhpc.errors import UsageError
 from nedhpc.problems.data import DataSet
+from nedhpc.sampling import quadrature
 
 STREAMS = {"interior": 0, "boundary": 1, "data": 2, "initial": 3}
 """Numbers of the random streams that the checkpoints of the first edition continue with."""
@@ -27,6 +28,8 @@ FIRST_SHARE = 0.25
 """Share of the points that the first draw of a growing sample has."""
 HELD_OUT, MIN_HELD_OUT = 0.25, 32
 """Held-out points for each training point, and the least number of them on a part."""
+MORE_NODES = 1.5
+"""Ratio of the number of an integral's nodes in the held-out points to that in the sample."""
 CHUNK = 8192
 """Number of candidates that are tried at once if a part rejects some; the same on every rank."""
 LEAST_ACCEPTED = 1e-3
@@ -87,8 +90,8 @@ class Sampler:
     def count(self, on: str, number: int) -> int:
         """Global number of points of a part, or of the data, in draw `number`."""
         full = self.counts[on]
-        isolated = on not in self.data and self._part(on).dim == 0
-        if number >= self.grow_draws or isolated:
+        fixed = on not in self.data and (self._part(on).dim == 0 or self._part(on).is_quadrature)
+        if number >= self.grow_draws or fixed:
             return full
         return ceil(full * (FIRST_SHARE + (1 - FIRST_SHARE) * number / self.grow_draws))
 
@@ -123,6 +126,9 @@ class Sampler:
             weight_N = np.full(stop - start, 1 / len(x))
             return Points(*(self._tensor(array) for array in (x[rows], weight_N, y[rows])))
         part = self._part(on)
+        if part.is_quadrature:
+            # More nodes than the sample has show whether these suffice.
+            return self._nodes(on, part, ceil(MORE_NODES * count) if part.dim else count, (2,))
         if part.dim:
             count = max(MIN_HELD_OUT, ceil(HELD_OUT * count))
         start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
@@ -148,6 +154,8 @@ class Sampler:
         if on in self.data:
             return self._rows(on, number, count, start, stop)
         part = self._part(on)
+        if part.is_quadrature:
+            return self._nodes(on, part, count)
         if chosen is None:
             rule = "sobol" if self.rule == "residual" else self.rule
             x_ND = part_points(part, on, rule, self.seed, number, count, start, stop)
@@ -159,6 +167,22 @@ class Sampler:
             x_ND = self._pool(on, number, first, last)[index_N - first]
         n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
         return Points(self._tensor(x_ND), self._tensor(weight_N), n_ND=n_ND)
+
+    def _nodes(self, on, part, count, stream=()):
+        """The nodes of integrals over a part, the same in every draw."""
+        if quadrature.has_rule(part):
+            x_ND, w_N = quadrature.nodes(part, count)
+            start, stop = (
+                self.rank * len(x_ND) // self.size,
+                (self.rank + 1) * len(x_ND) // self.size,
+            )
+            x_ND, w_N = x_ND[start:stop], w_N[start:stop]
+        else:
+            start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
+            x_ND = part_points(part, on, "sobol", self.seed, 0, count, start, stop, stream)
+            w_N = np.full(stop - start, part.measure / count)
+        n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
+        return Points(self._tensor(x_ND), self._tensor(w_N), n_ND=n_ND)
 
     def _rows(self, on, number, count, start, stop):
         """Rows of a data set: all of them, or `count` random ones."""
