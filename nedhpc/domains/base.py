@@ -1,7 +1,7 @@
 """A domain is a set of named parts. Sampling knows geometry only through the parts. Local.
 
-A new domain is one class that sets `low`, `high` and `parts`. Here `place` covers a square, and
-`keep` accepts the points that lie in the disk:
+Shapes (shape.py) can be combined and need no class. Any other domain is one class that sets `low`,
+`high` and `parts`. Here `place` covers a square, and `keep` accepts the points in the disk:
 
     class Disk(nedhpc.Domain):
         def __init__(self, centre, radius):
@@ -53,6 +53,8 @@ class Part:
     """Computes `grid` from its arguments; None: the part has no even grid."""
     num_points: int | None = None
     """Number of isolated points if dim is 0."""
+    weight_N: np.ndarray | None = None
+    """Quadrature weights of isolated points, (num_points,), of sum `measure`; None: equal ones."""
 
     def __post_init__(self):
         if self.unit_dim is None:
@@ -105,6 +107,11 @@ class Part:
             (N, D), of the same kind, dtype and device as x_ND; None if the part has no partners.
         """
         return None if self.partner is None else _same_kind(self.partner, x_ND)
+
+    def every_point(self) -> np.ndarray:
+        """All points of a part that consists of isolated points (dim = 0), (num_points, D)."""
+        count = self.num_points or 0
+        return self.grid(count, 0, count)
 
     def grid(self, count: int, start: int, stop: int) -> np.ndarray:
         """Points start..stop of an even grid of `count` points, or of the isolated points. Local.
@@ -165,6 +172,18 @@ class Domain:
             but each was moved along its own part by a share of 1e-6 away from the other part.
         """
         return []
+
+    def inside(self, x_ND: np.ndarray) -> np.ndarray:
+        """Tells which of the points between low and high belong to the domain. Local.
+
+        Args:
+            x_ND: points, (N, D) float64.
+
+        Returns:
+            bool (N,); all true if the interior rejects no points, unless a subclass knows better.
+        """
+        keep = self.parts["interior"].keep
+        return np.ones(len(x_ND), bool) if keep is None else keep(x_ND)
 
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """A smooth function that is zero on the part and positive elsewhere in the domain. Local.
