@@ -29,6 +29,7 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.contradictions import contradictions
+from nedhpc.problems.coverage import uncovered
 from nedhpc.problems.data import validated
 from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
@@ -197,10 +198,12 @@ class Plan:
         return found.arrays
 
     def contradictions(self) -> list[str]:
-        """The conditions that contradict each other, a sentence each. Local."""
+        """The conditions that contradict each other or are missing, a sentence each. Local."""
         problem, num_outputs = self.problem, len(self.problem.outputs)
         given = (self.terms, self.domain, problem.data, problem.coefficients.values(), num_outputs)
-        return contradictions(*given) if self.energy.is_least_squares else []
+        if not self.energy.is_least_squares:
+            return []
+        return [*contradictions(*given), *uncovered(problem, self.terms)]
 
     @classmethod
     def read(

@@ -160,6 +160,11 @@ class Domain:
         """Period of each coordinate; None if it is not periodic."""
         return (None,) * self.dim
 
+    @property
+    def boundary_pieces(self) -> tuple[str | None, ...]:
+        """Names of the pieces of "boundary"; None: a piece without a name. Empty if not known."""
+        return ()
+
     def between(self, start: float, end: float) -> "Domain | None":
         """The same domain at the times from start to end; None if it has no time. Local."""
         return None

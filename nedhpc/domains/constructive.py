@@ -57,19 +57,24 @@ class Constructed(Shape):
         faces_a, faces_b = ([face for face in faces if face is not None] for faces in kept)
         faces_b = [_turned(face) if flip else face for face in faces_b]
         self._check_names([*faces_a, *faces_b])
-        interior = self._interior()
-        if interior is None or not (faces_a or faces_b):
-            raise UsageError(f"{self}: nothing is left of it; the shapes or their order are wrong")
         self.faces = tuple([*faces_a, *faces_b])
-        if a.dim <= 2:
-            centre = (np.asarray(low) + np.asarray(high)) / 2
-            area = sum(flux(face, centre) for face in self.faces) / a.dim
-            interior = replace(interior, measure=area)
+        interior = self._interior()
+        if a.dim <= 2 and interior is not None:
+            centre_D = (self.low + self.high) / 2
+            measure = sum(flux(face, centre_D) for face in self.faces) / a.dim
+            interior = replace(interior, measure=measure)
+        if interior is None or not self.faces or not interior.measure > 0:
+            raise UsageError(f"{self}: nothing is left of it; the shapes or their order are wrong")
         self._set(low, high, interior, self.faces)
         self._check_cusps()
 
     def _interior(self) -> Piece | None:
         raise NotImplementedError
+
+    def _rejecting(self, piece: Piece, keeps: Test) -> Piece | None:
+        """What is left of an interior, with its measure unless that follows from the boundary."""
+        share = 1.0 if self.dim <= 2 else share_left(piece, keeps)
+        return rejecting(piece, keeps, piece.measure * share) if share else None
 
     def __str__(self) -> str:
         return f"{shown(self.a)} {self.word} {shown(self.b)}"
@@ -173,11 +178,11 @@ class Difference(Constructed):
             raise UsageError(f"{self}: the second shape lies outside the first; it removes nothing")
         if self.dim == 1:
             return cut(a.interior, lambda x_ND: ~b.inside(x_ND))
-        share = share_left(a.interior, lambda x_ND: ~b.inside(x_ND))
-        measure = a.interior.measure * share
+        outside_b = lambda x_ND: ~b.inside(x_ND)
         if all(self.whole):
             measure = a.interior.measure - b.interior.measure
-        return rejecting(a.interior, lambda x_ND: ~b.inside(x_ND), measure) if share else None
+            return rejecting(a.interior, outside_b, measure)
+        return self._rejecting(a.interior, outside_b)
 
     def inside(self, x_ND: np.ndarray) -> np.ndarray:
         return self.a.inside(x_ND) & ~self.b.inside(x_ND)
@@ -219,9 +224,7 @@ class Union(Constructed):
         if self.dim == 1:
             rest = cut(b.interior, outside_a)
         else:
-            share = share_left(b.interior, outside_a)
-            measure = b.interior.measure * (1.0 if all(self.whole) else share)
-            rest = rejecting(b.interior, outside_a, measure) if share else None
+            rest = b.interior if all(self.whole) else self._rejecting(b.interior, outside_a)
         return collected([a.interior, rest]) if rest is not None else a.interior
 
     def inside(self, x_ND: np.ndarray) -> np.ndarray:
@@ -256,12 +259,9 @@ class Intersection(Constructed):
         small, large = (a, b) if a.interior.measure <= b.interior.measure else (b, a)
         if self.dim == 1:
             return cut(small.interior, large.inside)
-        share = share_left(small.interior, large.inside)
-        if all(self.whole) or share == 0:
-            return None
-        is_nested = any(self.whole) and any(self.gone)
-        measure = small.interior.measure * (1.0 if is_nested else share)
-        return rejecting(small.interior, large.inside, measure)
+        if any(self.whole) and any(self.gone):
+            return small.interior
+        return self._rejecting(small.interior, large.inside)
 
     def inside(self, x_ND: np.ndarray) -> np.ndarray:
         return self.a.inside(x_ND) & self.b.inside(x_ND)

@@ -52,9 +52,8 @@ class InTime(Domain):
         return (*self.space.periods, None)
 
     @property
-    def names(self) -> set[str]:
-        """Names of the parts of the boundary of space."""
-        return getattr(self.space, "names", set())
+    def boundary_pieces(self) -> tuple[str | None, ...]:
+        return self.space.boundary_pieces
 
     def between(self, start: float, end: float) -> "InTime":
         return InTime(self.space, end, start)

@@ -64,6 +64,10 @@ class Shape(Domain):
         """Names of the parts of the boundary."""
         return {face.name for face in self.faces if face.name}
 
+    @property
+    def boundary_pieces(self) -> tuple[str | None, ...]:
+        return tuple(dict.fromkeys(face.name for face in self.faces if not face.is_periodic))
+
     def inside(self, x_ND: np.ndarray) -> np.ndarray:
         """Tells which of any points (N, D) are inside, bool (N,). Local."""
         raise NotImplementedError
