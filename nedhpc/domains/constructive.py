@@ -9,6 +9,7 @@ cut boundary (piece.py says how that is cut). In more dimensions they are exact 
 not cross, and otherwise counted on quasi-random points with an error of about 1e-4.
 """
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,11 @@ from nedhpc.domains.rfunctions import both, either
 from nedhpc.domains.shape import Shape
 from nedhpc.errors import UsageError
 
-CUSP = 1e-8
-"""Two curves meet in a cusp if the sum of their unit normals is shorter than its root."""
+CUSP, TOUCHES = 1e-8, 1e-10
+"""Two curves have a cusp where they are nearer to each other than the share TOUCHES of the shape
+and the sum of their unit normals is shorter than the root of CUSP."""
+TOUCH_SAMPLES, TOUCH_STEPS = 1024, 80
+"""Samples of a curve, and steps of a ternary search, to find where it touches another one."""
 
 
 class Constructed(Shape):
@@ -56,7 +60,6 @@ class Constructed(Shape):
         self.gone = [not any(faces) for faces in kept]
         faces_a, faces_b = ([face for face in faces if face is not None] for faces in kept)
         faces_b = [_turned(face) if flip else face for face in faces_b]
-        self._check_names([*faces_a, *faces_b])
         self.faces = tuple([*faces_a, *faces_b])
         interior = self._interior()
         if a.dim <= 2 and interior is not None:
@@ -65,8 +68,9 @@ class Constructed(Shape):
             interior = replace(interior, measure=measure)
         if interior is None or not self.faces or not interior.measure > 0:
             raise UsageError(f"{self}: nothing is left of it; the shapes or their order are wrong")
+        self._check_names(self.faces)
+        self._check_cusps(faces_a, faces_b)
         self._set(low, high, interior, self.faces)
-        self._check_cusps()
 
     def _interior(self) -> Piece | None:
         raise NotImplementedError
@@ -91,16 +95,39 @@ class Constructed(Shape):
                 "the result, or inside the other shape"
             )
 
-    def _check_cusps(self):
-        for (face, other), x_ND, y_ND in self._meetings() if self.dim == 2 else ():
-            sum_D = (face.outward(x_ND) + other.outward(y_ND))[0]
-            if (sum_D**2).sum() < CUSP:
-                place = ", ".join(f"{v:.6g}" for v in x_ND[0])
+    def _check_cusps(self, faces_a, faces_b):
+        size = float(np.linalg.norm(self.high - self.low))
+        pairs = itertools.product(faces_a, faces_b) if self.dim == 2 else ()
+        for face, other in pairs:
+            x_ND = _nearest_points(face, other, size)
+            sum_ND = face.outward(x_ND) + other.outward(x_ND)
+            x_ND = x_ND[(sum_ND**2).sum(1) < CUSP]
+            if len(x_ND):
+                place = ", ".join(f"{v:.6g}" for v in x_ND[0] + 0.0)
                 raise UsageError(
                     f"{self}: its boundary has a cusp at ({place}), where two curves touch with "
                     "opposite normals and the solution is singular; move or resize one shape, so "
                     "that they cross or stay apart"
                 )
+
+
+def _nearest_points(face: Piece, other: Piece, size: float) -> np.ndarray:
+    """The points of a curve at which it touches or crosses another one, (N, 2)."""
+    u_N = (np.arange(TOUCH_SAMPLES) + 0.5) / TOUCH_SAMPLES
+    gap_N = other.gap(face.place(u_N[:, None]))
+    around = np.pad(gap_N, 1, constant_values=np.inf)
+    least = (gap_N <= around[:-2]) & (gap_N <= around[2:])
+    u_N = u_N[least & (gap_N < 2 * face.measure / TOUCH_SAMPLES)]
+    low, high = u_N - 1 / TOUCH_SAMPLES, u_N + 1 / TOUCH_SAMPLES
+    low, high = low.clip(0, 1), high.clip(0, 1)
+    for _ in range(TOUCH_STEPS if len(u_N) else 0):
+        third = (high - low) / 3
+        is_left = other.gap(face.place((low + third)[:, None])) < other.gap(
+            face.place((high - third)[:, None])
+        )
+        low, high = np.where(is_left, low, low + third), np.where(is_left, high - third, high)
+    x_ND = face.place((low + high)[:, None] / 2)
+    return x_ND[other.gap(x_ND) < TOUCHES * size]
 
 
 def shown(shape: Shape) -> str:

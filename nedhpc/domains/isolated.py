@@ -1,9 +1,11 @@
 """Isolated points as a part of a domain: sensors, quadrature nodes, a cloud. Local."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nedhpc.domains.piece import Piece
+from nedhpc.domains.piece import Piece, at_points
 from nedhpc.errors import UsageError
 
 
@@ -37,16 +39,18 @@ def isolated(
             f"{where}: needed are positive, finite weights ({len(x_ND)},), one for each point; "
             f"it got {weight_N.shape}"
         )
-    return Piece(
+    tree = _tree(x_ND)
+    piece = Piece(
         dim=0,
-        measure=float(len(x_ND) if weight_N is None else weight_N.sum()),
-        place=lambda unit_NK: x_ND[:0],
-        cells=lambda count, start, stop: x_ND[start:stop],
-        num_points=len(x_ND),
-        weight_N=weight_N,
-        outward=None if normals is None else _nearest(x_ND, _units(normals, x_ND, where)),
-        gap=lambda other_ND: _tree(x_ND).query(other_ND)[0],
+        measure=0.0,
+        place=lambda unit_N1: unit_N1,
+        outward=None if normals is None else _nearest(tree, _units(normals, x_ND, where)),
+        gap=lambda other_ND: tree.query(other_ND)[0],
     )
+    piece = at_points(piece, x_ND)
+    if weight_N is None:
+        return piece
+    return replace(piece, measure=float(weight_N.sum()), weight_N=weight_N)
 
 
 def _units(normals, x_ND, where):
@@ -64,7 +68,6 @@ def _tree(x_ND):
     return cKDTree(x_ND)
 
 
-def _nearest(x_ND, value_ND):
-    """The function that maps points to the values at the nearest of x_ND."""
-    tree = _tree(x_ND)
+def _nearest(tree, value_ND):
+    """The function that maps points to the values at the nearest point of a tree."""
     return lambda other_ND: value_ND[tree.query(other_ND)[1]]

@@ -104,16 +104,25 @@ def collected(pieces: Sequence[Piece], name: str | None = None) -> Piece:
 
 
 def _isolated(pieces, name):
-    points = np.concatenate([piece.every_point() for piece in pieces])
+    outward = partial(_outward, pieces) if pieces[0].outward else None
     return replace(
-        pieces[0],
+        at_points(pieces[0], np.concatenate([piece.every_point() for piece in pieces])),
         name=name,
-        measure=float(sum(piece.measure for piece in pieces)),
-        cells=lambda count, start, stop: points[start:stop],
-        num_points=len(points),
-        outward=partial(_outward, pieces) if pieces[0].outward else None,
+        outward=outward,
         gap=lambda x_ND: np.min([piece.gap(x_ND) for piece in pieces], axis=0),
     )
+
+
+def at_points(piece: Piece, points_ND: np.ndarray) -> Piece:
+    """A piece that consists of other isolated points, each of measure 1."""
+    count = len(points_ND)
+
+    def place(unit_N1):
+        return points_ND[np.minimum((count * unit_N1[:, 0]).astype(int), count - 1)]
+
+    cells = lambda _, start, stop: points_ND[start:stop]
+    fields = {"place": place, "unit_dim": 1, "cells": cells, "num_points": count}
+    return replace(piece, measure=float(count), **fields)
 
 
 def _outward(pieces, x_ND):
@@ -165,8 +174,7 @@ def cut(piece: Piece, keeps: Test) -> Piece | None:
         kept = points[keeps(points)]
         if len(kept) in (0, len(points)):
             return piece if len(kept) else None
-        cells = lambda count, start, stop: kept[start:stop]
-        return replace(piece, measure=float(len(kept)), num_points=len(kept), cells=cells)
+        return at_points(piece, kept)
     if piece.unit_dim == 1 and piece.accepts_all:
         return _cut_curve(piece, keeps)
     share = share_left(piece, keeps)

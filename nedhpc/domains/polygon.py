@@ -79,10 +79,8 @@ class Polygon(Shape):
                     )
                 same = (ring == np.roll(ring, -1, axis=0)).all(1)[:-1]
                 if same.any():
-                    where = (
-                        f"{np.flatnonzero(same)[0]} and the next are equal: {ring[:-1][same][0]}"
-                    )
-                    raise UsageError(f"Polygon: corners {where}; leave one out")
+                    k = int(np.flatnonzero(same)[0])
+                    raise UsageError(f"Polygon: corners {k} and {k + 1} are equal; leave one out")
                 if not np.isfinite(ring).all():
                     raise UsageError("Polygon: a corner is not finite")
             geometry = shapely.Polygon(rings[0], rings[1:])

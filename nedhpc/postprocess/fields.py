@@ -18,6 +18,8 @@ NUM_CURVE, NUM_IMAGE = 1001, 129
 """Number of points along a coordinate."""
 TIMES, HEIGHTS = (0.0, 0.5, 1.0), (0.25, 0.5, 0.75)
 """Times and heights at which a field is shown, in units of the domain's intervals."""
+ON_BOUNDARY = 1e-9
+"""Points on the bounds of a domain are shown, although they are not inside."""
 LEAST = 1e-16
 """Errors below this are rounding errors."""
 Panel = Callable[[Any, Any], None]
@@ -43,7 +45,9 @@ def _slices(solution: Solution) -> list[tuple[float, ...]]:
 
 def _values(solution: Solution, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """u and the exact solution, each (N, M); NaN outside the domain."""
-    inside = solution.problem.domain.inside(points)
+    domain = solution.problem.domain
+    centre = (domain.low + domain.high) / 2
+    inside = domain.inside(centre + (1 - ON_BOUNDARY) * (points - centre))
     u = np.full((len(points), len(solution.outputs)), np.nan)
     u[inside] = solution(points[inside])
     known = solution.exact(points[inside])
