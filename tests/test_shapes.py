@@ -1,18 +1,28 @@
 """Shapes: measures, normals and moments of each against known values; names; bad input."""
 
+import re
 from math import pi, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from mpi4py import MPI
 from scipy.special import ellipe
 
 import nedhpc
+from nedhpc.config import Sampling
 from nedhpc.domains.piece import even, flux
 from nedhpc.domains.trial import domain_errors
 from nedhpc.errors import UsageError
+from nedhpc.postprocess.fields import _values, panels
+from nedhpc.postprocess.info import info
+from nedhpc.postprocess.solution import Solution
+from nedhpc.sampling.adaptive import choose
 from nedhpc.sampling.points import Sampler, evaluation_points
 
+DOCUMENT = Path(__file__).parent.parent / "docs" / "domains.md"
 TET = ([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
 TRIANGLE = [[0.2, 0.2], [0.4, 0.2], [0.3, 0.4]]
 SQUARE = nedhpc.Rectangle([0, 0], [2, 1], sides=dict(left="inlet", right="outlet"))
@@ -249,3 +259,111 @@ def test_shares_of_a_cut_surface_are_even():
     x = part.points(even(part.unit_dim, 2**14))
     on_sphere = np.abs(np.linalg.norm(x[0][x[1]], axis=1) - 1) < 1e-9
     assert on_sphere.mean() == pytest.approx(0.5 / 1.25, abs=0.01)
+
+
+def test_the_examples_of_the_document_run():
+    found = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S):
+        exec(block, found)
+    assert set(found["in_time"].parts) == {*HOLED.parts, "initial"}
+    assert found["plate"].parts["steel"].measure == pytest.approx(0.5)
+    assert found["plate"].parts["sensors"].measure == 2
+
+
+def test_the_document_and_the_package_name_the_same_domains():
+    classes = {name for name, where in nedhpc._WHERE.items() if ".domains." in where}
+    assert {name for name in classes if f"`{name}" not in DOCUMENT.read_text()} == {
+        "Domain",
+        "Part",
+        "Shape",
+    }
+
+
+SHORT = {
+    "sampling": {"interior": 80, "boundary": 40, "initial": 40},
+    "network": {"hidden": [8]},
+    "run": {"max_steps": 2, "starts": 1, "start": "random"},
+    "device": {"threads": 1},
+}
+
+
+class Waves(nedhpc.Problem):
+    """lap u = -u in any number of coordinates, with u = sin x."""
+
+    def __init__(self, domain):
+        self.domain = domain
+
+    @nedhpc.residual()
+    def equation(self, x, j):
+        return j.lap_u + j.u
+
+    @nedhpc.residual("boundary")
+    def wall(self, x, j):
+        return j.u - self.exact(x)
+
+    def exact(self, x):
+        return torch.sin(x[:, 0])
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        HOLED,
+        nedhpc.InTime(HOLED, 1),
+        ALL["tetrahedron"],
+        nedhpc.Interval(0, 1) - nedhpc.Interval(0.4, 0.6),
+        nedhpc.InTime(nedhpc.Ball([0, 0, 0], 1), 1),
+        nedhpc.PointCloud(
+            {
+                "interior": (np.random.default_rng(0).random((90, 2)), None),
+                "boundary": ([[0, 0.5], [1, 0.5]], [0.5, 0.5]),
+            }
+        ),
+    ],
+    ids=lambda domain: f"{type(domain).__name__} {domain.dim}",
+)
+def test_runs_and_plots_work_on_shapes(domain, tmp_path):
+    nedhpc.run(SHORT, problem=Waves(domain), out=tmp_path / "run")
+    facts = info(tmp_path / "run")
+    assert facts["relative_l2"] < 0.5 and facts["held_out_energy"] > 0
+    solution = Solution(tmp_path / "run", Waves(domain))
+    found = panels(solution)
+    assert len(found) == {1: 2, 2: 3}.get(domain.dim, 9)
+    figure = Figure()
+    for panel in found:
+        panel(figure, figure.add_subplot())
+    figure.savefig(tmp_path / "plot.png")
+
+
+def test_places_outside_the_domain_stay_blank():
+    class Zero:
+        problem, outputs = type("P", (), {"domain": HOLED}), ("u",)
+
+        def __call__(self, x):
+            return np.zeros((len(x), 1))
+
+        def exact(self, x):
+            assert HOLED.inside(0.999999 * (x - [1, 0.5]) + [1, 0.5]).all()
+            return np.ones((len(x), 1))
+
+    places = np.array([[0.5, 0.5], [0.0, 0.0], [2.0, 0.4], [1.5, 0.5], [2.1, 0.5]])
+    u, exact = _values(Zero(), places)
+    assert np.isnan(u[:, 0]).tolist() == np.isnan(exact[:, 0]).tolist()
+    assert np.isnan(u[:, 0]).tolist() == [True, False, False, False, True]
+
+
+@pytest.mark.mpi
+def test_a_chosen_sample_is_the_same_on_all_ranks(comm):
+    domain = ALL["L"]
+    sampler = Sampler(
+        comm.rank, comm.size, domain, None, {"interior": 60}, "residual", 1, "cpu", torch.float64
+    )
+    size = lambda theta, on, x: x.norm(dim=1)
+    settings = Sampling().residual
+    index, weight = choose(comm, size, torch.zeros(1), sampler, "interior", 2, settings)
+    alone = Sampler(0, 1, domain, None, {"interior": 60}, "residual", 1, "cpu", torch.float64)
+    same = choose(MPI.COMM_SELF, size, torch.zeros(1), alone, "interior", 2, settings)
+    np.testing.assert_array_equal(index, same[0])
+    np.testing.assert_allclose(weight, same[1], rtol=1e-12)
+    x = sampler.draw(2, {"interior": (index, weight)})["interior"].x_ND.numpy()
+    assert domain.inside(x).all()
