@@ -103,7 +103,7 @@ class Box(Shape):
         return Piece(**vars(wall.part()), gap=gap, name=name, is_periodic=axis in self.periodic)
 
     def inside(self, x_ND: np.ndarray) -> np.ndarray:
-        return ((x_ND > self.low) & (x_ND < self.high)).all(1)
+        return np.all((x_ND > self.low) & (x_ND < self.high), axis=1)
 
     def level(self, x_ND: torch.Tensor) -> torch.Tensor:
         """The R-conjunction of 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2."""
@@ -237,7 +237,7 @@ class Walls:
 
     def __init__(self, low_D, high_D, sides):
         self.low_D, self.size_D, self.sides = low_D, high_D - low_D, sides
-        self.bounds = (low_D, high_D)
+        self.bounds: tuple[np.ndarray, np.ndarray] = (low_D, high_D)
         self.dim = len(low_D) - 1
         # Area of each wall: the product of the box's other edges, 1 for an end of an interval.
         self.areas = np.array([np.prod(np.delete(self.size_D, axis)) for axis, _ in sides])

@@ -51,9 +51,9 @@ class PointCloud(Domain):
         self._find_spacing()
 
     def _find_spacing(self):
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
-        self._tree = cKDTree(self.parts["interior"].every_point())
+        self._tree = KDTree(self.parts["interior"].every_point())
         nearest = self._tree.query(self._tree.data, k=min(2, self._tree.n))[0]
         self._spacing = float(np.median(nearest.reshape(self._tree.n, -1)[:, -1]))
 

@@ -48,7 +48,7 @@ class Constructed(Shape):
         self.a, self.b = a, b
         self.low, self.high = np.array(low), np.array(high)
         self.rounding = max(a.rounding, b.rounding)
-        step = self.rounding * max(np.linalg.norm(s.high - s.low) for s in (a, b))
+        step = self.rounding * max(float(np.linalg.norm(s.high - s.low)) for s in (a, b))
         kept = [
             [cut(face, _beside(face, step, test)) for face in shape.faces]
             for shape, test in zip((a, b), tests, strict=True)
@@ -100,7 +100,7 @@ class Constructed(Shape):
         pairs = itertools.product(faces_a, faces_b) if self.dim == 2 else ()
         for face, other in pairs:
             x_ND = _nearest_points(face, other, size)
-            sum_ND = face.outward(x_ND) + other.outward(x_ND)
+            sum_ND = face.normal(x_ND) + other.normal(x_ND)
             x_ND = x_ND[(sum_ND**2).sum(1) < CUSP]
             if len(x_ND):
                 place = ", ".join(f"{v:.6g}" for v in x_ND[0] + 0.0)
@@ -175,16 +175,14 @@ def _beside(face: Piece, step: float, test) -> Test:
     """The test of a face's points by the points on both sides of it."""
 
     def keeps(x_ND):
-        shift_ND = step * face.outward(x_ND)
+        shift_ND = step * face.normal(x_ND)
         return test(x_ND + shift_ND, x_ND - shift_ND)
 
     return keeps
 
 
 def _turned(face: Piece) -> Piece:
-    outward = face.outward
-    assert outward is not None
-    return replace(face, outward=lambda x_ND: -outward(x_ND))
+    return replace(face, outward=lambda x_ND: -face.normal(x_ND))
 
 
 class Difference(Constructed):

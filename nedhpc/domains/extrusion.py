@@ -151,7 +151,7 @@ class Cylinder(Shape):
             unit_dim=piece.unit_dim,
             place=lambda unit_NK: self.start + turned(piece.place(unit_NK)),
             outward=outward and (lambda x_N3: turned(outward(self._local(x_N3)))),
-            gap=gap and (lambda x_N3: gap(self._local(x_N3))),
+            gap=lambda x_N3: gap(self._local(x_N3)),
             name=piece.name,
         )
 

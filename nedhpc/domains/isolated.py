@@ -63,9 +63,9 @@ def _units(normals, x_ND, where):
 
 
 def _tree(x_ND):
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    return cKDTree(x_ND)
+    return KDTree(x_ND)
 
 
 def _nearest(tree, value_ND):

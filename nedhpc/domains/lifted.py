@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nedhpc.domains.base import Part
-from nedhpc.domains.piece import Piece
+from nedhpc.domains.piece import Piece, far
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def lifted(base: Part, low: float, high: float, name: str | None = None) -> Piec
         name: name of the new part.
     """
     is_flat = low == high
-    outward, gap = base.outward, getattr(base, "gap", None)
+    outward, gap = base.outward, getattr(base, "gap", far)
     base_dims = (base.unit_dim or 0) if base.dim else int((base.num_points or 0) > 1)
 
     def normal(x_ND):
@@ -58,7 +58,6 @@ def lifted(base: Part, low: float, high: float, name: str | None = None) -> Piec
 
     def distance(x_ND):
         beyond_N = np.maximum(np.maximum(low - x_ND[:, -1], x_ND[:, -1] - high), 0)
-        assert gap is not None
         return np.hypot(gap(x_ND[:, :-1]), beyond_N)
 
     found = Lifted(
@@ -67,7 +66,7 @@ def lifted(base: Part, low: float, high: float, name: str | None = None) -> Piec
         unit_dim=base_dims + (not is_flat),
         place=lambda unit_NK: found.points(unit_NK)[0],
         outward=None if outward is None or is_flat else normal,
-        gap=None if gap is None else distance,
+        gap=distance,
         name=name,
         base=base,
         low=low,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nedhpc.domains.base import Part, midpoints
 
@@ -28,11 +29,16 @@ Test = Callable[[np.ndarray], np.ndarray]
 """A function that maps points (N, D) to bool (N,), row by row."""
 
 
+def far(x_ND: np.ndarray) -> np.ndarray:
+    """The distances (N,) to a piece of which nothing is known: infinity."""
+    return np.full(len(x_ND), np.inf)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Piece(Part):
     """A part of a shape: its interior, or a piece of its boundary."""
 
-    gap: Callable[[np.ndarray], np.ndarray] | None = None
+    gap: Callable[[np.ndarray], np.ndarray] = far
     """Maps points (N, D) to (N,): 0 on the set that `place` covers, positive elsewhere."""
     name: str | None = None
     """Name of the part that the piece belongs to, beside "boundary"."""
@@ -66,7 +72,7 @@ class Collected(Piece):
         return x_ND, accepted_N if self.keep is None else accepted_N & self.keep(x_ND)
 
 
-def choose(sizes: Sequence[float], unit_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def choose(sizes: ArrayLike, unit_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers (N,) of things, each as often as its size says, and the unit cube of the chosen one.
 
     The first number chooses. What it leaves, as a share of the chosen interval, is the first number
@@ -98,7 +104,7 @@ def collected(pieces: Sequence[Piece], name: str | None = None) -> Piece:
         sizes=tuple(placed(piece) for piece in pieces),
         name=name,
         outward=partial(_outward, pieces) if has_normals else None,
-        gap=lambda x_ND: np.min([piece.gap(x_ND) for piece in pieces if piece.gap], axis=0),
+        gap=lambda x_ND: np.min([piece.gap(x_ND) for piece in pieces], axis=0),
     )
     return with_cells(found)
 
@@ -132,7 +138,7 @@ def _outward(pieces, x_ND):
     for k, piece in enumerate(pieces):
         here_N = nearest_N == k
         if here_N.any():
-            n_ND[here_N] = piece.outward(x_ND[here_N])
+            n_ND[here_N] = piece.normal(x_ND[here_N])
     return n_ND
 
 
@@ -241,7 +247,7 @@ def flux(piece: Piece, centre_D: np.ndarray) -> float:
     """The integral of (x - centre) . n over isolated points or a curve. Exact to about 1e-13."""
     if piece.dim == 0:
         x_ND = piece.every_point()
-        return float(((x_ND - centre_D) * piece.outward(x_ND)).sum())
+        return float(((x_ND - centre_D) * piece.normal(x_ND)).sum())
     node, weight = np.polynomial.legendre.leggauss(NODES)
     ends = np.array([0.0, *piece.breaks, 1.0])
     panels = PANELS if len(ends) < 32 else 1
@@ -250,5 +256,5 @@ def flux(piece: Piece, centre_D: np.ndarray) -> float:
     half_P = (stops - starts) / 2
     u_PQ = (starts + stops)[:, None] / 2 + half_P[:, None] * node
     x_ND = piece.place(u_PQ.reshape(-1, 1))
-    value_PQ = ((x_ND - centre_D) * piece.outward(x_ND)).sum(1).reshape(u_PQ.shape)
+    value_PQ = ((x_ND - centre_D) * piece.normal(x_ND)).sum(1).reshape(u_PQ.shape)
     return float(piece.measure * (half_P[:, None] * weight * value_PQ).sum())

@@ -102,7 +102,7 @@ class Polygon(Shape):
 
     def _interior(self) -> Piece:
         """The polygon's triangles, by a constrained Delaunay triangulation."""
-        triangles = self.shapely.constrained_delaunay_triangles(self.geometry).geoms
+        triangles: Any = self.shapely.constrained_delaunay_triangles(self.geometry).geoms
         corner_T32 = np.array([np.array(t.exterior.coords)[:3, :2] for t in triangles])
         area_T = np.array([t.area for t in triangles])
 

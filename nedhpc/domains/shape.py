@@ -183,7 +183,7 @@ class Shape(Domain):
 
     def _meetings(self):
         """Pairs of curves that meet, with points of each beside the corner."""
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         ends = []
         for face in self.faces:
@@ -193,7 +193,7 @@ class Shape(Domain):
                 ends += [(face, x) for x in face.place(u[:, None])]
         if not ends:
             return
-        tree = cKDTree([x for _, x in ends])
+        tree = KDTree([x for _, x in ends])
         radius = 8 * CORNER_GAP * max(face.measure for face, _ in ends)
         for i, k in sorted(tree.query_pairs(radius)):
             yield (ends[i][0], ends[k][0]), ends[i][1][None], ends[k][1][None]

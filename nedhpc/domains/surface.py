@@ -81,7 +81,9 @@ class Polyhedron(Shape):
         if not mesh.is_winding_consistent or mesh.volume < 0:
             mesh.fix_normals()
         corner_T33 = np.array(mesh.triangles, float)
-        cross_T3 = np.cross(*(corner_T33[:, k] - corner_T33[:, 0] for k in (1, 2)))
+        cross_T3 = np.cross(
+            corner_T33[:, 1] - corner_T33[:, 0], corner_T33[:, 2] - corner_T33[:, 0]
+        )
         size_T = np.linalg.norm(cross_T3, axis=1)
         flat_T = size_T <= FLAT * size_T.max()
         self.grid = TriangleGrid(corner_T33)
