@@ -367,3 +367,14 @@ def test_a_chosen_sample_is_the_same_on_all_ranks(comm):
     np.testing.assert_allclose(weight, same[1], rtol=1e-12)
     x = sampler.draw(2, {"interior": (index, weight)})["interior"].x_ND.numpy()
     assert domain.inside(x).all()
+
+
+@pytest.mark.parametrize("domain, part", [(L_SHAPE, "boundary"), (HOLED, "hole")])
+def test_hard_conditions_hold_on_shapes(domain, part, tmp_path):
+    problem = Waves(domain)
+    problem.hard = {part: {"u": 0.0}}
+    nedhpc.run(SHORT, problem=problem, out=tmp_path)
+    solution, facts = Solution(tmp_path, problem), info(tmp_path)
+    assert np.isfinite(facts["energy"])
+    assert np.abs(solution(random_points(domain.parts[part], 500))).max() < 1e-12
+    assert np.abs(solution(random_points(domain.parts["interior"], 500))).max() > 1e-6
