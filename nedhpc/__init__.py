@@ -9,9 +9,17 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.ansatz.layers import Layer
     from nedhpc.api import Outcome, load, run
     from nedhpc.config import Config, Section
+    from nedhpc.domains.ball import Annulus, Ball, Disk, Ellipse, Shell
     from nedhpc.domains.base import Domain, Part
     from nedhpc.domains.box import Box, SpaceTime
+    from nedhpc.domains.cloud import PointCloud
+    from nedhpc.domains.extrusion import Cylinder, Extrusion
+    from nedhpc.domains.in_time import InTime
     from nedhpc.domains.periodic import Periodic
+    from nedhpc.domains.polygon import Polygon
+    from nedhpc.domains.rectangle import Interval, Rectangle
+    from nedhpc.domains.shape import Shape
+    from nedhpc.domains.surface import Polyhedron
     from nedhpc.flows.metrics import Metric
     from nedhpc.postprocess.solution import Solution
     from nedhpc.problems.base import Problem, cross_entropy, density, integral, residual
@@ -23,22 +31,36 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.steppers.base import StepInfo, StepRule
 
 _WHERE = {
+    "Annulus": "nedhpc.domains.ball",
+    "Ball": "nedhpc.domains.ball",
     "Box": "nedhpc.domains.box",
     "Config": "nedhpc.config",
     "CrossEntropy": "nedhpc.problems.terms",
+    "Cylinder": "nedhpc.domains.extrusion",
     "DataSet": "nedhpc.problems.data",
     "Density": "nedhpc.problems.terms",
+    "Disk": "nedhpc.domains.ball",
     "Domain": "nedhpc.domains.base",
+    "Ellipse": "nedhpc.domains.ball",
+    "Extrusion": "nedhpc.domains.extrusion",
+    "InTime": "nedhpc.domains.in_time",
     "Integral": "nedhpc.problems.terms",
+    "Interval": "nedhpc.domains.rectangle",
     "Layer": "nedhpc.ansatz.layers",
     "Metric": "nedhpc.flows.metrics",
     "Observer": "nedhpc.running.observers",
     "Outcome": "nedhpc.api",
     "Part": "nedhpc.domains.base",
     "Periodic": "nedhpc.domains.periodic",
+    "PointCloud": "nedhpc.domains.cloud",
+    "Polygon": "nedhpc.domains.polygon",
+    "Polyhedron": "nedhpc.domains.surface",
     "Problem": "nedhpc.problems.base",
+    "Rectangle": "nedhpc.domains.rectangle",
     "Residual": "nedhpc.problems.terms",
     "Section": "nedhpc.config",
+    "Shape": "nedhpc.domains.shape",
+    "Shell": "nedhpc.domains.ball",
     "Solution": "nedhpc.postprocess.solution",
     "SpaceTime": "nedhpc.domains.box",
     "StepInfo": "nedhpc.steppers.base",
@@ -56,22 +78,36 @@ _WHERE = {
 }
 
 __all__ = [
+    "Annulus",
+    "Ball",
     "Box",
     "Config",
     "CrossEntropy",
+    "Cylinder",
     "DataSet",
     "Density",
+    "Disk",
     "Domain",
+    "Ellipse",
+    "Extrusion",
+    "InTime",
     "Integral",
+    "Interval",
     "Layer",
     "Metric",
     "Observer",
     "Outcome",
     "Part",
     "Periodic",
+    "PointCloud",
+    "Polygon",
+    "Polyhedron",
     "Problem",
+    "Rectangle",
     "Residual",
     "Section",
+    "Shape",
+    "Shell",
     "Solution",
     "SpaceTime",
     "StepInfo",

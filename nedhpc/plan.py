@@ -29,6 +29,7 @@ from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.contradictions import contradictions
+from nedhpc.problems.coverage import uncovered
 from nedhpc.problems.data import DataSet, named_sets, validated
 from nedhpc.problems.integrals import with_nodes
 from nedhpc.problems.reference import check_reference
@@ -200,10 +201,12 @@ class Plan:
         return found.arrays
 
     def contradictions(self) -> list[str]:
-        """The conditions that contradict each other, a sentence each. Local."""
+        """The conditions that contradict each other or are missing, a sentence each. Local."""
         problem, num_outputs = self.problem, len(self.problem.outputs)
+        if not self.energy.is_least_squares:
+            return []
         given = (self.terms, self.domain, self.given, problem.coefficients.values(), num_outputs)
-        return contradictions(*given) if self.energy.is_least_squares else []
+        return [*contradictions(*given), *uncovered(problem, self.terms)]
 
     @classmethod
     def read(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pinnacle_domains import BackStep, BallTime, Perforated
 
 import nedhpc
 
@@ -58,18 +57,25 @@ class Poisson1D(nedhpc.Problem):
         return torch.sin(x[:, 0])
 
 
+def perforated(half, discs):
+    """A square [-half, half]^2, whose sides are "walls", without discs (x, y, radius), "rims"."""
+    sides = dict.fromkeys(("left", "right", "bottom", "top"), "walls")
+    domain = nedhpc.Rectangle([-half, -half], [half, half], sides=sides)
+    for x, y, radius in discs:
+        domain = domain - nedhpc.Disk([x, y], radius, name="rims")
+    return domain
+
+
 class Poisson2DClassic(nedhpc.Problem):
     """lap u = 0 on a square without four discs, u = 1 on the walls and 0 on the rims."""
 
-    domain = Perforated(
-        [-0.5, -0.5], [0.5, 0.5], [(x, y, 0.1) for x in (0.3, -0.3) for y in (0.3, -0.3)]
-    )
+    domain = perforated(0.5, [(x, y, 0.1) for x in (0.3, -0.3) for y in (0.3, -0.3)])
 
     @nedhpc.residual("interior")
     def pde(self, j):
         return j.lap_u
 
-    @nedhpc.residual("boundary")
+    @nedhpc.residual("walls")
     def wall(self, j):
         return j.u - 1
 
@@ -81,10 +87,8 @@ class Poisson2DClassic(nedhpc.Problem):
 class PoissonBoltzmann2D(nedhpc.Problem):
     """-lap u + 64 u = f on a square without four discs, u = 0.2 on the walls and 1 on the rims."""
 
-    domain = Perforated(
-        [-1.0, -1.0],
-        [1.0, 1.0],
-        [(0.5, 0.5, 0.2), (0.4, -0.4, 0.4), (-0.2, -0.7, 0.1), (-0.6, 0.5, 0.3)],
+    domain = perforated(
+        1.0, [(0.5, 0.5, 0.2), (0.4, -0.4, 0.4), (-0.2, -0.7, 0.1), (-0.6, 0.5, 0.3)]
     )
 
     @nedhpc.residual("interior")
@@ -92,7 +96,7 @@ class PoissonBoltzmann2D(nedhpc.Problem):
         wave = torch.sin(pi * x[:, 0]) * torch.sin(4 * pi * x[:, 1])
         return -j.lap_u + 64 * j.u - 10 * (17 + (x * x).sum(1)) * wave
 
-    @nedhpc.residual("boundary")
+    @nedhpc.residual("walls")
     def wall(self, j):
         return j.u - 0.2
 
@@ -249,7 +253,7 @@ class HeatND(nedhpc.Problem):
     """u_t = lap u / dim + f on the unit ball, u_n = u on the sphere; u = exp(|x|^2 / 2 + t)."""
 
     def __init__(self, *, dim: int = 5):
-        self.domain = BallTime(dim, 1.0)
+        self.domain = nedhpc.InTime(nedhpc.Ball([0.0] * dim, 1.0), 1.0)
         self.num_space = dim
 
     @nedhpc.residual("interior")
@@ -302,7 +306,9 @@ class NS2DLidDriven(Flow):
 class NS2DBackStep(Flow):
     """Flow over a step: u = 4 y (1 - y), v = 0 at the inlet, p = 0 at the outlet."""
 
-    domain = BackStep()
+    domain = nedhpc.Rectangle(
+        [0, 0], [4, 2], sides=dict(left="inlet", right="outlet", bottom="walls", top="walls")
+    ) - nedhpc.Rectangle([0, 1], [2, 2], sides=dict(bottom="walls", right="walls"))
 
     @nedhpc.residual("inlet")
     def inflow(self, x, j):

@@ -20,6 +20,7 @@ DOCUMENTS = (
     README,
     ROOT / "docs" / "running_on_a_cluster.md",
     ROOT / "docs" / "reliability.md",
+    ROOT / "docs" / "domains.md",
 )
 FILE_FORMAT = ROOT / "docs" / "file_format.md"
 FIXTURES = ROOT / "tests" / "fixtures" / "first_edition"

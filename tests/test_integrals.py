@@ -300,3 +300,12 @@ def test_more_nodes_are_used_if_the_held_out_ones_say_so():
     assert abs(held_out / on_sample - 1) > 0.1
     assert grown(plan.counts, "sobol", plan.domain, 4)["interior_nodes"] == 64
     assert grown(plan.counts, "sobol", plan.domain, -4)["interior_nodes"] == 4
+
+
+def test_a_shape_with_jumps_in_its_map_has_no_gauss_rule():
+    """Gauss nodes of the unit square would miss the area of a part by up to a tenth of it."""
+    corners = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]
+    hole = nedhpc.Rectangle([0, 0], [2, 1]) - nedhpc.Disk([1, 0.5], 0.2)
+    parts = [*nedhpc.Polygon(corners).parts.values(), *hole.parts.values()]
+    assert not any(quadrature.has_rule(part) for part in parts)
+    assert all(quadrature.has_rule(part) for part in nedhpc.Rectangle([0, 0], [2, 1]).parts.values())

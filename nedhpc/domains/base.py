@@ -1,7 +1,7 @@
 """A domain is a set of named parts. Sampling knows geometry only through the parts. Local.
 
-A new domain is one class that sets `low`, `high` and `parts`. Here `place` covers a square, and
-`keep` accepts the points that lie in the disk:
+Shapes (shape.py) can be combined and need no class. Any other domain is one class that sets `low`,
+`high` and `parts`. Here `place` covers a square, and `keep` accepts the points in the disk:
 
     class Disk(nedhpc.Domain):
         def __init__(self, centre, radius):
@@ -53,11 +53,15 @@ class Part:
     """Computes `grid` from its arguments; None: the part has no even grid."""
     num_points: int | None = None
     """Number of isolated points if dim is 0."""
-    faces: tuple["Part", ...] = ()
-    """Smooth pieces that make up the part, each of unit_dim = dim, e.g. the walls of a box.
+    weight_N: np.ndarray | None = None
+    """Quadrature weights of isolated points, (num_points,), of sum `measure`; None: equal ones."""
+    is_smooth: bool = False
+    """True if `place` is smooth, with unit_dim = dim.
 
-    Integrals over the part have a Gauss rule on each of them. Empty: the part is one piece.
+    Then integrals over the part have a Gauss rule if it accepts all points.
     """
+    faces: tuple["Part", ...] = ()
+    """Smooth pieces that make up the part, if there are several, e.g. the walls of a box."""
     is_quadrature: bool = False
     """True if the points are the nodes of integrals (sampling/quadrature.py)."""
 
@@ -113,6 +117,11 @@ class Part:
         """
         return None if self.partner is None else _same_kind(self.partner, x_ND)
 
+    def every_point(self) -> np.ndarray:
+        """All points of a part that consists of isolated points (dim = 0), (num_points, D)."""
+        count = self.num_points or 0
+        return self.grid(count, 0, count)
+
     def grid(self, count: int, start: int, stop: int) -> np.ndarray:
         """Points start..stop of an even grid of `count` points, or of the isolated points. Local.
 
@@ -160,6 +169,11 @@ class Domain:
         """Period of each coordinate; None if it is not periodic."""
         return (None,) * self.dim
 
+    @property
+    def boundary_pieces(self) -> tuple[str | None, ...]:
+        """Names of the pieces of "boundary"; None: a piece without a name. Empty if not known."""
+        return ()
+
     def between(self, start: float, end: float) -> "Domain | None":
         """The same domain at the times from start to end; None if it has no time. Local."""
         return None
@@ -172,6 +186,18 @@ class Domain:
             but each was moved along its own part by a share of 1e-6 away from the other part.
         """
         return []
+
+    def inside(self, x_ND: np.ndarray) -> np.ndarray:
+        """Tells which of the points between low and high belong to the domain. Local.
+
+        Args:
+            x_ND: points, (N, D) float64.
+
+        Returns:
+            bool (N,); all true if the interior rejects no points, unless a subclass knows better.
+        """
+        keep = self.parts["interior"].keep
+        return np.ones(len(x_ND), bool) if keep is None else keep(x_ND)
 
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """A smooth function that is zero on the part and positive elsewhere in the domain. Local.

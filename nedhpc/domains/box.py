@@ -1,19 +1,25 @@
 """Boxes in space and in space-time. Local: nothing here communicates."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from nedhpc.domains.base import Domain, Part, grid_side, midpoints, space_coordinates
+from nedhpc.domains.base import Part, grid_side, midpoints, space_coordinates
+from nedhpc.domains.piece import Piece
+from nedhpc.domains.rfunctions import both
+from nedhpc.domains.shape import Shape
 from nedhpc.errors import UsageError
 
 MAX_CORNER_DIM, CORNER_POINTS, CORNER_GAP = 4, 5, 1e-6
 """For `corners`: dimensions at most, points along each free direction, gap to the other wall."""
 
+ENDS = ("low", "high")
+"""The walls across a coordinate are named by it and one of these words."""
 
-class Box(Domain):
+
+class Box(Shape):
     """The box [low_1, high_1] x ... x [low_D, high_D]; its parts are "interior" and "boundary".
 
     Args:
@@ -22,13 +28,20 @@ class Box(Domain):
         periodic: numbers 0, 1, ... of the coordinates in which the solution repeats itself; the
             walls across them are not part of the boundary, and a box that is periodic in all
             coordinates has no part "boundary".
+        sides: names of some walls, by "x_low", "x_high", "y_low", ...; walls of one name are one
+            part.
 
     Raises:
-        UsageError: bounds are not finite or not low < high, or `periodic` names no coordinate.
+        UsageError: bounds are not finite or not low < high, `periodic` names no coordinate, or
+            `sides` names no wall, or one across a periodic coordinate.
     """
 
     def __init__(
-        self, low: Sequence[float], high: Sequence[float], periodic: Sequence[int] = ()
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        periodic: Sequence[int] = (),
+        sides: Mapping[str, str] | None = None,
     ) -> None:
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
         self._check_bounds()
@@ -39,21 +52,67 @@ class Box(Domain):
                 f"the space coordinates, 0 .. {self._num_space - 1}"
             )
         size = self.high - self.low
-        interior = Part(
+        interior = Piece(
             dim=self.dim,
             measure=float(np.prod(size)),
             place=lambda unit_ND: self.low + unit_ND * size,
             cells=self._interior_cells,
+            is_smooth=True,
         )
-        self.parts = {"interior": interior}
+        names = self._names_of_walls(sides or {})
+        every = [(axis, side) for axis in range(self._num_space) for side in (0, 1)]
+        faces = [self._face(*wall, names.get(wall)) for wall in every]
+        self._set(self.low, self.high, interior, faces)
         self._walls: dict[str, Walls] = {}
-        sides = [(axis, side) for axis in self._walled for side in (0, 1)]
-        if sides:
-            self._add_walls("boundary", sides)
+        walls = [wall for wall in every if wall[0] not in self.periodic]
+        for name in dict.fromkeys(names.values()):
+            mine = [wall for wall in walls if names.get(wall) == name]
+            self._add_walls(name, mine)
+        if walls:
+            self._add_walls("boundary", walls)
 
     def _add_walls(self, name, sides):
         self._walls[name] = Walls(self.low, self.high, sides)
         self.parts[name] = self._walls[name].part()
+
+    def _names_of_walls(self, sides: Mapping[str, str]) -> dict[tuple[int, int], str]:
+        """{(axis, side): name} of the walls that have one."""
+        axes = self.coordinates[: self._num_space]
+        known = {f"{x}_{end}": (i, k) for i, x in enumerate(axes) for k, end in enumerate(ENDS)}
+        for key in sides:
+            if key not in known:
+                raise UsageError(
+                    f"{type(self).__name__}: sides[{key!r}]: allowed are {', '.join(known)}"
+                )
+            if known[key][0] in self.periodic:
+                raise UsageError(
+                    f"{type(self).__name__}: sides[{key!r}] = {sides[key]!r}: the domain is "
+                    f"periodic in {axes[known[key][0]]}, and its ends are not part of the "
+                    "boundary, so no condition can hold there; leave one of them out"
+                )
+        return {known[key]: name for key, name in sides.items()}
+
+    def _face(self, axis: int, side: int, name: str | None) -> Piece:
+        wall = Walls(self.low, self.high, [(axis, side)])
+        free = np.arange(self.dim) != axis
+
+        def gap(x_ND):
+            beyond_ND = np.maximum(np.maximum(self.low - x_ND, x_ND - self.high), 0)[:, free]
+            at = (self.low, self.high)[side][axis]
+            return np.sqrt((beyond_ND**2).sum(1) + (x_ND[:, axis] - at) ** 2)
+
+        return Piece(**vars(wall.part()), gap=gap, name=name, is_periodic=axis in self.periodic)
+
+    def inside(self, x_ND: np.ndarray) -> np.ndarray:
+        return np.all((x_ND > self.low) & (x_ND < self.high), axis=1)
+
+    def level(self, x_ND: torch.Tensor) -> torch.Tensor:
+        """The R-conjunction of 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2."""
+        return both([self._across(x_ND, i) for i in self._walled])
+
+    def _across(self, x_ND, i):
+        low, high = float(self.low[i]), float(self.high[i])
+        return 4 * (x_ND[:, i] - low) * (high - x_ND[:, i]) / (high - low) ** 2
 
     @property
     def periods(self) -> tuple[float | None, ...]:
@@ -64,8 +123,9 @@ class Box(Domain):
         """As in Domain, for each pair of walls; none in more than MAX_CORNER_DIM dimensions."""
         if self.dim > MAX_CORNER_DIM:
             return []
+        overlaps = [pair for pair in super().corners() if pair[0][1] is pair[1][1]]
         sides = [(name, *side) for name, walls in self._walls.items() for side in walls.sides]
-        return [
+        return overlaps + [
             ((a[0], self._edge(a, b)), (b[0], self._edge(b, a)))
             for a, b in itertools.combinations(sides, 2)
             if a[1] != b[1]
@@ -84,14 +144,17 @@ class Box(Domain):
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """prod_i 4 (x_i - low_i) (high_i - x_i) / (high_i - low_i)^2 over the walled coordinates i.
 
-        It is zero on the part "boundary" and 1 at the box's centre. For other parts there is none.
+        It is zero on the part "boundary" and 1 at the box's centre. A named part has the product of
+        2 |x_i - end_i| / (high_i - low_i) over its walls.
         """
+        walls = self._walls.get(part)
+        if part in self.names and walls and np.isclose(walls.areas.sum(), self.parts[part].measure):
+            return walls.distance(x_ND)
         if part != "boundary" or part not in self.parts:
             return super().distance(x_ND, part)
         product = torch.ones_like(x_ND[:, 0])
         for i in self._walled:
-            low, high = float(self.low[i]), float(self.high[i])
-            product = product * (4 * (x_ND[:, i] - low) * (high - x_ND[:, i]) / (high - low) ** 2)
+            product = product * self._across(x_ND, i)
         return product
 
     @property
@@ -134,6 +197,7 @@ class SpaceTime(Box):
         end: last time.
         start: first time.
         periodic: numbers of the periodic space coordinates, as for Box.
+        sides: names of some walls, as for Box.
     """
 
     def __init__(
@@ -143,8 +207,10 @@ class SpaceTime(Box):
         end: float,
         start: float = 0.0,
         periodic: Sequence[int] = (),
+        sides: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__([*low, start], [*high, end], periodic)
+        self._sides = sides
+        super().__init__([*low, start], [*high, end], periodic, sides)
         self._add_walls("initial", [(self.dim - 1, 0)])
 
     @property
@@ -153,7 +219,7 @@ class SpaceTime(Box):
 
     def between(self, start: float, end: float) -> "SpaceTime":
         low, high = self.low[:-1].tolist(), self.high[:-1].tolist()
-        return SpaceTime(low, high, end, start, self.periodic)
+        return SpaceTime(low, high, end, start, self.periodic, self._sides)
 
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """(t - start) / (end - start) for "initial"; for "boundary" the product as in Box."""
@@ -172,7 +238,7 @@ class Walls:
 
     def __init__(self, low_D, high_D, sides):
         self.low_D, self.size_D, self.sides = low_D, high_D - low_D, sides
-        self.bounds = (low_D, high_D)
+        self.bounds: tuple[np.ndarray, np.ndarray] = (low_D, high_D)
         self.dim = len(low_D) - 1
         # Area of each wall: the product of the box's other edges, 1 for an end of an interval.
         self.areas = np.array([np.prod(np.delete(self.size_D, axis)) for axis, _ in sides])
@@ -188,12 +254,21 @@ class Walls:
             outward=self.normal,
             cells=self.cells,
             num_points=len(self.sides) if self.dim == 0 else None,
+            is_smooth=len(self.sides) == 1,
             faces=self._faces() if len(self.sides) > 1 else (),
         )
 
     def _faces(self):
         low_D, high_D = self.bounds
         return tuple(Walls(low_D, high_D, [side]).part() for side in self.sides)
+
+    def distance(self, x_ND: torch.Tensor) -> torch.Tensor:
+        """The product of 2 |x_i - end_i| / (high_i - low_i) over the walls, for points inside."""
+        product = torch.ones_like(x_ND[:, 0])
+        for axis, side in self.sides:
+            sign, end = -1.0 if side else 1.0, float(self.bounds[side][axis])
+            product = product * (sign * 2 * (x_ND[:, axis] - end) / float(self.size_D[axis]))
+        return product
 
     def place(self, unit_NK):
         if len(self.sides) == 1:

@@ -1,8 +1,10 @@
 """Panels of a solution's fields. Local.
 
 They are curves in one coordinate and images in two. If space has two dimensions and there is time,
-they are images at some times. Each output has a panel of its values. If the problem knows the
-solution, it also has one of the error and, for images, one of the exact values.
+they are images at some times; if it has three, they are images at some heights, or with time at
+half of the height. Each output has a panel of its values. If the problem knows the solution, it
+also has one of the error and, for images, one of the exact values. Places outside the domain are
+left blank.
 """
 
 from collections.abc import Callable
@@ -14,8 +16,10 @@ from nedhpc.postprocess.solution import Solution
 
 NUM_CURVE, NUM_IMAGE = 1001, 129
 """Number of points along a coordinate."""
-SLICES = (0.0, 0.5, 1.0)
-"""Times at which a field in two space dimensions is shown, in units of the time interval."""
+TIMES, HEIGHTS = (0.0, 0.5, 1.0), (0.25, 0.5, 0.75)
+"""Times and heights at which a field is shown, in units of the domain's intervals."""
+ON_BOUNDARY = 1e-9
+"""Points on the bounds of a domain are shown, although they are not inside."""
 LEAST = 1e-16
 """Errors below this are rounding errors."""
 Panel = Callable[[Any, Any], None]
@@ -24,22 +28,40 @@ Panel = Callable[[Any, Any], None]
 def panels(solution: Solution) -> list[Panel]:
     """Panels of all outputs; none if the domain has more coordinates than a figure can show."""
     domain = solution.problem.domain
-    has_time = solution.problem.coordinates[-1] == "t"
     if domain.dim == 1:
         return _curves(solution)
-    if domain.dim == 2:
-        return _images(solution, None)
-    if domain.dim == 3 and has_time:
-        start, end = domain.low[-1], domain.high[-1]
-        times = [start + share * (end - start) for share in SLICES]
-        return [panel for t in times for panel in _images(solution, t)]
-    return []
+    return [panel for fixed in _slices(solution) for panel in _images(solution, fixed)]
+
+
+def _slices(solution: Solution) -> list[tuple[float, ...]]:
+    """The values of the coordinates after the first two, for each row of images."""
+    domain, has_time = solution.problem.domain, solution.problem.coordinates[-1] == "t"
+    shares = {2: [()], 3: [(s,) for s in (TIMES if has_time else HEIGHTS)]}.get(domain.dim, [])
+    if domain.dim == 4 and has_time:
+        shares = [(0.5, s) for s in TIMES]
+    low, size = domain.low[2:], (domain.high - domain.low)[2:]
+    return [tuple(low + np.array(share) * size) for share in shares]
+
+
+def _values(solution: Solution, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """u and the exact solution, each (N, M); NaN outside the domain."""
+    domain = solution.problem.domain
+    centre = (domain.low + domain.high) / 2
+    inside = domain.inside(centre + (1 - ON_BOUNDARY) * (points - centre))
+    u = np.full((len(points), len(solution.outputs)), np.nan)
+    u[inside] = solution(points[inside])
+    known = solution.exact(points[inside])
+    if known is None:
+        return u, None
+    exact = np.full_like(u, np.nan)
+    exact[inside] = known
+    return u, exact
 
 
 def _curves(solution: Solution) -> list[Panel]:
     domain = solution.problem.domain
     x = np.linspace(domain.low[0], domain.high[0], NUM_CURVE)
-    u, exact = solution(x), solution.exact(x)
+    u, exact = _values(solution, x[:, None])
     coordinate, found = solution.problem.coordinates[0], []
     for m, name in enumerate(solution.outputs):
         found.append(_values_curve(x, u[:, m], None if exact is None else exact[:, m], name))
@@ -71,21 +93,21 @@ def _error_curve(x, error, name: str) -> Panel:
     def draw(figure, axis):
         axis.semilogy(x, np.maximum(error, LEAST))
         axis.set(title=f"|{name} - exact|")
-        axis.set_ylim(max(LEAST, error.max() * 1e-6), None)
+        axis.set_ylim(max(LEAST, np.nanmax(error) * 1e-6), None)
 
     return draw
 
 
-def _images(solution: Solution, t: float | None) -> list[Panel]:
-    """Images over the first two coordinates, at a time t if the domain has a third."""
+def _images(solution: Solution, fixed: tuple[float, ...]) -> list[Panel]:
+    """Images over the first two coordinates, at fixed values of the others."""
     domain = solution.problem.domain
     axes = [np.linspace(domain.low[i], domain.high[i], NUM_IMAGE) for i in range(2)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-    at = ""
-    if t is not None:
-        points, at = np.column_stack([points, np.full(len(points), t)]), f" at t = {t:.3g}"
-    u, exact = solution(points), solution.exact(points)
+    points = np.column_stack([points, *(np.full(len(points), value) for value in fixed)])
+    u, exact = _values(solution, points)
     names, found = solution.problem.coordinates[:2], []
+    at = ", ".join(f"{x} = {v:.3g}" for x, v in zip(solution.problem.coordinates[2:], fixed))
+    at = f" at {at}" if at else ""
     for m, name in enumerate(solution.outputs):
         found.append(_image(axes, u[:, m], f"{name}{at}", names))
         if exact is not None and not np.isnan(exact[:, m]).all():
@@ -97,7 +119,7 @@ def _images(solution: Solution, t: float | None) -> list[Panel]:
 
 def _image(axes, values, title: str, names, is_signed: bool = False) -> Panel:
     """An image in colours for colour-blind readers: viridis, or red and blue around zero."""
-    limit = np.nanmax(np.abs(values)) if is_signed else None
+    limit = np.nanmax(np.abs(values), initial=LEAST) if is_signed else None
     limits = {"vmin": -limit, "vmax": limit} if limit is not None else {}
     same_unit = "t" not in names  # space and time need not have one scale
 

@@ -95,7 +95,8 @@ class Adaptation:
         self.has_windows = self.is_active and not reason and config.run.windows != 1
         self.adapts = config.sampling.adapt == "auto" and not config.sampling.resample_every
         is_residual = run.plan.energy.is_least_squares
-        self.moves = config.sampling.rule != "grid" and is_residual and ADAPTED in run.plan.counts
+        has_others = ADAPTED in run.plan.counts and run.plan.domain.parts[ADAPTED].dim > 0
+        self.moves = config.sampling.rule != "grid" and is_residual and has_others
         """True if the sample may be moved to the residual."""
         check(state.adaptation, run.plan)
         self.memory = self._new_memory(**state.adaptation)

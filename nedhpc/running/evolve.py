@@ -80,8 +80,7 @@ class Run:
         self.plan, self.config = self.case.plan, self.case.config
         if not self.is_resumed:  # it was written before the start chose the network
             self._write_config()
-        for text in self.contradictions if comm.rank == 0 else []:
-            log.warning("%s", text)
+        self._warn_of_contradictions()
         self.first_step, self.first_wall_time = state.step, state.wall_time
         self.is_compared = plan.config.run.estimate_error and not self.case.evaluation.has_reference
         """True if a second solution follows, as running.second makes it."""
@@ -92,8 +91,12 @@ class Run:
         self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
         rescue = [] if signals is None else [Rescue(self.checkpoints)]
-        built_in = [Recorder(series), Limits(), self.checkpoints, Progress(), *rescue]
-        self.observers = [*built_in, *observers]
+        self.observers = [Recorder(series), Limits(), self.checkpoints, Progress(), *rescue]
+        self.observers += observers
+
+    def _warn_of_contradictions(self):
+        for text in self.contradictions if self.comm.rank == 0 else []:
+            log.warning("%s", text)
 
     def evolve(self) -> tuple[str, State]:
         """Evolve to the end of the run. Collective on comm.

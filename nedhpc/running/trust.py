@@ -116,7 +116,7 @@ def warnings(
         balanced: True if the rows are balanced; else the size of an energy tells nothing.
         solved_to: time to which the solution was found, if that is not the end.
         worst: the place of the largest residual, in words.
-        contradictions: conditions that contradict each other, a sentence each.
+        contradictions: conditions that contradict each other or are missing, a sentence each.
     """
     texts = []
     E, held_out = measured.balanced_energy, measured.balanced_held_out_energy

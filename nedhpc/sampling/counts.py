@@ -41,7 +41,12 @@ def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> d
             errors.append(str(error))
     if sampling.rule == "residual":
         inside = [term for term in terms if term.on == ADAPTED]
-        if not inside or not all(term.has_residual for term in inside):
+        if ADAPTED in counts and not domain.parts[ADAPTED].dim:
+            errors.append(
+                f"sampling.rule = 'residual': {ADAPTED!r} consists of isolated points, which are "
+                "all used in every draw; use 'sobol'"
+            )
+        elif not inside or not all(term.has_residual for term in inside):
             errors.append(
                 f"sampling.rule = 'residual': needs nedhpc.Residual terms on {ADAPTED!r}, and none "
                 "of another kind there; use 'sobol'"

@@ -134,7 +134,7 @@ class Sampler:
         start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
         x_ND = part_points(part, on, "sobol", self.seed, 0, count, start, stop, (2,))
         n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
-        weight_N = np.full(stop - start, part.measure / count)
+        weight_N = _weights(part, count, start, stop)
         return Points(self._tensor(x_ND), self._tensor(weight_N), n_ND=n_ND)
 
     def pool(self, on: str, number: int, start: int, stop: int) -> torch.Tensor:
@@ -159,7 +159,7 @@ class Sampler:
         if chosen is None:
             rule = "sobol" if self.rule == "residual" else self.rule
             x_ND = part_points(part, on, rule, self.seed, number, count, start, stop)
-            weight_N = np.full(stop - start, part.measure / count)
+            weight_N = _weights(part, count, start, stop)
         else:
             index_N, weight_N = (array[start:stop] for array in chosen)
             # The share of the pool that holds the chosen points of this rank.
@@ -205,6 +205,13 @@ class Sampler:
 
     def _tensor(self, array):
         return torch.as_tensor(np.ascontiguousarray(array), dtype=self.dtype, device=self.device)
+
+
+def _weights(part, count, start, stop):
+    """Quadrature weights of points start..stop: equal ones, or those of isolated points."""
+    if part.weight_N is not None:
+        return part.weight_N[start:stop]
+    return np.full(stop - start, part.measure / count)
 
 
 def part_points(
@@ -325,10 +332,13 @@ def evaluation_points(domain: Domain, count: int = 100_000) -> np.ndarray:
     """Fixed points to measure errors on, (N, D), independent of sampling, seed and ranks. Local.
 
     In one and two dimensions they are an offset grid of about 10^4 points, in more `count` Sobol
-    points. If the interior rejects candidates, they are 10^4 or `count` accepted Sobol points.
+    points. If the interior rejects candidates, they are 10^4 or `count` accepted Sobol points; if
+    it consists of isolated points, they are these.
     """
     interior = domain.parts["interior"]
     dim = interior.unit_dim
+    if not interior.dim:
+        return interior.every_point()
     if interior.accepts_all and dim <= 2:
         n = 10_001 if dim == 1 else 101
         # Shift the midpoints, since a training grid may hold them.

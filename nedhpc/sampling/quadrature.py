@@ -1,7 +1,7 @@
-"""Nodes and weights of integrals: Gauss-Legendre where the part is an image of cubes. Local.
+"""Nodes and weights of integrals: Gauss-Legendre where the part is a smooth image of cubes. Local.
 
 Other parts, and cubes of more than MAX_DIM dimensions, have Sobol points, which sampling/points.py
-draws. Isolated points have weight one each.
+draws. Isolated points have their own weights, or one each.
 """
 
 import itertools
@@ -26,7 +26,7 @@ def has_rule(part: Part) -> bool:
     if part.dim == 0:
         return True
     pieces = part.faces or (part,)
-    return all(p.accepts_all and p.unit_dim == p.dim <= MAX_DIM for p in pieces)
+    return all(p.is_smooth and p.accepts_all and p.dim <= MAX_DIM for p in pieces)
 
 
 def default_count(part: Part) -> int:
@@ -42,7 +42,8 @@ def nodes(part: Part, count: int) -> tuple[np.ndarray, np.ndarray]:
     The weights add up to the part's measure. Cost O(N).
     """
     if part.dim == 0:
-        return part.grid(count, 0, count), np.ones(count)
+        weight_N = np.ones(count) if part.weight_N is None else part.weight_N
+        return part.grid(count, 0, count), weight_N
     pieces = part.faces or (part,)
     side = ceil(round((count / len(pieces)) ** (1 / part.dim), 9))
     unit_n, w_n = gauss(side)

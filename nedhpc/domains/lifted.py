@@ -1,0 +1,75 @@
+"""Parts of a domain times an interval: at all times, or along an axis. Local."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nedhpc.domains.base import Part
+from nedhpc.domains.piece import Piece, far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifted(Piece):
+    """The points (x, s) with x on a part and low < s < high, or s = low if low = high."""
+
+    base: Part
+    low: float
+    high: float
+
+    @property
+    def accepts_all(self) -> bool:
+        return self.keep is None and self.base.accepts_all
+
+    def points(self, unit_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        base, unit_N = self.base, unit_NK[:, -1]
+        if base.dim:
+            x_ND, accepted_N = base.points(unit_NK[:, : base.unit_dim])
+        else:
+            which_N, accepted_N = self._isolated(unit_NK[:, 0]), np.ones(len(unit_NK), bool)
+            x_ND = base.every_point()[which_N]
+        x_ND = np.column_stack([x_ND, self.low + (self.high - self.low) * unit_N])
+        return x_ND, accepted_N if self.keep is None else accepted_N & self.keep(x_ND)
+
+    def _isolated(self, unit_N):
+        """Numbers of isolated points, each as often as its weight says."""
+        weight = self.base.weight_N
+        weight = np.ones(self.base.num_points or 0) if weight is None else weight
+        return np.minimum(
+            np.searchsorted(np.cumsum(weight) / weight.sum(), unit_N, side="right"), len(weight) - 1
+        )
+
+
+def lifted(base: Part, low: float, high: float, name: str | None = None) -> Piece:
+    """A part times the interval [low, high]; if low = high, the part at this place.
+
+    Args:
+        base: the part.
+        low: lower end.
+        high: upper end.
+        name: name of the new part.
+    """
+    is_flat = low == high
+    outward, gap = base.outward, getattr(base, "gap", far)
+    base_dims = (base.unit_dim or 0) if base.dim else int((base.num_points or 0) > 1)
+
+    def normal(x_ND):
+        assert outward is not None
+        return np.column_stack([outward(x_ND[:, :-1]), np.zeros(len(x_ND))])
+
+    def distance(x_ND):
+        beyond_N = np.maximum(np.maximum(low - x_ND[:, -1], x_ND[:, -1] - high), 0)
+        return np.hypot(gap(x_ND[:, :-1]), beyond_N)
+
+    found = Lifted(
+        dim=base.dim + (not is_flat),
+        measure=base.measure * (1.0 if is_flat else high - low),
+        unit_dim=base_dims + (not is_flat),
+        place=lambda unit_NK: found.points(unit_NK)[0],
+        outward=None if outward is None or is_flat else normal,
+        gap=distance,
+        name=name,
+        base=base,
+        low=low,
+        high=high,
+    )
+    return found
