@@ -14,11 +14,11 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.domains.periodic import Periodic
     from nedhpc.flows.metrics import Metric
     from nedhpc.postprocess.solution import Solution
-    from nedhpc.problems.base import Problem, cross_entropy, density, integral, residual
+    from nedhpc.problems.base import Problem, cross_entropy, density, integral, rate, residual
     from nedhpc.problems.data import DataSet
     from nedhpc.problems.table import Table
     from nedhpc.problems.tables import read_table
-    from nedhpc.problems.terms import CrossEntropy, Density, Integral, Residual, Term
+    from nedhpc.problems.terms import CrossEntropy, Density, Integral, Rate, Residual, Term
     from nedhpc.running.observers import Observer, Stop
     from nedhpc.steppers.base import StepInfo, StepRule
 
@@ -37,6 +37,7 @@ _WHERE = {
     "Part": "nedhpc.domains.base",
     "Periodic": "nedhpc.domains.periodic",
     "Problem": "nedhpc.problems.base",
+    "Rate": "nedhpc.problems.terms",
     "Residual": "nedhpc.problems.terms",
     "Section": "nedhpc.config",
     "Solution": "nedhpc.postprocess.solution",
@@ -50,6 +51,7 @@ _WHERE = {
     "density": "nedhpc.problems.base",
     "integral": "nedhpc.problems.base",
     "load": "nedhpc.api",
+    "rate": "nedhpc.problems.base",
     "read_table": "nedhpc.problems.tables",
     "residual": "nedhpc.problems.base",
     "run": "nedhpc.api",
@@ -70,6 +72,7 @@ __all__ = [
     "Part",
     "Periodic",
     "Problem",
+    "Rate",
     "Residual",
     "Section",
     "Solution",
@@ -83,6 +86,7 @@ __all__ = [
     "density",
     "integral",
     "load",
+    "rate",
     "read_table",
     "residual",
     "run",
