@@ -93,9 +93,8 @@ class Run:
         self.guard = Guard(self.case)
         self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
-        rescue = [] if signals is None else [Rescue(self.checkpoints)]
-        built_in = [Recorder(series), States(), Limits(), self.checkpoints, Progress(), *rescue]
-        self.observers = [*built_in, *observers]
+        self.observers = [Recorder(series), States(), Limits(), self.checkpoints, Progress()]
+        self.observers += [*([] if signals is None else [Rescue(self.checkpoints)]), *observers]
 
     def evolve(self) -> tuple[str, State]:
         """Evolve to the end of the run. Collective on comm.
