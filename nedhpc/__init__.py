@@ -22,11 +22,11 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.domains.surface import Polyhedron
     from nedhpc.flows.metrics import Metric
     from nedhpc.postprocess.solution import Solution
-    from nedhpc.problems.base import Problem, cross_entropy, density, integral, residual
+    from nedhpc.problems.base import Problem, cross_entropy, density, integral, rate, residual
     from nedhpc.problems.data import DataSet
     from nedhpc.problems.table import Table
     from nedhpc.problems.tables import read_table
-    from nedhpc.problems.terms import CrossEntropy, Density, Integral, Residual, Term
+    from nedhpc.problems.terms import CrossEntropy, Density, Integral, Rate, Residual, Term
     from nedhpc.running.observers import Observer, Stop
     from nedhpc.steppers.base import StepInfo, StepRule
 
@@ -56,6 +56,7 @@ _WHERE = {
     "Polygon": "nedhpc.domains.polygon",
     "Polyhedron": "nedhpc.domains.surface",
     "Problem": "nedhpc.problems.base",
+    "Rate": "nedhpc.problems.terms",
     "Rectangle": "nedhpc.domains.rectangle",
     "Residual": "nedhpc.problems.terms",
     "Section": "nedhpc.config",
@@ -72,6 +73,7 @@ _WHERE = {
     "density": "nedhpc.problems.base",
     "integral": "nedhpc.problems.base",
     "load": "nedhpc.api",
+    "rate": "nedhpc.problems.base",
     "read_table": "nedhpc.problems.tables",
     "residual": "nedhpc.problems.base",
     "run": "nedhpc.api",
@@ -103,6 +105,7 @@ __all__ = [
     "Polygon",
     "Polyhedron",
     "Problem",
+    "Rate",
     "Rectangle",
     "Residual",
     "Section",
@@ -119,6 +122,7 @@ __all__ = [
     "density",
     "integral",
     "load",
+    "rate",
     "read_table",
     "residual",
     "run",

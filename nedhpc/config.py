@@ -184,6 +184,7 @@ class FlowTable(Section):
 
     metric: str = "euclidean"
     """Name of the metric M: euclidean, l2, h1, energy, or a class of the user's own."""
+    parameters: Literal["all", "last_layer"] = "all"  # moved by a march, if they suffice
     metric_eps: Positive = 1e-6
     """Tikhonov parameter eps of M = B^T B + eps I. The metric euclidean does not use it."""
 
@@ -258,6 +259,7 @@ class Run(Section):
 
     If max_wall_time is given, the first solution has half of it (running/second.py).
     """
+    max_start_error: Positive = 1e-6  # of a march: relative L2 error of the fit to u0
     initial: str | None = None
     """Path of a checkpoint whose parameters the run starts from, instead of `start`."""
 
@@ -278,6 +280,7 @@ class Output(Section):
 
     every_steps: Count = 10
     """Number of steps between entries of series.h5; relative_l2 is measured for each entry."""
+    times: list[Positive] = []  # that the steps of a march meet, and whose states march.h5 holds
 
 
 class Device(Section):

@@ -23,6 +23,8 @@ from nedhpc.files.checkpoint import State
 from nedhpc.flows import metrics
 from nedhpc.flows.balance import Balance
 from nedhpc.flows.energy import Energy
+from nedhpc.flows.stage import Desk, march_terms
+from nedhpc.march import check_march, fit_config, fit_terms, start_scales, with_stepper
 from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.problems import bind_terms, build, check, construct
@@ -75,7 +77,7 @@ class Plan:
             self.problem = make_problem(config, problem)
             self.chooses_hidden = config.network.hidden is None and config.network.name is None
             """True if the widths of the hidden layers are the program's choice."""
-            config = with_network(config, self.problem)
+            config = with_stepper(with_network(config, self.problem), self.problem)
             self.data = {n: held_out(config.sampling, n, d) for n, d in self.given.items()}
             """The data sets by name, with the rows that are held out for validation."""
             with Errors() as errors:
@@ -92,11 +94,10 @@ class Plan:
                 self.ansatz = errors.catch(make_network, config, self.problem)
                 errors.catch(check_windows, config.run.windows, self.problem, self.terms)
                 errors.catch(check_second, config, self.terms, self.problem)
+                errors.catch(check_march, config, self.problem, self.stepper)
         resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
         self.config = config.model_copy(update={"stepper": resolved})
-        is_residual = all(term.kind.is_least_squares for term in self.terms)
-        self.balanced = config.weights.balance == "auto" and is_residual
-        """True if the rows are balanced."""
+        self._settle_terms()
         self.pieces = Pieces(self.ansatz)
         self._prepare()
 
@@ -183,6 +184,29 @@ class Plan:
         self.metric = self._metric(self.energy, self.config.flow.metric_eps)
         self._choose_solver()
 
+    def _settle_terms(self) -> None:
+        """Replace the terms of a march by those of its stages, and decide on balanced rows."""
+        self.desk: Desk | None = None
+        """Holds the stage that is solved now, if the run marches in time."""
+        if self.problem.is_march:
+            self.terms, self.desk = march_terms(self.terms, self.problem)
+            with float64_default():
+                self._fit = fit_terms(self.terms, self.problem)
+        is_residual = all(term.kind.is_least_squares for term in self.terms)
+        is_auto = self.config.weights.balance == "auto" and self.desk is None
+        self.balanced = is_auto and is_residual
+        """True if the rows are balanced."""
+
+    def start(self) -> "Plan":
+        """The plan of the fit to u0, with which a march in time starts. Local."""
+        plan = copy.copy(self)
+        plan.desk, plan.terms = None, self._fit
+        plan.counts = {term.on: self.counts[term.on] for term in plan.terms}
+        plan.config = fit_config(self.config)
+        plan.stepper = steppers.find(plan.config.stepper.type)
+        plan._prepare()
+        return plan
+
     def first_scales(self) -> dict[str, np.ndarray]:
         """The arrays of the Scaling with which this window starts. Local."""
         if self.config.network.scaling == "none":
@@ -194,7 +218,9 @@ class Plan:
             half_D = np.where(free, (domain.high - domain.low) / 2, 1.0)
             centre_D = np.where(free, (domain.high + domain.low) / 2, 0.0)
             found = dataclasses.replace(found, centre_D=centre_D, half_D=half_D)
-        if self.energy.is_least_squares:
+        if self.problem.is_march:
+            found = found.outputs(*start_scales(self.terms, self.problem))
+        elif self.energy.is_least_squares:
             coefficients, data = self.problem.coefficients.values(), self.given
             sizes = output_sizes(self.terms, domain, data, coefficients, num_outputs)
             found = found.outputs(*sizes)
@@ -203,7 +229,8 @@ class Plan:
     def contradictions(self) -> list[str]:
         """The conditions that contradict each other or are missing, a sentence each. Local."""
         problem, num_outputs = self.problem, len(self.problem.outputs)
-        if not self.energy.is_least_squares:
+        # The stages of a march have no meaning before the first step.
+        if problem.is_march or not self.energy.is_least_squares:
             return []
         given = (self.terms, self.domain, self.given, problem.coefficients.values(), num_outputs)
         return [*contradictions(*given), *uncovered(problem, self.terms)]

@@ -89,7 +89,7 @@ def test_the_problem_of_readme_is_solved_and_loaded(tmp_path, monkeypatch):
 
 
 def test_the_table_of_readme_is_read(tmp_path):
-    _, _, table, _ = python_blocks(README)
+    _, _, table, *_ = python_blocks(README)
     check = "assert x.tolist() == [[2.5], [2.6]] and data.y_NM.tolist() == [[0.18], [0.19]]"
     python(tmp_path, f"{table}\n{check}")
     (given,) = re.findall(r"^```toml\n(.*?)^```$", README.read_text(), re.M | re.S)
@@ -108,8 +108,13 @@ def test_the_problem_of_readme_is_valid_in_a_config(tmp_path, capsys):
 
 
 def test_the_coefficient_of_readme_comes_from_a_table(tmp_path):
-    *_, plate = python_blocks(README)
+    *_, plate, _ = python_blocks(README)
     python(tmp_path, f"{plate}\nfrom nedhpc.plan import Plan\nPlan.of_table({{}}, None, Plate())")
+
+
+def test_the_march_of_readme_runs(tmp_path):
+    *_, march = python_blocks(README)
+    python(tmp_path, march.replace('"max_time"', '"max_steps": 1, "max_time"'))
 
 
 @pytest.mark.parametrize("given", NEDHPC_COMMANDS, ids=" ".join)

@@ -20,7 +20,7 @@ LAYERS = (
     ("solvers",),
     ("flows",),
     ("steppers",),
-    ("plan", "network"),
+    ("plan", "network", "march"),
     ("running",),
     ("postprocess",),
     ("api", "cli"),

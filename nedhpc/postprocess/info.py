@@ -22,6 +22,7 @@ NUMBERS = (
 )
 """Numbers that are None if they were not measured."""
 FACTS = (
+    "start_error",
     "seconds_per_step",
     "num_parameters",
     "num_points",

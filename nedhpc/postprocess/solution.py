@@ -1,5 +1,7 @@
 """The trained network of a run as a callable u(x). Local, without MPI and PETSc."""
 
+import copy
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,12 @@ from nedhpc.ansatz import jets
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import UsageError, shortened
-from nedhpc.files import checkpoint, series
+from nedhpc.files import checkpoint, march, series
 from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
 from nedhpc.problems import Problem
-from nedhpc.problems.reference import reference_values
+from nedhpc.problems.reference import exact_values, reference_values
 from nedhpc.user_code import check_familiar
 
 CHUNK = 16384
@@ -81,6 +83,7 @@ class Solution:
         self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}
         file = self.run_dir / "series.h5"
         self.series = series.read(file) if file.exists() else {}
+        self._march = march.read(self.run_dir / march.NAME)
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
         """The values u(x), (N, M)."""
@@ -101,7 +104,7 @@ class Solution:
         return np.stack([np.stack([found[name] for name in row], 1) for row in names], 1)
 
     def exact(self, x: ArrayLike) -> np.ndarray | None:
-        """The problem's reference at x, (N, M), or None if it has none.
+        """The problem's reference at x, (N, M), at the state's time; None if it has none.
 
         Values are NaN outside a table, and for outputs that it does not have.
         """
@@ -109,8 +112,29 @@ class Solution:
         if not self.problem.has_exact:
             return None if self.problem.reference is None else reference_values(self.problem, x_ND)
         with float64_default():
-            u = np.asarray(torch.as_tensor(self.problem.exact(x_ND)), float)
-        return u.reshape(len(x_ND), len(self.outputs))
+            return exact_values(self.problem, x_ND, self.state.time).numpy()
+
+    @property
+    def times(self) -> np.ndarray:
+        """Times (K,) of the states of a march in time that march.h5 holds; empty without."""
+        return self._march[0]
+
+    def at(self, time: float) -> "Solution":
+        """The solution of a march at one of `times`, or at the time of its last state.
+
+        Raises:
+            UsageError: there is no state at that time.
+        """
+        times, theta_KP = self._march
+        found = copy.copy(self)
+        near = np.flatnonzero(np.isclose(times, time, rtol=1e-9, atol=0))
+        if len(near):
+            k = near[0]
+            found.state = dataclasses.replace(self.state, theta_P=theta_KP[k], time=float(times[k]))
+        elif not np.isclose(time, self.state.time, rtol=1e-9, atol=0):
+            held = ", ".join(f"{t:.6g}" for t in (*times, self.state.time))
+            raise UsageError(f"t = {time:g}: there are states at the times {held}")
+        return found
 
     def points(self, x: ArrayLike) -> torch.Tensor:
         """Points as a float64 tensor (N, D).

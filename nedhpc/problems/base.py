@@ -33,7 +33,7 @@ from torch import Tensor
 from nedhpc.domains.base import Domain
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.table import Table
-from nedhpc.problems.terms import CrossEntropy, Density, Integral, Residual, Term
+from nedhpc.problems.terms import CrossEntropy, Density, Integral, Rate, Residual, Term
 
 Method = TypeVar("Method", bound=Callable)
 
@@ -95,6 +95,18 @@ def integral(
     return _decorator(Integral, on, {"target": target, "weight": weight, "jets": jets})
 
 
+def rate(*, jets: Sequence[str] | None = None):
+    """Decorator: the method returns N of u_t = N(u), and the run marches in time.
+
+    The method returns (N,), or (N, M) with a column for each output. `Problem.start` gives u at
+    t = 0, and residuals on the boundary hold at all times. An argument t is the present time.
+
+    Args:
+        jets: as for `residual`.
+    """
+    return _decorator(Rate, "interior", {"jets": jets})
+
+
 class Problem:
     """Base class of all problems; the arguments of its constructor are the keys of [problem]."""
 
@@ -145,7 +157,17 @@ class Problem:
         }
 
     def exact(self, x: Tensor) -> Tensor:
-        """The solution at x (N, D) as (N,) or (N, M), if it is known."""
+        """The solution at x (N, D) as (N,) or (N, M), if it is known.
+
+        A problem with a rate has `exact(self, x, t)`, with times t (N,).
+        """
+        raise NotImplementedError
+
+    def start(self, x: Tensor) -> Tensor:
+        """u at t = 0 and points x (N, D), as (N,) or (N, M), for a problem with a rate.
+
+        It is written with torch, because its derivatives are needed too.
+        """
         raise NotImplementedError
 
     def metrics(self, x: Tensor, u: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -160,6 +182,11 @@ class Problem:
     def has_exact(self) -> bool:
         """True if the solution is known."""
         return type(self).exact is not Problem.exact
+
+    @property
+    def is_march(self) -> bool:
+        """True if the problem has a rate, so that a run marches in time."""
+        return any(isinstance(term, Rate) for term in declared_terms(self))
 
     @property
     def has_metrics(self) -> bool:

@@ -51,6 +51,13 @@ def argument_roles(method: Callable, where: str) -> tuple[str, ...]:
     return tuple(roles)
 
 
+@dataclass(slots=True)
+class Clock:
+    """The present time of a run that marches in time."""
+
+    t: Tensor | float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class BoundTerm:
     """A term that is ready to be evaluated. Local."""
@@ -72,6 +79,8 @@ class BoundTerm:
 
     Their values follow the coefficients, so c has a column for each of their components too.
     """
+    clock: Clock | None = None
+    """Gives the time if it is no coordinate."""
 
     @property
     def name(self) -> str:
@@ -106,7 +115,7 @@ class BoundTerm:
         """
         c = SimpleNamespace(**{name: c_NQ[:, i] for i, name in enumerate(self.coefficients)})
         given = {"x": x_ND, "j": self.layout.view(j_NCM), "c": c, "y": y_NM, "n": n_ND}
-        given["t"] = x_ND[:, -1]
+        given["t"] = x_ND[:, -1] if self.clock is None else self.clock.t + 0 * x_ND[:, -1]
         if self.integrals:
             given["i"] = integrals_by_name(self.integrals, c_NQ[:, len(self.coefficients) :])
         value = self.method(*(given[role] for role in self.roles))

@@ -23,6 +23,15 @@ from nedhpc.problems.eigenvalue import Eigenvalue
 from nedhpc.problems.heat import Heat
 from nedhpc.problems.integrals import bind, constraint
 from nedhpc.problems.inverse import Conductivity, Viscosity
+from nedhpc.problems.march import march_errors
+from nedhpc.problems.marches import (
+    Advection,
+    AllenCahn,
+    Burgers,
+    HeatMarch,
+    KdV,
+    KuramotoSivashinsky,
+)
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 from nedhpc.problems.terms import Integral, Term
@@ -50,6 +59,12 @@ CATALOGUE: dict[str, type[Problem]] = {
     "digits": Digits,
     "viscosity": Viscosity,
     "conductivity": Conductivity,
+    "heat_march": HeatMarch,
+    "advection": Advection,
+    "burgers": Burgers,
+    "allen_cahn": AllenCahn,
+    "kdv": KdV,
+    "kuramoto_sivashinsky": KuramotoSivashinsky,
 }
 
 
@@ -143,10 +158,11 @@ def check(problem: Problem, name: str) -> None:
     terms = declared_terms(problem)
     if not terms:
         errors.append(
-            f"{name}: it has no terms; decorate a method with @nedhpc.residual or "
-            "@nedhpc.density, or list nedhpc.Residual, nedhpc.Density or nedhpc.CrossEntropy in "
-            "`terms`"
+            f"{name}: it has no terms; decorate a method with @nedhpc.residual, "
+            "@nedhpc.density or @nedhpc.rate, or list nedhpc.Residual, nedhpc.Density or "
+            "nedhpc.CrossEntropy in `terms`"
         )
+    errors += [f"{name}: {error}" for error in march_errors(problem, terms)]
     names = [term.name for term in terms]
     for term in terms:
         errors += [f"{name}: term {term.name!r} {error}" for error in _bad_term(problem, term)]

@@ -184,7 +184,7 @@ def make_trial(
         raise UsageError(f'{where}: its method asks for targets y, which only terms on "data" have')
     if "n" in roles and n is None:
         raise UsageError(f"{where}: its method asks for normals n, but data have no normals")
-    if "t" in roles and problem.coordinates[-1] != "t":
+    if "t" in roles and problem.coordinates[-1] != "t" and not problem.is_march:
         raise UsageError(f"{where}: its method asks for times t; the domain has no coordinate t")
 
     num_outputs = len(problem.outputs)

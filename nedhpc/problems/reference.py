@@ -21,18 +21,20 @@ MOST_POINTS = 100_000
 """Points of a reference table at which the error is measured."""
 
 
-def exact_values(problem: Problem, x: Tensor) -> Tensor:
-    """problem.exact(x) as (N, M).
+def exact_values(problem: Problem, x: Tensor, t: float = 0.0) -> Tensor:
+    """problem.exact(x), or problem.exact(x, t) if it marches in time, as (N, M).
 
     Args:
         problem: it has `exact`.
         x: points (N, D), float64.
+        t: the time, which is used only if it is no coordinate.
 
     Raises:
         UsageError: `exact` raises, or does not return one float64 for each point and output.
     """
     outputs = len(problem.outputs)
-    u = called("`exact`", problem.exact, x)
+    times = (torch.full_like(x[:, 0], t),) if problem.is_march else ()
+    u = called("`exact`", problem.exact, x, *times)
     shape = _shape(u)
     if shape not in ((len(x), outputs), *([(len(x),)] if outputs == 1 else [])):
         raise UsageError(
@@ -133,9 +135,9 @@ def reference_values(problem: Problem, x: Tensor) -> np.ndarray:
     return found
 
 
-def finite_reference(problem: Problem, x: Tensor) -> Tensor:
+def finite_reference(problem: Problem, x: Tensor, t: float = 0.0) -> Tensor:
     """`exact_values`, (N, M). Raises UsageError also if one is not finite."""
-    u = exact_values(problem, x)
+    u = exact_values(problem, x, t)
     bad = ~u.isfinite().all(1)
     if bad.any():
         point = ", ".join(f"{value:.6g}" for value in x[bad][0].tolist())

@@ -124,6 +124,16 @@ class Integral(Residual):
     target: float | Sequence[float] | None = None
 
 
+class Rate(Term):
+    """The right-hand side N of u_t = N(u), whose value (N, M) has a column for each output.
+
+    It is not minimised itself: a run that marches in time makes a residual of it for each stage of
+    a step (flows/stage.py).
+    """
+
+    __slots__ = ()
+
+
 class Density(Term):
     """A term weight * sum_q w_q l(x_q, j_q, c), where l is the method's value.
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from nedhpc.files.checkpoint import State
 from nedhpc.flows.descent import Flow
+from nedhpc.flows.evolution import Evolution
 from nedhpc.flows.integrals import integrated
+from nedhpc.flows.stage import Desk
 from nedhpc.parallel.comm import maximum, total
 from nedhpc.parallel.parameters import Parameters
 from nedhpc.parallel.phases import Phases
@@ -98,7 +100,8 @@ class Case:
         if plan.solver != "none":
             settings = self.config.solver.krylov if plan.solver == "krylov" else None
             solver = SOLVERS[plan.solver](self.comm, self.config.solver.rtol, settings)
-        self.flow = Flow(self.comm, plan.energy, plan.metric, solver, plan.is_factored, self.phases)
+        given = (self.comm, plan.energy, plan.metric, solver, plan.is_factored, self.phases)
+        self.flow = Flow(*given) if plan.desk is None else self._evolution(plan.desk, given)
         sampler = Sampler(
             self.comm.rank,
             self.comm.size,
@@ -118,8 +121,14 @@ class Case:
         self.sample = Sample(
             self.comm, sampler, by_residual, sampling.residual, self._residual_size
         )
-        self.held_out = self._balanced(sampler.held_out(base.counts))
+        self._held_out = self._balanced(sampler.held_out(base.counts))
         self.evaluation.pieces = plan.pieces
+
+    def _evolution(self, desk: Desk, given: tuple) -> Evolution:
+        """The flow of a march. Its steps meet the times of output and the end."""
+        config = self.config
+        stops = sorted({*config.output.times, config.run.max_time})
+        return Evolution(desk, stops, config.flow.parameters == "last_layer", *given)
 
     def say_scales(self) -> None:
         """Log the scales and sizes in use. Local."""
@@ -141,6 +150,12 @@ class Case:
         """|r| (N,) at points of a part. Collective."""
         energy = integrated(self.comm, self.leg.energy, theta_P, self.held_out, slopes=False)
         return energy.residual_size(theta_P, on, x_ND)
+
+    @property
+    def held_out(self) -> dict[str, Points]:
+        """Points that are not trained on; in a march with the base of the present stage. Local."""
+        flow = self.flow
+        return flow.posed(self._held_out) if isinstance(flow, Evolution) else self._held_out
 
     def held_out_energy(self, theta_P: Tensor) -> float:
         """Energy on the held-out points. Collective. Cost: a residual at these points."""
@@ -206,6 +221,8 @@ class Case:
         self.sample.load(state.selection)
         self.flow.sample = None
         self.draw(state.step, theta_P)
+        if isinstance(self.flow, Evolution):
+            self.flow.rest(theta_P, state.time)
         return theta_P
 
     def state(self, parameters: Tensor, step: int, time: float, dt: float, stepper: dict) -> State:

@@ -43,7 +43,8 @@ class Evaluation:
         self._layout = jets.parse(names, names, problem.coordinates)
         self._columns = list(range(len(names)))
         """Numbers of the outputs that the reference has."""
-        self._points = self._reference(problem)
+        self._t = 0.0
+        self._points = self._reference(problem, self._t)
         data = named_sets(problem.data).get("data")
         self._training = None if data is None else self._share(data.x_ND, data.y_NM)
         # Logits have no reference to compare them with, but metrics of them have.
@@ -73,6 +74,12 @@ class Evaluation:
     def has_reference(self) -> bool:
         """True if the error can be measured. Local."""
         return self._points is not None and self._has_error
+
+    def at(self, t: float) -> None:
+        """Compare with the reference at time t, if the problem marches in time. Collective."""
+        problem = self.plan.problem
+        if problem.is_march and problem.has_exact and t != self._t:
+            self._points, self._t = self._reference(problem, t), t
 
     def relative_l2(self, theta_P: Tensor) -> float | None:
         """|u - u*| / |u*| over the outputs of the reference; None without one. Collective on comm.
@@ -138,12 +145,12 @@ class Evaluation:
             found = dict(zip((f"relative_l2_{name}" for name in names), errors, strict=True))
         return {name: float(value) for name, value in found.items()}
 
-    def _reference(self, problem: Problem) -> tuple[Tensor, Tensor] | None:
+    def _reference(self, problem: Problem, t: float) -> tuple[Tensor, Tensor] | None:
         """This rank's share of (x, reference), or None. Collective."""
         if problem.has_exact:
             x = torch.as_tensor(evaluation_points(problem.domain))
             x = x[slice(*block(len(x), self.comm.rank, self.comm.size))]
-            u = agreed(self.comm, finite_reference, problem, x)
+            u = agreed(self.comm, finite_reference, problem, x, t)
             return x.to(**self._to), u.to(**self._to)
         if problem.reference is not None:
             self._columns = reference_columns(problem)

@@ -25,6 +25,7 @@ from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
 from nedhpc.running.case import Case
 from nedhpc.running.eigen import doubts
+from nedhpc.running.first_fit import START_ERROR
 from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
@@ -33,6 +34,7 @@ from nedhpc.running.observers import Observer, Stop
 from nedhpc.running.recorder import Checkpoints, Progress, Recorder
 from nedhpc.running.rescue import Rescue
 from nedhpc.running.signals import StopSignals
+from nedhpc.running.states import States
 from nedhpc.running.trust import Known, warnings
 from nedhpc.steppers.base import StepInfo
 
@@ -91,8 +93,8 @@ class Run:
         self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
         rescue = [] if signals is None else [Rescue(self.checkpoints)]
-        self.observers = [Recorder(series), Limits(), self.checkpoints, Progress(), *rescue]
-        self.observers += observers
+        built_in = [Recorder(series), States(), Limits(), self.checkpoints, Progress()]
+        self.observers = [*built_in, *rescue, *observers]
 
     def _warn_of_contradictions(self):
         for text in self.contradictions if self.comm.rank == 0 else []:
@@ -256,6 +258,7 @@ class Run:
         with case.phases("output"):
             written_K, held_out_K, balanced_held_out = case.energies_as_written(theta_P, E_K)
             evaluation = case.evaluation
+            evaluation.at(state.time)
             error, metrics = evaluation.relative_l2(theta_P), evaluation.metrics(theta_P)
             metrics |= evaluation.by_output(theta_P)
         terms = {term.name: 0.0 for term in self.plan.terms}
@@ -288,6 +291,8 @@ class Run:
             "projection_error": moment.info.projection_error,
         }
         stats |= {"warnings": "\n".join(self.warnings)}
+        if START_ERROR in self.adaptation.memory:
+            stats[START_ERROR] = self.adaptation.memory[START_ERROR]
         if self.known is not None:
             stats |= self.known.stats(plan.problem.outputs)
         stats |= {f"coefficient_error_{n}": error for n, error in self.coefficient_errors.items()}

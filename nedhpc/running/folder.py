@@ -19,6 +19,7 @@ from nedhpc.problems import table
 from nedhpc.problems.data import digest
 from nedhpc.running.case import Case
 from nedhpc.running.choice import first
+from nedhpc.running.first_fit import fitted
 from nedhpc.running.start import rebalanced, taken_over
 from nedhpc.user_code import digests, remember
 
@@ -59,7 +60,7 @@ def open_folder(
     if comm.rank == 0:
         remember(plan.config, user_files)
     if state is None:
-        begun = (case, taken_over(case, *initial)) if initial else first(case, is_open)
+        begun = (case, taken_over(case, *initial)) if initial else _first(case, is_open)
         case, state = begun
         record = RunRecord.start(case.config)
         case.take_up(state)
@@ -81,6 +82,11 @@ def open_folder(
     file = run_dir / "series.h5"
     last_step = None if resumed is None else state.step
     return case, state, record, agreed(comm, _series, comm, file, last_step)
+
+
+def _first(case: Case, is_open: bool) -> tuple[Case, State]:
+    """The case and the state at step 0 of a new run. Collective."""
+    return (case, fitted(case)) if case.plan.problem.is_march else first(case, is_open)
 
 
 def _initial(comm, plan: Plan) -> Resumed | None:

@@ -88,6 +88,9 @@ class StepRule:
 
     memory_shapes: ClassVar[Mapping[str, str]] = {}
     """Shape of each entry of `state` after a step, as for `check_memory`; {}: not checked."""
+    marches: ClassVar[bool] = False
+    """True if it steps an evolution equation u_t = N(u); else it steps the descent of an energy."""
+
     lowers_energy: ClassVar[bool] = False
     """True if every step lowers the energy on its sample, so that a slow fall means something."""
 

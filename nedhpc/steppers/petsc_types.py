@@ -25,6 +25,7 @@ class PetscType:
     An adaptor cannot recover from an energy that is not finite. The run can, by a smaller dt.
     """
     lowers_energy: bool = False
+    marches: bool = False
     Settings: type = StepRule.Settings
     """An empty table, because the settings are PETSc options."""
 

@@ -30,6 +30,11 @@ def rules() -> dict[str, type[StepRule]]:
     return dict(sorted(found.items(), key=lambda item: (not item[1].uses_metric, item[0])))
 
 
+def all_kinds() -> dict[str, type[StepRule] | PetscType]:
+    """{name: step rule or PETSc type}."""
+    return rules() | PETSC_TYPES
+
+
 def find(name: str) -> type[StepRule] | PetscType:
     """The step rule or PETSc type of that name.
 
@@ -38,7 +43,7 @@ def find(name: str) -> type[StepRule] | PetscType:
     Raises:
         ConfigError: there is none; the message gives the nearest name and all that are allowed.
     """
-    found = rules() | PETSC_TYPES
+    found = all_kinds()
     if name not in found:
         raise ConfigError([unknown(f"stepper.type = {name!r}", "value", name, found)])
     return found[name]

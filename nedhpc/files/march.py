@@ -1,0 +1,35 @@
+"""march.h5: the parameters of a march in time at the times that output.times asks for. Local.
+
+The datasets are /time (K,) and /theta (K, P). One rank rewrites the file atomically.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from nedhpc.files.sealed import open_sealed, sealed_file
+from nedhpc.files.tables import value
+
+NAME = "march.h5"
+
+
+def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(times (K,), theta (K, P)); both are empty if there is no file.
+
+    Raises:
+        NotAStateError: the file is torn or corrupt.
+    """
+    if not path.exists():
+        return np.empty(0), np.empty((0, 0))
+    with open_sealed(path) as file:
+        return value(file, "time"), value(file, "theta")
+
+
+def write(path: Path, times: np.ndarray, theta_KP: np.ndarray) -> None:
+    """Rewrite the file. OSError if the disk is full."""
+    with sealed_file(path) as file:
+        time = file.create_dataset("time", data=times)
+        time.make_scale("time")
+        theta = file.create_dataset("theta", data=theta_KP)
+        theta.dims[0].attach_scale(time)
+        time.attrs["long_name"], theta.attrs["long_name"] = "time of the march", "parameters"

@@ -1,0 +1,81 @@
+"""The flow of a march in time, u_t = N(u): parameters that follow a solution.
+
+A step poses its stages one after the other; each is the energy of a Flow, which ptc minimises.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nedhpc.flows.descent import Flow
+from nedhpc.flows.stage import Desk, Pose, StageTerm
+from nedhpc.parallel.comm import total
+from nedhpc.sampling.points import Points
+
+INTERIOR = "interior"
+
+
+class Evolution(Flow):
+    """The Flow of the stage that is posed. All methods are collective on comm unless they say so.
+
+    Args:
+        desk: on which the energy's StageTerm finds the stage.
+        stops: times, in order, that steps must not pass; the last one is the end of the march.
+        is_linear: True if only the last layer moves as long as it can follow.
+        comm, energy, metric, solver, factored, phases: as for Flow.
+    """
+
+    def __init__(self, desk: Desk, stops: Sequence[float], is_linear: bool, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.desk, self.stops, self.is_linear = desk, tuple(stops), is_linear
+        self.stage = next(term for term in self.energy.terms if isinstance(term, StageTerm))
+
+    def pose(self, pose: Pose) -> None:
+        """Pose a stage, on the points of the present sample. Local."""
+        self.desk.put(pose)
+        with self.phases("energy"):
+            self.sample = self.posed(self.sample)
+
+    def rest(self, theta_P: Tensor, t: float) -> None:
+        """Pose a stage that theta solves, so that only the conditions count. Local."""
+        self.pose(Pose(t, 0.0, ((1.0, theta_P),)))
+
+    def posed(self, points: Mapping[str, Points]) -> dict[str, Points]:
+        """The points with the base of the present stage as targets. Local."""
+        pose, inside = self.desk.pose, points[INTERIOR]
+        columns = [sum(w * self.jets(theta_P, inside)[:, 0] for w, theta_P in pose.base)]
+        if pose.share < 1:
+            columns.append((1 - pose.share) * self.jets(pose.last_P, inside).flatten(1))
+        return {**points, INTERIOR: replace(inside, y_NM=torch.cat(columns, 1))}
+
+    def jets(self, theta_P: Tensor, points: Points) -> Tensor:
+        """Jets (N, C, M) of u that a stage uses. Local."""
+        with torch.no_grad():
+            parts = points.x_ND.split(self.energy.chunk)
+            theta_P = theta_P[: self.energy.num_network]
+            return torch.cat(
+                [self.energy.ansatz.jets(theta_P, x_ND, self.stage.layout) for x_ND in parts]
+            )
+
+    def values(self, theta_P: Tensor) -> Tensor:
+        """u at this rank's points of the sample, (N, M). Local."""
+        return self.jets(theta_P, self.sample[INTERIOR])[:, 0]
+
+    @property
+    def measure(self) -> float:
+        """Volume of the domain."""
+        return float(total(self.comm, [float(self.sample[INTERIOR].weight_N.double().sum())])[0])
+
+    def rms(self, *values: Tensor) -> np.ndarray:
+        """Root mean square over the domain of functions that are given at the sample's points.
+
+        Args:
+            values: (N, M) each, at this rank's points; for M outputs their squares are summed.
+        """
+        w_N = self.sample[INTERIOR].weight_N.double()
+        squares = [float(w_N @ v.double().square().sum(1)) for v in values]
+        *squares, measure = total(self.comm, [*squares, float(w_N.sum())])
+        return np.sqrt(np.array(squares) / measure)

@@ -1,0 +1,118 @@
+"""The start of a march in time: a fit of the network to u0. Collective.
+
+The first layer gets random features, the last layer is fitted, and ptc does the rest. If the scale
+of the features is too small, the units nearly depend on each other, and u0 is a small difference of
+large terms, from which the march can hardly move. So the largest scale is taken whose fit is nearly
+as good as the best one with moderate weights.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor
+
+from nedhpc.errors import UsageError
+from nedhpc.files.checkpoint import State
+from nedhpc.parallel.comm import total
+from nedhpc.problems.march import start_values
+from nedhpc.running.case import Case
+from nedhpc.running.start import first_state, solve_last_layer
+from nedhpc.steppers.ptc import Ptc
+
+log = logging.getLogger("nedhpc")
+
+START_ERROR = "start_error"
+"""Name of the relative L2 error of the fit in the state's memory and in the facts of a run."""
+SCALES = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25)
+"""Scales of the features for a domain of width one."""
+MODERATE, NEAR, EXACT = 1e4, 10.0, 1e-10
+"""Largest weight of the last layer, ratio of two errors that are nearly as good, and the error
+below which none is better than another."""
+GOOD, AIM = 1e-8, 1e-9
+"""Relative L2 error with which no other scale is tried, and the one at which a fit ends."""
+MAX_STEPS, CHECK_EVERY, SLOW = 200, 10, 0.7
+"""Most steps of a fit, and the share of the energy that CHECK_EVERY steps may leave at most."""
+
+
+def fitted(case: Case) -> State:
+    """The state at t = 0, with a network that fits u0 and the derivatives that N uses. Collective.
+
+    Args:
+        case: the case of the march.
+
+    Raises:
+        UsageError: the error of the fit is above run.max_start_error.
+    """
+    config = case.config
+    fit = Case(case.comm, case.plan.start(), device=case.device)
+    random = fit.config.run.model_copy(update={"start": "random"})
+    fit.config = fit.config.model_copy(update={"run": random})
+    state = first_state(fit)
+    best, error = None, np.inf
+    for theta_P in _candidates(fit, state):
+        theta_P = _descended(fit, theta_P, state.dt)
+        found = start_error(fit, theta_P)
+        if found < error:
+            best, error = theta_P, found
+        if error <= GOOD:
+            break
+    if case.comm.rank == 0:
+        log.info("the start fits u0 with a relative L2 error of %.1e", error)
+    if best is None or not error <= config.run.max_start_error:
+        raise UsageError(
+            f"the network fits u0 with a relative L2 error of {error:.1e}, above "
+            f"run.max_start_error = {config.run.max_start_error:g}; likely causes are a network "
+            "that is too small for u0 (network.hidden, network.periodic.harmonics), too few points "
+            "(sampling.interior), or a `start` that the network cannot represent, such as a jump "
+            "or a function that is not periodic"
+        )
+    state.theta_P, _ = case.parameters.split(best)
+    memory = {START_ERROR: error}
+    return dataclasses.replace(state, dt=config.stepper.dt, adaptation=memory, stepper={})
+
+
+def _candidates(fit: Case, state: State) -> Iterator[Tensor]:
+    """Parameters from which a fit begins, (P,) each, the best scale of features first."""
+    ansatz, seed = fit.plan.ansatz, fit.config.run.seed
+    theta_P = fit.take_up(state)
+    if ansatz.linear_columns is None or fit.plan.config.run.start == "random":
+        yield theta_P
+        return
+    low, high = fit.leg.domain.low, fit.leg.domain.high
+    width = float(np.mean(ansatz.scaling.unit(high) - ansatz.scaling.unit(low)))
+    found = []
+    for scale in SCALES:
+        features = ansatz.features(seed, scale / width, low, high)
+        theta_P = solve_last_layer(fit, fit.parameters.join(features, {}))[1]
+        size = float(theta_P[ansatz.linear_columns].abs().max())
+        found.append((max(EXACT, start_error(fit, theta_P)), size, theta_P))
+    limit = NEAR * min(found, key=lambda one: (one[1] > MODERATE, one[0]))[0]
+    first = next(one for one in found if one[0] <= limit)
+    yield first[2]
+    for one in sorted(found, key=lambda one: one[:2]):
+        if one is not first:
+            yield one[2]
+
+
+def _descended(fit: Case, theta_P: Tensor, dt: float) -> Tensor:
+    """The parameters after steps of ptc, as long as they help."""
+    rule, energies = Ptc(fit.flow, Ptc.Settings()), []
+    for step in range(MAX_STEPS):
+        theta_P, dt, info = rule.step(theta_P, 0.0, dt)
+        energies.append(float(info.E_K.sum()))
+        is_checked = step % CHECK_EVERY == 0
+        is_slow = step >= CHECK_EVERY and energies[-1] > SLOW * energies[-1 - CHECK_EVERY]
+        if info.stalled or is_slow or is_checked and start_error(fit, theta_P) < AIM:
+            break
+    return theta_P
+
+
+def start_error(fit: Case, theta_P: Tensor) -> float:
+    """|u - u0| / |u0| on the held-out points. Collective."""
+    points = fit.held_out["interior"]
+    u0 = start_values(fit.plan.problem, points.x_ND.double().cpu()).to(points.x_ND)
+    error = fit.evaluation.u_now(theta_P, points.x_ND) - u0
+    sums = total(fit.comm, [float(v.double().square().sum()) for v in (error, u0)])
+    return float(np.sqrt(sums[0] / (sums[1] or 1.0)))
