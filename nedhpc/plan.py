@@ -30,8 +30,9 @@ from nedhpc.parallel.precision import float64_default
 from nedhpc.problems import bind_terms, build, check, construct
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.conditions import hard_terms
 from nedhpc.problems.contradictions import contradictions
-from nedhpc.problems.coverage import uncovered
+from nedhpc.problems.coverage import remarks
 from nedhpc.problems.data import DataSet, named_sets, validated
 from nedhpc.problems.integrals import with_nodes
 from nedhpc.problems.reference import check_reference
@@ -227,13 +228,14 @@ class Plan:
         return found.arrays
 
     def contradictions(self) -> list[str]:
-        """The conditions that contradict each other or are missing, a sentence each. Local."""
+        """Conditions that contradict each other, are missing or idle, a sentence each. Local."""
         problem, num_outputs = self.problem, len(self.problem.outputs)
         # The stages of a march have no meaning before the first step.
         if problem.is_march or not self.energy.is_least_squares:
             return []
-        given = (self.terms, self.domain, self.given, problem.coefficients.values(), num_outputs)
-        return [*contradictions(*given), *uncovered(problem, self.terms)]
+        terms = [*self.terms, *hard_terms(problem)]
+        given = (terms, self.domain, self.given, problem.coefficients.values(), num_outputs)
+        return [*contradictions(*given), *remarks(problem, self.terms)]
 
     @classmethod
     def read(

@@ -140,7 +140,7 @@ class Problem:
     """Conditions that the ansatz satisfies exactly, as {part: {output: value}}.
 
     A value is a number, or a function of x (N, D) that returns (N,). Instead of this table, `hard`
-    may be an nedhpc.Layer, which is applied last.
+    may be an nedhpc.Layer, which is applied last. problems/conditions.py has examples.
     """
 
     @property
@@ -155,6 +155,14 @@ class Problem:
             name: (outputs,) if isinstance(outputs, str) else tuple(outputs)
             for name, outputs in self.eigenvalues.items()
         }
+
+    def distance(self, x: Tensor, part: str) -> Tensor:
+        """The distance with which a hard condition on a part is built, (N,); the domain's own.
+
+        A subclass may have another: a smooth torch function of x (N, D) that is zero on the part
+        and positive elsewhere in the domain.
+        """
+        return self.domain.distance(x, part)
 
     def exact(self, x: Tensor) -> Tensor:
         """The solution at x (N, D) as (N,) or (N, M), if it is known.

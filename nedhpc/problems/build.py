@@ -16,6 +16,7 @@ from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.coverage import periodic_errors
 from nedhpc.problems.data import DataSet, named_sets
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
@@ -168,6 +169,7 @@ def check(problem: Problem, name: str) -> None:
         errors += [f"{name}: term {term.name!r} {error}" for error in _bad_term(problem, term)]
         if names.count(term.name) > 1:
             errors.append(f"{name}: term {term.name!r} is declared {names.count(term.name)} times")
+    errors = errors or [f"{name}: {error}" for error in periodic_errors(problem, terms)]
     if errors:
         raise ConfigError(list(dict.fromkeys(errors)))
 
@@ -297,7 +299,10 @@ def _bad_term(problem: Problem, term: Term) -> list[str]:
         errors.append('is on "data" but the problem has no `data = nedhpc.DataSet(x, y)`')
     elif term.on not in (*problem.domain.parts, *sets):
         allowed = ", ".join((*problem.domain.parts, *(sets or ["data"])))
-        errors.append(f"is on {term.on!r}; allowed: {allowed}")
+        periods = zip(problem.coordinates, problem.domain.periods, strict=True)
+        periodic = ", ".join(x for x, period in periods if period is not None)
+        why = f"; ends of a periodic direction ({periodic}) are no boundary" if periodic else ""
+        errors.append(f"is on {term.on!r}; allowed: {allowed}{why}")
     if term.needs_targets and term.on not in sets:
         kind = type(term).__name__
         errors.append(f'is a {kind} on {term.on!r}; it needs targets, which "data" has')
