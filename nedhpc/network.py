@@ -3,13 +3,14 @@
 import torch
 
 from nedhpc.ansatz import embeddings
+from nedhpc.ansatz.constraints import Singular
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.ansatz.module import ModuleNetwork
 from nedhpc.config import Config
 from nedhpc.errors import UsageError
 from nedhpc.problems import construct
 from nedhpc.problems.base import Problem
-from nedhpc.problems.conditions import hard_layer
+from nedhpc.problems.conditions import hard_layer, some_points
 from nedhpc.user_calls import called
 from nedhpc.user_code import load_class
 
@@ -49,6 +50,12 @@ def make_network(config: Config, problem: Problem):
             settings.init_scale,
             embedding=embedding,
             constraint=constraint,
+            singular=make_singular(problem),
+        )
+    if problem.has_singular:
+        raise UsageError(
+            f"network.name = {settings.name!r}: `singular` needs the built-in network; add these "
+            "functions in your network's forward, or remove `network.name`"
         )
     cls = load_class(settings.name, torch.nn.Module, "network.name")
     with torch.random.fork_rng(devices=[]):
@@ -65,6 +72,33 @@ def make_network(config: Config, problem: Problem):
             f"network.name = {name!r}: maps {given} to {shape}; needed is (2, {num_outputs})"
         )
     return ModuleNetwork(module, num_outputs, embedding=embedding, constraint=constraint)
+
+
+def make_singular(problem: Problem) -> Singular | None:
+    """The layer of the problem's singular functions; None if it has none. Local.
+
+    Raises:
+        UsageError: `singular` does not return (N, F) float64 numbers that are finite.
+    """
+    if not problem.has_singular:
+        return None
+    x = some_points(problem.domain.parts["interior"])
+    s = called("`singular`", problem.singular, x)
+    if not (
+        isinstance(s, torch.Tensor)
+        and s.ndim == 2
+        and len(s) == len(x)
+        and s.shape[1]
+        and s.dtype == torch.float64
+        and s.isfinite().all()
+    ):
+        shape = tuple(getattr(s, "shape", ()))
+        raise UsageError(
+            f"`singular` returns {type(s).__name__} {shape} for {len(x)} points of the interior; "
+            f"needed is a tensor ({len(x)}, F) of finite float64 numbers with a column for each "
+            "function"
+        )
+    return Singular(problem.singular, s.shape[1])
 
 
 def make_embedding(config: Config, problem: Problem):

@@ -1,4 +1,4 @@
-"""Hard conditions on several parts, what is missing or doubled, ties, jumps and singular parts."""
+"""Hard conditions on several parts, what is missing or doubled, and singular parts."""
 
 import re
 
@@ -8,6 +8,9 @@ import torch
 from conftest import parse_jets
 
 import nedhpc
+from nedhpc.ansatz.algebra import function_jets
+from nedhpc.ansatz.constraints import Singular
+from nedhpc.ansatz.mlp import MLP
 from nedhpc.errors import ConfigError
 from nedhpc.plan import Plan
 
@@ -85,9 +88,7 @@ def jets_at(plan, x, *names, scale=30.0):
     """Jets of the plan's ansatz with large random parameters."""
     ansatz = plan.ansatz
     theta = scale * torch.randn(ansatz.num_parameters, generator=torch.Generator().manual_seed(0))
-    layout = parse_jets(
-        *names, outputs=plan.problem.outputs, coordinates=plan.problem.coordinates
-    )
+    layout = parse_jets(*names, outputs=plan.problem.outputs, coordinates=plan.problem.coordinates)
     return layout.view(ansatz.jets(theta, torch.as_tensor(x), layout))
 
 
@@ -156,7 +157,10 @@ def test_a_hard_initial_condition_and_hard_walls_hold_together():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"hard": {"left": {"u": 0.0}, "ends": {"u": 0.0}}}, "no distance function for the part 'e"),
+        (
+            {"hard": {"left": {"u": 0.0}, "ends": {"u": 0.0}}},
+            "no distance function for the part 'e",
+        ),
         ({"distance": lambda self, x, part: x[:, 1] + 0.1}, "must be zero on all of it"),
         (
             {"distance": lambda self, x, part: x[:, 0] * (x[:, 0] - 1) * (x[:, 0] - 2) * -1},
@@ -222,6 +226,81 @@ def test_a_condition_at_a_periodic_end_is_told_with_the_place(kind):
 
 
 def test_a_term_on_the_boundary_of_a_periodic_box_is_told_why_there_is_none():
-    said = errors_of(type("Box", (Cooling,), {"domain": nedhpc.Periodic([0], [1]), "hard": {},
-        "heat": nedhpc.residual("boundary")(lambda self, j: j.u)}))
+    said = errors_of(
+        type(
+            "Box",
+            (Cooling,),
+            {
+                "domain": nedhpc.Periodic([0], [1]),
+                "hard": {},
+                "heat": nedhpc.residual("boundary")(lambda self, j: j.u),
+            },
+        )
+    )
     assert "ends of a periodic direction (x) are no boundary" in said
+
+
+def corner(x):
+    """r^(2/3) sin(2 phi / 3), phi = 0 on the y axis."""
+    phi = torch.atan2(-x[:, 0], x[:, 1]) % (2 * torch.pi)
+    return (x.norm(dim=1) ** (2 / 3) * torch.sin(2 * phi / 3)).unsqueeze(1)
+
+
+@pytest.mark.parametrize("hidden", [[], [6, 5]])
+def test_singular_functions_are_added_with_trainable_coefficients(hidden):
+    """u, its jets and rows equal those of the same network without them, plus c times theirs."""
+    with_s = MLP(2, hidden, 1, singular=Singular(corner, 1))
+    plain = MLP(2, hidden, 1)
+    layout = parse_jets("u", "lap_u", "u_xy", outputs=("u",))
+    x = torch.rand(6, 2) - torch.tensor([1.0, 0.3])
+    theta = torch.randn(plain.num_parameters)
+    c = torch.tensor([1.7])
+    at = with_s.linear_columns.start
+    both = torch.cat([theta[:at], c, theta[at:]])
+    s = torch.stack(function_jets(corner, x, layout), 1)
+    expected = plain.jets(theta, x, layout) + c * s
+    lin = with_s.linearise(both, x, layout)
+    assert torch.allclose(lin.j_NCM, expected, rtol=1e-12, atol=1e-12)
+    seed = torch.randn(expected.shape)
+    rows = lin.rows(seed, torch.empty(6, len(both)))
+    old = plain.linearise(theta, x, layout).rows(seed, torch.empty(6, len(theta)))
+    here = list(layout.named_channels)
+    column = (seed[:, here] * s[:, here]).sum((1, 2))
+    assert torch.allclose(rows[:, at], column)
+    assert torch.allclose(torch.cat([rows[:, :at], rows[:, at + 1 :]], 1), old)
+    assert torch.allclose(lin.vjp(seed), rows.sum(0))
+    if hidden:
+        wide = MLP(2, [8, 9], 1, singular=Singular(corner, 1))
+        grown = torch.as_tensor(wide.widened(both.numpy(), with_s))
+        assert torch.allclose(wide.jets(grown, x, layout), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_problem_names_its_singular_functions():
+    class Cracked(Bar):
+        def singular(self, x):
+            return corner(x)
+
+    ansatz = plan_of(Cracked).ansatz
+    assert ansatz.num_parameters == plan_of(Bar).ansatz.num_parameters + 2  # one for each output
+    assert ansatz.layout[-2].shape == (2, 8)
+
+    class Wrong(Bar):
+        def singular(self, x):
+            return corner(x)[:, 0]
+
+    assert "`singular` returns Tensor (64,) for 64 points" in errors_of(Wrong)
+
+
+def test_a_value_is_pinned_on_isolated_points():
+    """A part of one point carries one row of the condition, beside those of the other parts."""
+    pin = nedhpc.Part(
+        dim=0,
+        measure=1.0,
+        place=lambda unit: np.zeros((len(unit), 2)) + 0.25,
+        cells=lambda count, start, stop: np.full((count, 2), 0.25)[start:stop],
+        num_points=1,
+    )
+    fixed = nedhpc.residual("pin")(lambda self, j: j.v - 4)
+    plan = plan_of(type("Pinned", (Bar,), {"domain": Square(pin=pin), "fixed": fixed}))
+    assert plan.counts["pin"] == 1
+    assert plan.energy.num_rows(plan.counts)[-1] == 1

@@ -78,7 +78,8 @@ class Linearisation:
 
     def _enters(self, tap):
         """True if the layer's input is the scaled coordinates."""
-        return tap is self._tape[0] and self.network.embedding is None
+        first = self.network.layers[0]
+        return tap is self._tape[0] and first is tap.linear
 
     def _entering(self, tap, z_bar):
         """The layer's input in the channels of z_bar, one row for each point."""

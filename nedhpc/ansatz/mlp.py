@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nedhpc.ansatz.activations import ACTIVATIONS
-from nedhpc.ansatz.constraints import HardCondition
+from nedhpc.ansatz.constraints import HardCondition, Singular
 from nedhpc.ansatz.embeddings import Embedding
 from nedhpc.ansatz.jets import JetLayout
 from nedhpc.ansatz.layers import Activation, Layer, Linear, Push
@@ -34,6 +34,7 @@ class MLP:
         init_scale: The initial parameters are multiplied by it.
         embedding: A map of x that precedes the first layer.
         constraint: A last layer that makes u satisfy conditions exactly.
+        singular: Functions of x that the last layer adds to u, each with a coefficient.
     """
 
     scales_coordinates = True
@@ -49,15 +50,20 @@ class MLP:
         init_scale: float = 1.0,
         embedding: Embedding | None = None,
         constraint: HardCondition | None = None,
+        singular: Singular | None = None,
     ):
-        self.embedding, self.constraint = embedding, constraint
+        self.embedding, self.constraint, self.singular = embedding, constraint, singular
         self.init, self.init_scale = init, init_scale
         self.scaling = Scaling.identity(num_inputs, num_outputs)
         self.num_outputs, self.activation = num_outputs, ACTIVATIONS[activation]
         self.widths = (embedding.width if embedding else num_inputs, *hidden, num_outputs)
+        self.fans = [*itertools.pairwise(self.widths)]
+        """(number of inputs, number of outputs) of each Linear layer."""
+        if singular:
+            self.fans[-1] = (self.fans[-1][0] + singular.width, num_outputs)
         self.layout = block_layout(
             (f"layer{k}.{kind}", shape)
-            for k, (fan_in, out) in enumerate(itertools.pairwise(self.widths))
+            for k, (fan_in, out) in enumerate(self.fans)
             for kind, shape in (("weight", (out, fan_in)), ("bias", (out,)))
         )
         self.num_parameters = self.layout[-1].end
@@ -67,6 +73,8 @@ class MLP:
         for weight, bias in zip(self.layout[::2], self.layout[1::2], strict=True):
             self.layers += [Linear(weight, bias), Activation(self.activation)]
         del self.layers[-1]  # the last layer has no activation
+        if singular:
+            self.layers.insert(-1, singular)
 
     def initial(self, seed: int) -> np.ndarray:
         """The initial parameters (P,), float64. They depend on the seed only.
@@ -146,10 +154,7 @@ class MLP:
 
     def factor_cost(self) -> int:
         """Multiplications for an entry of A A^T from factors, for each pair of channels."""
-        return sum(
-            fan_in + 1 + fan_out + FACTOR_OVERHEAD
-            for fan_in, fan_out in itertools.pairwise(self.widths)
-        )
+        return sum(fan_in + 1 + fan_out + FACTOR_OVERHEAD for fan_in, fan_out in self.fans)
 
     def jets(self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:
         """Jet tensor (N, C, M). torch can differentiate it in theta any number of times.

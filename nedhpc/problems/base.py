@@ -164,6 +164,18 @@ class Problem:
         """
         return self.domain.distance(x, part)
 
+    def singular(self, x: Tensor) -> Tensor:
+        """Functions (N, F) with which the solution is singular; u = v(x) + C singular(x).
+
+        The coefficients C (M, F) are trained with the network v. At the corner of an L, around
+        which the angle phi runs from 0 to 3 pi / 2:
+
+            def singular(self, x):
+                phi = torch.atan2(-x[:, 0], x[:, 1]) % (2 * torch.pi)  # 0 on the y axis
+                return (x.norm(dim=1) ** (2 / 3) * torch.sin(2 * phi / 3)).unsqueeze(1)
+        """
+        raise NotImplementedError
+
     def exact(self, x: Tensor) -> Tensor:
         """The solution at x (N, D) as (N,) or (N, M), if it is known.
 
@@ -195,6 +207,11 @@ class Problem:
     def is_march(self) -> bool:
         """True if the problem has a rate, so that a run marches in time."""
         return any(isinstance(term, Rate) for term in declared_terms(self))
+
+    @property
+    def has_singular(self) -> bool:
+        """True if the problem names singular parts of its solution."""
+        return type(self).singular is not Problem.singular
 
     @property
     def has_metrics(self) -> bool:
