@@ -304,3 +304,25 @@ def test_a_value_is_pinned_on_isolated_points():
     plan = plan_of(type("Pinned", (Bar,), {"domain": Square(pin=pin), "fixed": fixed}))
     assert plan.counts["pin"] == 1
     assert plan.energy.num_rows(plan.counts)[-1] == 1
+
+
+def test_hard_sides_of_a_rectangle_hold_and_overlapping_terms_are_told():
+    class Channel(nedhpc.Problem):
+        domain = nedhpc.Rectangle([0, 0], [2, 1], sides={"left": "inlet", "right": "outlet"})
+        hard = {"inlet": {"u": right_value}, "outlet": {"u": 0.0}}
+
+        @nedhpc.residual()
+        def pde(self, j):
+            return j.lap_u
+
+        @nedhpc.residual("boundary")
+        def walls(self, j):
+            return j.u - 7
+
+    plan, y = plan_of(Channel), torch.rand(5)
+    inlet = jets_at(plan, torch.stack([0 * y, y], 1), "u").u
+    outlet = jets_at(plan, torch.stack([0 * y + 2, y], 1), "u").u
+    assert (inlet - 1 - y**2).abs().max() < 1e-13
+    assert outlet.abs().max() < 1e-13
+    texts = " ".join(plan.contradictions())
+    assert "'walls' and 'hard u' contradict each other" in texts

@@ -50,7 +50,8 @@ def _missing(problem: Problem, terms: Sequence[BoundTerm]) -> list[str]:
         pieces = set(domain.boundary_pieces) or _sides(domain)
         places += sorted(f"the part {name!r} of the boundary" for name in pieces - held if name)
         if None in pieces:
-            places.append("the boundary" if len(pieces) == 1 else "the boundary without a name")
+            is_all = len(pieces) == 1
+            places.append("the boundary" if is_all else "the part of the boundary that has no name")
     if any(time in alpha for alpha in used) and "initial" in set(domain.parts) - held:
         places.append("the part 'initial'")
     return [
