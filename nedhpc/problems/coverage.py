@@ -1,6 +1,6 @@
 """Conditions that are missing, that `hard` makes idle, or that stand at a periodic end. Local."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def _missing(problem: Problem, terms: Sequence[BoundTerm]) -> list[str]:
     used = {
         alpha
         for term in terms
-        if domain.parts[term.on].dim == domain.dim
+        if term.on in domain.parts and domain.parts[term.on].dim == domain.dim
         for alphas in term.layout.members
         for alpha in alphas
     }
@@ -100,7 +100,7 @@ def periodic_errors(problem: Problem, terms: Sequence[Term]) -> list[str]:
     domain, errors = problem.domain, []
     axes = [i for i, period in enumerate(domain.periods) if period is not None]
     named = [(f"term {term.name!r}", term.on) for term in terms]
-    hard = () if isinstance(problem.hard, Layer) else problem.hard
+    hard = problem.hard if isinstance(problem.hard, Mapping) else {}
     named += [("hard", part) for part in hard]
     for what, on in named:
         part = domain.parts.get(on)
