@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,26 @@ def load_class(name: str, base: type, key: str) -> type:
 
 
 def _take_neighbours(folder: str, new: Iterable[str]) -> dict[str, Path]:
-    """Remove the new modules of the folder from sys.modules. Returns {module name: file}."""
+    """Remove the new modules of the folder from sys.modules. Returns {module name: file}.
+
+    A library in a subfolder, such as that of a virtual environment, is not of the folder: its
+    modules are imported from elsewhere.
+    """
     found = {}
     for name in sorted(new):
         file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).resolve().is_relative_to(folder) and not name.startswith("nedhpc"):
+        is_ours = name.partition(".")[0] == "nedhpc"
+        if file and not is_ours and Path(file).resolve() in _places(folder, name):
             found[name] = Path(file).resolve()
             del sys.modules[name]
     return found
+
+
+def _places(folder: str | Path, name: str) -> list[Path]:
+    """The files from which Python may import a module of a folder."""
+    path = Path(folder, *name.split("."))
+    stems = (path / "__init__", path)
+    return [Path(f"{stem}{suffix}").resolve() for stem in stems for suffix in all_suffixes()]
 
 
 def find_class(name: str, base: type, builtin: Mapping[str, type], key: str) -> type:
@@ -206,7 +219,8 @@ def _with_neighbours(key: str, path: Path, known: Mapping[str, str]) -> dict[str
     files = {key: path}
     for other in known:
         if other.startswith(f"{key}:"):
-            files[other] = path.parent / (other.partition(":")[2].replace(".", "/") + ".py")
+            places = _places(path.resolve().parent, other.partition(":")[2])
+            files[other] = next((file for file in places if file.is_file()), places[-1])
     return files
 
 

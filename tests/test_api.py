@@ -215,6 +215,25 @@ def test_a_problem_file_imports_its_neighbour(tmp_path):
         nedhpc.load(tmp_path / "f1" / "run")
 
 
+def test_a_library_below_the_folder_of_a_problem_file_is_no_neighbour(tmp_path, monkeypatch):
+    """It is a neighbour if Python finds it in the folder itself, as it does one's own package."""
+    library, package = tmp_path / ".venv" / "lib", tmp_path / "helper"
+    for folder in (library / "far", package):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("VALUE = 1.0\n")
+    (tmp_path / "p.py").write_text("import far\n" + NEIGHBOUR)
+    monkeypatch.syspath_prepend(library)
+    table = TABLE | {"problem": {"name": f"{tmp_path}/p.py:P"}}
+    nedhpc.run(table, tmp_path / "run", comm=MPI.COMM_SELF)
+    assert "far" in sys.modules and "helper" not in sys.modules
+    del sys.modules["far"]
+    (library / "far" / "__init__.py").write_text("VALUE = 2.0\n")
+    assert nedhpc.load(tmp_path / "run")([[0.5]]) is not None
+    (package / "__init__.py").write_text("VALUE = 3.0\n")
+    with pytest.raises(UsageError, match="helper/__init__.py is not the file"):
+        nedhpc.load(tmp_path / "run")
+
+
 NETWORK = """
 import torch
 class Net(torch.nn.Module):
