@@ -2,15 +2,18 @@
 
 The solution minimises |A (theta, c) - b|^2 to first order, where the rows of A belong to equations,
 conditions and data. Only data have noise: equations and conditions are known exactly, so that their
-rows count as constraints of the strength that they have in the energy, and add no variance. A row
-of data with the scale s_i has the noise s_i sigma. With a the columns of c in A and A_theta the
-others,
+rows count as constraints of the strength that they have in the energy. What is left of their
+residual r_i, because the network is too small or the run ended early, is an error of the size of
+r_i. A row of data with the scale s_i has the noise s_i sigma. With a the columns of c in A and
+A_theta the others,
 
     v = a - A_theta (A_theta^T A_theta + tau^2 I)^-1 A_theta^T a,    S = a^T v,
-    cov(c) = S^-1 (sum_i over data  s_i^2 sigma^2 v_i v_i^T) S^-1,
+    cov(c) = S^-1 (sum_i e_i^2 v_i v_i^T) S^-1 + d d^T,    d = S^-1 v^T r,
+    e_i = s_i sigma for data, and r_i for equations and conditions,
 
-which is sigma^2 (J^T J)^-1 if only the coefficients are free. v is what the network cannot imitate
-of a change of c. As the linear model holds for moderate changes of theta only, theta gets a prior
+which is sigma^2 (J^T J)^-1 if only the coefficients are free and the equations hold. v is what the
+network cannot imitate of a change of c, and d is the Gauss-Newton step of c, which is zero at the
+minimum. That r_i^2 stands for a variance is White's idea (1980). As the linear model holds for moderate changes of theta only, theta gets a prior
 of the size PRIOR: tau = s sigma / PRIOR. The noise is that of the residuals,
 
     sigma^2 = sum_i r_i^2 / (N - sum_i h_i),
@@ -79,7 +82,8 @@ def standard_errors(
         return None
     network = slice(0, energy.num_network)
     linear = energy.linearise(theta_P, points, network)
-    A, r_D = linear.A, linear.r_N.double().cpu().numpy()[data.index_D] / data.scale_D
+    A, r_N = linear.A, linear.r_N.double().cpu().numpy()
+    r_D = r_N[data.index_D] / data.scale_D
     a_NQ = _columns(energy, theta_P, points)
     counts_G, squares_G, scales_G = (
         _by_group(comm, data, values) for values in (np.ones_like(r_D), r_D**2, data.scale_D**2)
@@ -94,10 +98,9 @@ def standard_errors(
         if not (free_G >= LEAST_FREE).any():
             return None
         variance_G = np.where(free_G >= LEAST_FREE, squares_G / np.maximum(free_G, LEAST_FREE), 0)
-        v_DQ = v_NQ.double().cpu().numpy()[data.index_D]
-        noise_D = data.scale_D**2 * variance_G[data.group_D]
-        middle = total(comm, np.einsum("d,dp,dq->pq", noise_D, v_DQ, v_DQ))
-        found = _sandwich(S, middle)
+        variance_N = r_N**2
+        variance_N[data.index_D] = data.scale_D**2 * variance_G[data.group_D]
+        found = _sandwich(comm, S, v_NQ.double().cpu().numpy(), variance_N, r_N)
     return found
 
 
@@ -154,10 +157,13 @@ def _leverages(A, R: Tensor, v_NQ: Tensor, S: np.ndarray, data: DataRows) -> np.
     return h_N.cpu().numpy()[data.index_D] + np.einsum("dp,pq,dq->d", v, np.linalg.pinv(S), v)
 
 
-def _sandwich(S: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """Square roots of the diagonal of S^-1 middle S^-1, (Q,); infinite if S is singular."""
+def _sandwich(comm, S: np.ndarray, v_NQ, variance_N, r_N) -> np.ndarray:
+    """Square roots of the diagonal of cov(c), (Q,); infinite if S is singular. Collective."""
+    middle = total(comm, np.einsum("n,np,nq->pq", variance_N, v_NQ, v_NQ))
+    pulled_Q = total(comm, v_NQ.T @ r_N)
     try:
         inverse = np.linalg.inv(S)
     except np.linalg.LinAlgError:
         return np.full(len(S), np.inf)
-    return np.sqrt(np.maximum(np.diag(inverse @ middle @ inverse), 0))
+    variance_Q = np.maximum(np.diag(inverse @ middle @ inverse), 0)
+    return np.sqrt(variance_Q + (inverse @ pulled_Q) ** 2)
