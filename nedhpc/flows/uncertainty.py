@@ -13,8 +13,9 @@ A_theta the others,
 
 which is sigma^2 (J^T J)^-1 if only the coefficients are free and the equations hold. v is what the
 network cannot imitate of a change of c, and d is the Gauss-Newton step of c, which is zero at the
-minimum. That r_i^2 stands for a variance is White's idea (1980). As the linear model holds for moderate changes of theta only, theta gets a prior
-of the size PRIOR: tau = s sigma / PRIOR. The noise is that of the residuals,
+minimum. That r_i^2 stands for a variance is White's idea (1980). As the linear model holds for
+moderate changes of theta only, theta gets a prior of the size PRIOR: tau = s sigma / PRIOR. The
+noise is that of the residuals,
 
     sigma^2 = sum_i r_i^2 / (N - sum_i h_i),
 
