@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nedhpc.domains.base import Part
-from nedhpc.domains.piece import Piece, far
+from nedhpc.domains.piece import Piece, choose, far
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +25,11 @@ class Lifted(Piece):
         if base.dim:
             x_ND, accepted_N = base.points(unit_NK[:, : base.unit_dim])
         else:
-            which_N, accepted_N = self._isolated(unit_NK[:, 0]), np.ones(len(unit_NK), bool)
-            x_ND = base.every_point()[which_N]
+            points, weight_N = base.every_point(), base.weight_N
+            which_N, _ = choose(np.ones(len(points)) if weight_N is None else weight_N, unit_NK)
+            x_ND, accepted_N = points[which_N], np.ones(len(unit_NK), bool)
         x_ND = np.column_stack([x_ND, self.low + (self.high - self.low) * unit_N])
         return x_ND, accepted_N if self.keep is None else accepted_N & self.keep(x_ND)
-
-    def _isolated(self, unit_N):
-        """Numbers of isolated points, each as often as its weight says."""
-        weight = self.base.weight_N
-        weight = np.ones(self.base.num_points or 0) if weight is None else weight
-        return np.minimum(
-            np.searchsorted(np.cumsum(weight) / weight.sum(), unit_N, side="right"), len(weight) - 1
-        )
 
 
 def lifted(base: Part, low: float, high: float, name: str | None = None) -> Piece:

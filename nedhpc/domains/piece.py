@@ -87,6 +87,14 @@ def choose(sizes: ArrayLike, unit_NK: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return which_N, rest_NK.clip(0, 1)
 
 
+def rows_by_name(names: Sequence[str | None]) -> dict[str | None, list[int]]:
+    """The numbers of the entries that have each name, in the order of the names' first entries."""
+    found: dict[str | None, list[int]] = {}
+    for k, name in enumerate(names):
+        found.setdefault(name, []).append(k)
+    return found
+
+
 def collected(pieces: Sequence[Piece], name: str | None = None) -> Piece:
     """One part that consists of pieces of equal dimension. A single piece is returned as it is."""
     if len(pieces) == 1:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from nedhpc.domains.piece import Piece, choose, with_cells
+from nedhpc.domains.piece import Piece, choose, rows_by_name, with_cells
 from nedhpc.domains.rfunctions import both, either, polygon_level
 from nedhpc.domains.shape import Shape
 from nedhpc.errors import UsageError
@@ -54,8 +54,7 @@ class Polygon(Shape):
         names = self._edge_names(sides or {}, len(start_E2), name)
         faces = [
             _edges(start_E2[here], stop_E2[here], normal_E2[here], of)
-            for of in dict.fromkeys(names)
-            for here in [[k for k, other in enumerate(names) if other == of]]
+            for of, here in rows_by_name(names).items()
         ]
         low, high = np.reshape(self.geometry.bounds, (2, 2))
         self._set(low, high, self._interior(), faces)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from nedhpc.domains.piece import Piece, choose
+from nedhpc.domains.piece import Piece, choose, rows_by_name
 from nedhpc.domains.polygon import on_triangles
 from nedhpc.domains.rfunctions import both
 from nedhpc.domains.shape import Shape
@@ -94,8 +94,7 @@ class Polyhedron(Shape):
         names = _names(corner_T33.mean(1), normal_T3, sides, name, where)
         faces = [
             _face(corner_T33[here], normal_T3[here], size_T[here] / 2, of)
-            for of in dict.fromkeys(names)
-            for here in [[k for k, other in enumerate(names) if other == of]]
+            for of, here in rows_by_name(names).items()
         ]
         self.low, self.high = np.array(mesh.bounds)
         size = self.high - self.low

@@ -121,7 +121,7 @@ class Sampler:
             x, y = data.held_out_x, data.held_out_y
             if not len(x):
                 x, y = data.x_ND, data.y_NM
-            start, stop = self.rank * len(x) // self.size, (self.rank + 1) * len(x) // self.size
+            start, stop = self._share(len(x))
             rows = slice(start, stop)
             weight_N = np.full(stop - start, 1 / len(x))
             return Points(*(self._tensor(array) for array in (x[rows], weight_N, y[rows])))
@@ -131,7 +131,7 @@ class Sampler:
             return self._nodes(on, part, ceil(MORE_NODES * count) if part.dim else count, (2,))
         if part.dim:
             count = max(MIN_HELD_OUT, ceil(HELD_OUT * count))
-        start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
+        start, stop = self._share(count)
         x_ND = part_points(part, on, "sobol", self.seed, 0, count, start, stop, (2,))
         n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
         weight_N = _weights(part, count, start, stop)
@@ -150,7 +150,7 @@ class Sampler:
 
     def _points(self, on, number, chosen):
         count = self.count(on, number)
-        start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
+        start, stop = self._share(count)
         if on in self.data:
             return self._rows(on, number, count, start, stop)
         part = self._part(on)
@@ -172,15 +172,12 @@ class Sampler:
         """The nodes of integrals over a part, the same in every draw."""
         if quadrature.has_rule(part):
             x_ND, w_N = quadrature.nodes(part, count)
-            start, stop = (
-                self.rank * len(x_ND) // self.size,
-                (self.rank + 1) * len(x_ND) // self.size,
-            )
+            start, stop = self._share(len(x_ND))
             x_ND, w_N = x_ND[start:stop], w_N[start:stop]
         else:
-            start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
+            start, stop = self._share(count)
             x_ND = part_points(part, on, "sobol", self.seed, 0, count, start, stop, stream)
-            w_N = np.full(stop - start, part.measure / count)
+            w_N = _weights(part, count, start, stop)
         n_ND = self._tensor(part.normal(x_ND)) if on in self.with_normals else None
         return Points(self._tensor(x_ND), self._tensor(w_N), n_ND=n_ND)
 
@@ -199,6 +196,10 @@ class Sampler:
 
     def _pool(self, on, number, start, stop):
         return part_points(self._part(on), on, "sobol", self.seed, number, None, start, stop)
+
+    def _share(self, count):
+        """This rank's share [start, stop) of `count` points."""
+        return self.rank * count // self.size, (self.rank + 1) * count // self.size
 
     def _part(self, on):
         return self.domain.parts[on]
