@@ -44,7 +44,6 @@ class Constructed(Shape):
                 what stays of the faces of a, and of b.
             flip: True if the normals of b's faces are turned.
         """
-        check_pair(a, b, self.word)
         self.a, self.b = a, b
         self.low, self.high = np.array(low), np.array(high)
         self.rounding = max(a.rounding, b.rounding)
@@ -195,6 +194,7 @@ class Difference(Constructed):
             lambda outer, inner: ~b.inside(inner),
             lambda outer, inner: a.inside(outer) & a.inside(inner),
         )
+        check_pair(a, b, self.word)
         self._build(a, b, a.low, a.high, tests, flip=True)
 
     def _interior(self):
@@ -235,10 +235,8 @@ class Union(Constructed):
             lambda outer, inner: ~b.inside(outer),
             lambda outer, inner: ~a.inside(outer) & ~a.inside(inner),
         )
-        if a.dim == b.dim:
-            low, high = np.minimum(a.low, b.low), np.maximum(a.high, b.high)
-        else:
-            low, high = a.low, a.high
+        check_pair(a, b, self.word)
+        low, high = np.minimum(a.low, b.low), np.maximum(a.high, b.high)
         self._build(a, b, low, high, tests, flip=False)
 
     def _interior(self):
@@ -269,12 +267,10 @@ class Intersection(Constructed):
             lambda outer, inner: b.inside(inner),
             lambda outer, inner: a.inside(outer) & a.inside(inner),
         )
-        if a.dim == b.dim:
-            low, high = np.maximum(a.low, b.low), np.minimum(a.high, b.high)
-            if not (low < high).all():
-                raise UsageError(f"{shown(a)} & {shown(b)}: the intersection is empty")
-        else:
-            low, high = a.low, a.high
+        check_pair(a, b, self.word)
+        low, high = np.maximum(a.low, b.low), np.minimum(a.high, b.high)
+        if not (low < high).all():
+            raise UsageError(f"{shown(a)} & {shown(b)}: the intersection is empty")
         self._build(a, b, low, high, tests, flip=False)
 
     def _interior(self):
