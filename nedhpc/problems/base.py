@@ -201,7 +201,7 @@ class Problem:
     @property
     def has_exact(self) -> bool:
         """True if the solution is known."""
-        return type(self).exact is not Problem.exact
+        return "exact" in vars(self) or type(self).exact is not Problem.exact
 
     @property
     def is_march(self) -> bool:

@@ -82,10 +82,6 @@ class Burgers(Problem):
     def start(self, x):
         return 0.5 + torch.sin(x[:, 0])
 
-    @property
-    def has_exact(self):
-        return True
-
 
 class AllenCahn(Problem):
     """u_t = nu u_xx + u - u^3, periodic on (0, 2 pi); marches in time.
@@ -112,10 +108,6 @@ class AllenCahn(Problem):
 
     def start(self, x):
         return 0.1 + 0.5 * torch.sin(x[:, 0]) + 0.5 * torch.cos(2 * x[:, 0])
-
-    @property
-    def has_exact(self):
-        return True
 
 
 class KdV(Problem):
@@ -164,7 +156,3 @@ class KuramotoSivashinsky(Problem):
     def start(self, x):
         y = 2 * pi * x[:, 0] / 22
         return torch.cos(y) * (1 + torch.sin(y))
-
-    @property
-    def has_exact(self):
-        return True
