@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nedhpc.files.checkpoint import State
 from nedhpc.flows.descent import Flow
+from nedhpc.flows.energy import Energy
 from nedhpc.flows.evolution import Evolution
 from nedhpc.flows.integrals import integrated
 from nedhpc.flows.stage import Desk
@@ -148,8 +149,11 @@ class Case:
 
     def _residual_size(self, theta_P: Tensor, on: str, x_ND: Tensor) -> Tensor:
         """|r| (N,) at points of a part. Collective."""
-        energy = integrated(self.comm, self.leg.energy, theta_P, self.held_out, slopes=False)
-        return energy.residual_size(theta_P, on, x_ND)
+        return self._integrated(theta_P, self.held_out).residual_size(theta_P, on, x_ND)
+
+    def _integrated(self, theta_P: Tensor, points: dict[str, Points]) -> Energy:
+        """The energy of the leg with the values of its integrals. Collective."""
+        return integrated(self.comm, self.leg.energy, theta_P, points, slopes=False)
 
     @property
     def held_out(self) -> dict[str, Points]:
@@ -159,17 +163,18 @@ class Case:
 
     def held_out_energy(self, theta_P: Tensor) -> float:
         """Energy on the held-out points. Collective. Cost: a residual at these points."""
-        energy = integrated(self.comm, self.leg.energy, theta_P, self.held_out, slopes=False)
+        points = self.held_out
         with torch.no_grad():
-            E_K, _ = energy.evaluate(theta_P, self.held_out)
+            E_K, _ = self._integrated(theta_P, points).evaluate(theta_P, points)
         return float(total(self.comm, E_K.cpu().numpy()).sum())
 
     def held_out_energies(self, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Energies on the held-out points by term: (as written, balanced), (K,). Collective."""
-        energy = integrated(self.comm, self.leg.energy, theta_P, self.held_out, slopes=False)
+        points = self.held_out
+        energy = self._integrated(theta_P, points)
         with torch.no_grad():
-            balanced_K, _ = energy.evaluate(theta_P, self.held_out)
-        both = torch.cat([energy.as_written(theta_P, self.held_out), balanced_K.double()])
+            balanced_K, _ = energy.evaluate(theta_P, points)
+        both = torch.cat([energy.as_written(theta_P, points), balanced_K.double()])
         written_K, balanced_K = np.split(total(self.comm, both.cpu().numpy()), 2)
         return written_K, balanced_K
 
@@ -189,8 +194,7 @@ class Case:
         if energy.balance is None:
             return np.asarray(E_K), written_K, float(balanced_K.sum())
         sample = self.flow.sample
-        energy = integrated(self.comm, energy, theta_P, sample, slopes=False)
-        sample_K = energy.as_written(theta_P, sample)
+        sample_K = self._integrated(theta_P, sample).as_written(theta_P, sample)
         return total(self.comm, sample_K.cpu().numpy()), written_K, float(balanced_K.sum())
 
     def draw_number(self, step: int) -> int:

@@ -253,14 +253,13 @@ class Projected(StepRule):
         The network does not bend along these columns, so that hardly any damping is needed. Without
         this, the residuals of stages were 10 to 1000 times as large.
         """
-        flow, energy = self.flow, self.flow.energy
-        columns, E_K = energy.ansatz.linear_columns, flow.energies(theta_P, t)
+        flow = self.flow
+        columns, E_K = flow.energy.ansatz.linear_columns, flow.energies(theta_P, t)
         if columns is None:
             return theta_P, E_K
         solver = SOLVERS["tsqr"](flow.comm, LAST_LAYER_RTOL)
         for _ in range(LAST_LAYER_STEPS):
-            with flow.phases("rows"):
-                linear = energy.linearise(theta_P, flow.sample, columns)
+            linear = flow.rows(theta_P, columns)
             with flow.phases("solve"):
                 state = solver.init(linear.A, -linear.r_N)
                 delta, _ = solver.solve_rows(state, LAST_LAYER_DAMPING)
