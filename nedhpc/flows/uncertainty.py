@@ -89,7 +89,7 @@ def standard_errors(
     counts_G, squares_G, scales_G = (
         _by_group(comm, data, values) for values in (np.ones_like(r_D), r_D**2, data.scale_D**2)
     )
-    variance_G, found = squares_G / counts_G, None
+    variance_G = squares_G / counts_G
     for _ in range(PASSES):
         tau2 = float((scales_G * variance_G).sum() / counts_G.sum()) / PRIOR**2
         R = metric_triangle(comm, A, max(tau2, np.finfo(float).tiny))
@@ -99,10 +99,9 @@ def standard_errors(
         if not (free_G >= LEAST_FREE).any():
             return None
         variance_G = np.where(free_G >= LEAST_FREE, squares_G / np.maximum(free_G, LEAST_FREE), 0)
-        variance_N = r_N**2
-        variance_N[data.index_D] = data.scale_D**2 * variance_G[data.group_D]
-        found = _sandwich(comm, S, v_NQ.double().cpu().numpy(), variance_N, r_N)
-    return found
+    variance_N = r_N**2
+    variance_N[data.index_D] = data.scale_D**2 * variance_G[data.group_D]
+    return _sandwich(comm, S, v_NQ.double().cpu().numpy(), variance_N, r_N)
 
 
 def data_rows(energy: Energy, points: dict[str, Points]) -> DataRows:
