@@ -69,6 +69,24 @@ def test_a_coefficient_and_its_error_are_those_of_least_squares(tmp_path):
     assert u.coefficient_errors == {"k": error} and u.coefficients == {"k": k}
 
 
+class WithIntegral(Decay):
+    """The integral of u over the time is known too."""
+
+    @nedhpc.integral(target=(1 - np.exp(-2 * RATE)) / RATE)
+    def mass(self, j):
+        return j.u
+
+
+def test_errors_are_known_in_a_problem_with_integrals(tmp_path):
+    """A known integral is a constraint, so the coefficient is known better."""
+    problem = WithIntegral(0)
+    tables = {"network": {"hidden": [6], "activation": "tanh"}, "weights": {}}
+    tables["sampling"] = {"interior": 24, "adapt": "none"}
+    run(problem, tmp_path / "run", MPI.COMM_SELF, **small(max_steps=40) | tables)
+    error = info(tmp_path / "run")["coefficient_errors"]["k"]
+    assert 0 < error < problem.least_squares()[1]
+
+
 @pytest.mark.slow
 def test_the_interval_of_95_percent_covers_the_truth(tmp_path):
     covered = 0

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from nedhpc.flows.energy import Energy
+from nedhpc.flows.integrals import integrated
 from nedhpc.flows.system import metric_triangle
 from nedhpc.parallel.comm import total
 from nedhpc.sampling.points import Points
@@ -81,6 +82,7 @@ def standard_errors(
     data = data_rows(energy, points)
     if not data.num_groups or energy.num_parameters > MAX_PARAMETERS:
         return None
+    energy = integrated(comm, energy, theta_P, points)
     network = slice(0, energy.num_network)
     linear = energy.linearise(theta_P, points, network)
     A, r_N = linear.A, linear.r_N.double().cpu().numpy()
