@@ -302,6 +302,13 @@ def test_more_nodes_are_used_if_the_held_out_ones_say_so():
     assert grown(plan.counts, "sobol", plan.domain, -4)["interior_nodes"] == 4
 
 
+def test_the_target_of_an_integral_is_no_point_of_a_metric():
+    """A metric of u is over the interior, not over the point that holds the target's row."""
+    tables = {"flow": {"metric": "l2"}, "sampling": {"rule": "sobol"}}
+    plan = Plan(validate(make_table(problem={"name": "x"}, **tables)), Neumann)
+    assert list(plan.metric.layouts) == ["interior"]
+
+
 def test_a_shape_with_jumps_in_its_map_has_no_gauss_rule():
     """Gauss nodes of the unit square would miss the area of a part by up to a tenth of it."""
     corners = [(0, 0), (2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]

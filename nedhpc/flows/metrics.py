@@ -12,6 +12,7 @@ from nedhpc.ansatz import jets
 from nedhpc.errors import ConfigError
 from nedhpc.flows.energy import Energy
 from nedhpc.names import subclasses_by_name, unknown
+from nedhpc.problems.data import named_sets
 
 
 class Metric:
@@ -72,12 +73,8 @@ class JetMetric(Metric):
         super().__init__(energy, eps)
         problem = energy.problem
         layout = jets.parse(self.jets(problem.outputs), problem.outputs, problem.coordinates)
-        on = (
-            term.on
-            for term in energy.terms
-            if term.on == "interior" or term.on not in problem.domain.parts
-        )
-        self.layouts = dict.fromkeys(on, layout)
+        known = ("interior", *named_sets(problem.data))
+        self.layouts = dict.fromkeys((t.on for t in energy.terms if t.on in known), layout)
 
     def jets(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the jets that the metric measures."""
