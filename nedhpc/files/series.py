@@ -87,17 +87,25 @@ class Series:
     def append(self, entry: dict[str, float]) -> None:
         """Append an entry, which must have a `step`."""
         with self._lock:
-            count = len(self.columns.get("step", []))
-            for name in entry.keys() | self.columns.keys():
-                # A resumed run may have other terms or metrics than before the resume.
-                column = self.columns.setdefault(name, array("d", [np.nan]) * count)
+            # A resumed run may have other terms or metrics than before the resume.
+            columns = {name: self._column(name) for name in entry.keys() | self.columns.keys()}
+            for name, column in columns.items():
                 column.append(entry.get(name, np.nan))
 
     def amend(self, entry: dict[str, float]) -> None:
         """Add numbers to the last entry; do nothing if there is none."""
-        count = len(self.columns.get("step", []))
-        for name, number in entry.items() if count else ():
-            self.columns.setdefault(name, array("d", [np.nan]) * count)[-1] = number
+        with self._lock:
+            for name, number in entry.items() if self._count else ():
+                self._column(name)[-1] = number
+
+    @property
+    def _count(self) -> int:
+        """Number of entries."""
+        return len(self.columns.get("step", []))
+
+    def _column(self, name: str) -> array:
+        """The column of that name; a new one is NaN in all entries that are there."""
+        return self.columns.setdefault(name, array("d", [np.nan]) * self._count)
 
     def writing(self) -> Callable[[], None]:
         """A function that rewrites the file with the present entries, for files.writer.
@@ -106,7 +114,7 @@ class Series:
         are appended in the meantime do not count.
         """
         with self._lock:
-            columns, count = dict(self.columns), len(self.columns.get("step", []))
+            columns, count = dict(self.columns), self._count
         return lambda: write(self.path, columns, count)
 
 
