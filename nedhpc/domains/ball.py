@@ -26,6 +26,9 @@ class Shell(Shape):
         UsageError: the radii are not 0 < inner < outer, or there is only one coordinate.
     """
 
+    is_plane = False
+    """True if the shape has two coordinates only."""
+
     def __init__(
         self,
         centre: Sequence[float],
@@ -43,6 +46,8 @@ class Shell(Shape):
         self._build(centre, inner, outer, inner_name or name, outer_name or name)
 
     def _build(self, centre, inner, outer, inner_name, outer_name):
+        if self.is_plane:
+            _check_plane(type(self).__name__, centre)
         self.centre, self.inner, self.outer = np.array(centre, float), float(inner), float(outer)
         if self.centre.ndim != 1 or len(self.centre) < 2 or not np.isfinite(self.centre).all():
             raise UsageError(
@@ -126,25 +131,13 @@ class Ball(Shell):
 class Disk(Ball):
     """The disk |x - centre| < radius in two dimensions: `Disk([0.5, 0.5], 0.1, name="hole")`."""
 
-    def __init__(self, centre: Sequence[float], radius: float, name: str | None = None) -> None:
-        _check_plane("Disk", centre)
-        super().__init__(centre, radius, name)
+    is_plane = True
 
 
 class Annulus(Shell):
     """The ring inner < |x - centre| < outer in two dimensions; arguments as for Shell."""
 
-    def __init__(
-        self,
-        centre: Sequence[float],
-        inner: float,
-        outer: float,
-        name: str | None = None,
-        inner_name: str | None = None,
-        outer_name: str | None = None,
-    ) -> None:
-        _check_plane("Annulus", centre)
-        super().__init__(centre, inner, outer, name, inner_name, outer_name)
+    is_plane = True
 
 
 def _check_plane(kind, centre):
