@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from mpi4py import MPI
 
 from nedhpc import config
@@ -66,6 +67,12 @@ def comm():
 def folder(comm, tmp_path_factory):
     """One folder for all ranks."""
     return comm.bcast(tmp_path_factory.mktemp("run") if comm.rank == 0 else None, 0)
+
+
+def repeatable(count, **options):
+    """hypothesis.settings of `count` examples, the same in each run, on machines of any speed."""
+    fixed = {"deadline": None, "derandomize": True, "database": None}
+    return settings(max_examples=count, suppress_health_check=list(HealthCheck), **fixed, **options)
 
 
 def on_ranks(some, values):

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from conftest import repeatable
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 from mpi4py import MPI
 
@@ -374,14 +375,7 @@ def try_forgeries(folder, bases, uses, count):
     foreign.write_text(MARK.format(mark=str(mark)))
     number = iter(range(10**6))
 
-    @settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @repeatable(count, phases=[Phase.generate])
     @given(forgeries(bases, str(foreign)))
     def check(forgery):
         run_dir = folder / str(next(number))

@@ -12,7 +12,8 @@ import typing
 
 import pytest
 import tomli_w
-from hypothesis import HealthCheck, given, settings
+from conftest import repeatable
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nedhpc import config
@@ -149,13 +150,7 @@ def build(base, changes):
     return table
 
 
-@settings(
-    max_examples=2000,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@repeatable(2000)
 @given(st.sampled_from(BASES), CHANGES, st.integers(1, 5))
 def check_config(path, base, changes, ranks):
     path.write_text(tomli_w.dumps(build(base, changes)))
@@ -177,13 +172,7 @@ def test_any_config_gives_a_plan_or_errors(tmp_path):
     assert min(FOUND.values()) > 200, FOUND  # both kinds occurred
 
 
-@settings(
-    max_examples=500,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@repeatable(500)
 @given(
     st.binary(max_size=60) | st.text(max_size=60).map(str.encode),
     st.lists(st.text(max_size=20), max_size=2),
@@ -199,13 +188,7 @@ def test_random_bytes_give_errors(tmp_path):
     check_bytes(tmp_path / "case.toml")
 
 
-@settings(
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@repeatable(20)
 @given(st.sampled_from(BASES), CHANGES)
 def check_command(path, base, changes):
     path.write_text(tomli_w.dumps(build(base, changes)))

@@ -9,7 +9,8 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from conftest import repeatable
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 import nedhpc
@@ -286,14 +287,7 @@ def try_files(folder, count):
     """Read `count` files; numbers of those that were read and refused, by suffix."""
     counts = {suffix: [0, 0] for suffix in BASES}
 
-    @settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @repeatable(count, phases=[Phase.generate])
     @given(files(), st.sampled_from(["refuse", "drop"]))
     def check(file, missing):
         suffix, content, arrays = file
