@@ -146,6 +146,13 @@ def test_a_lost_state_a_lost_series_and_another_end_are_found(tmp_path):
     verdict.judge_end(left, reference())
     assert left.outcome == "lost" and "series" in left.reason
 
+    more = {"step": [*STEPS, STEPS[-1] + 1], "energy": [1.0] * (len(STEPS) + 1)}
+    series.Series(tmp_path / "series.h5", more).writing()()
+    for stopped_at, outcome in ((STEPS[-1] + 1, "survived"), (STEPS[-1], "lost")):
+        left = verdict.Left(tmp_path, stopped_at=stopped_at)
+        verdict.judge_end(left, reference())
+        assert left.outcome == outcome
+
     left = verdict.Left(tmp_path)
     other = state(STEPS[-1])
     other.theta_P[0] = np.nextafter(other.theta_P[0], np.inf)
