@@ -114,6 +114,27 @@ def test_poor_start_is_refused(folder):
         march(Jump(), folder, hidden=4)
 
 
+def test_checkpoint_as_start(folder):
+    """A march goes on from a checkpoint at its time; a fit of another u0 is refused."""
+    stepper, first = fixed("sdirk4", 0.05), folder / "first"
+    end = march(Heat(), first, end=0.1, stepper=stepper)[1]
+    last, start = (str(file) for file in (checkpoint.newest(first)[0], checkpoint.paths(first)[0]))
+    state, run = march(Heat(), folder / "b", stepper=stepper, run={"initial": last})[1:]
+    assert run.first_step == 0 and state.step == 2 and state.time == pytest.approx(0.2)
+    assert run.last.measured().relative_l2 < 1e-5
+    begun = march(Heat(), folder / "c", stepper=stepper, run={"initial": start, "max_steps": 0})[1]
+    assert begun.time == 0 and info(folder / "c")["start_error"] < 1e-8 and end.time > 0
+
+    class Other(Heat):
+        def start(self, x):
+            return torch.sin(2 * pi * x[:, 0])
+
+    with pytest.raises(UsageError, match="solves another problem"):
+        march(Other(), folder / "d", run={"initial": start})
+    with pytest.raises(UsageError, match="would end at run.max_time"):
+        march(Heat(), folder / "e", end=0.1, run={"initial": last})
+
+
 class NoStart(nedhpc.Problem):
     domain = nedhpc.Box([0.0], [1.0])
 

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
+from nedhpc import steppers
 from nedhpc.errors import UsageError
 from nedhpc.files.checkpoint import State
+from nedhpc.files.record import RunRecord
 from nedhpc.parallel.comm import total
 from nedhpc.problems.march import start_values
 from nedhpc.running.case import Case
-from nedhpc.running.start import first_state, solve_last_layer
+from nedhpc.running.start import first_state, solve_last_layer, taken_over
 from nedhpc.steppers.ptc import Ptc
 
 log = logging.getLogger("nedhpc")
@@ -58,19 +60,55 @@ def fitted(case: Case) -> State:
             best, error = theta_P, found
         if error <= GOOD:
             break
-    if case.comm.rank == 0:
-        log.info("the start fits u0 with a relative L2 error of %.1e", error)
-    if best is None or not error <= config.run.max_start_error:
-        raise UsageError(
-            f"the network fits u0 with a relative L2 error of {error:.1e}, above "
-            f"run.max_start_error = {config.run.max_start_error:g}; likely causes are a network "
-            "that is too small for u0 (network.hidden, network.periodic.harmonics), too few points "
-            "(sampling.interior), or a `start` that the network cannot represent, such as a jump "
-            "or a function that is not periodic"
-        )
+    _check(
+        case,
+        error,
+        "a network that is too small for u0 (network.hidden, network.periodic.harmonics), too few "
+        "points (sampling.interior), or a `start` that the network cannot represent, such as a "
+        "jump or a function that is not periodic",
+    )
     state.theta_P, _ = case.parameters.split(best)
     memory = {START_ERROR: error}
     return dataclasses.replace(state, dt=config.stepper.dt, adaptation=memory, stepper={})
+
+
+def continued(case: Case, given: State, record: RunRecord) -> State:
+    """The state of run.initial: at its own time if a march wrote it, else the fit of u0. Collective.
+
+    Args:
+        case: the case of the march.
+        given: the state in that checkpoint.
+        record: its record.
+
+    Raises:
+        UsageError: as `start.taken_over`; the march would end before that time; or the error of the
+            state as a fit of u0 is above run.max_start_error.
+    """
+    state, config = taken_over(case, given, record), case.config
+    if steppers.find(record.parsed().stepper.type).marches:
+        state.time = given.time
+    if state.time >= config.run.max_time:
+        raise UsageError(
+            f"run.initial = {config.run.initial!r} holds the state at t = {state.time:g}, and the "
+            f"march would end at run.max_time = {config.run.max_time:g}; give a later end"
+        )
+    if state.time == 0:
+        error = start_error(case, case.take_up(state))
+        _check(case, error, f"that run.initial = {config.run.initial!r} solves another problem")
+        state.adaptation = {START_ERROR: error}
+    return state
+
+
+def _check(case: Case, error: float, causes: str) -> None:
+    """Raise UsageError if the error of the start is above the limit. Local."""
+    limit = case.config.run.max_start_error
+    if case.comm.rank == 0:
+        log.info("the start fits u0 with a relative L2 error of %.1e", error)
+    if not error <= limit:
+        raise UsageError(
+            f"the network fits u0 with a relative L2 error of {error:.1e}, above "
+            f"run.max_start_error = {limit:g}; likely causes are {causes}"
+        )
 
 
 def _candidates(fit: Case, state: State) -> Iterator[Tensor]:
