@@ -9,9 +9,11 @@ from nedhpc import steppers
 from nedhpc.config import Config, Stepper
 from nedhpc.errors import ConfigError
 from nedhpc.flows.stage import FitTerm, StageTerm, fit_term
-from nedhpc.problems.base import Problem
+from nedhpc.names import unknown
+from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.march import start_sizes
+from nedhpc.problems.terms import Conserved
 
 TYPE, DT = "sdirk4", 1e-2
 """Stepper if the config gives none, and the share of run.max_time of its first dt."""
@@ -31,15 +33,22 @@ def with_stepper(config: Config, problem: Problem) -> Config:
     return config.model_copy(update={"stepper": config.stepper.model_copy(update=changes)})
 
 
-def check_march(config: Config, problem: Problem, stepper) -> None:
+def check_march(config: Config, problem: Problem, stepper, settings) -> None:
     """Raise ConfigError if the settings do not fit a march in time, or ask for one without a rate.
 
     Args:
         config: the config.
         problem: the problem.
         stepper: the step rule or PETSc type.
+        settings: its settings.
     """
     errors, name = [], config.stepper.type
+    known = [term.name for term in declared_terms(problem) if isinstance(term, Conserved)]
+    errors += [
+        unknown(f"stepper.{name}.conserve: {key!r}", "conserved quantity", key, known)
+        for key in getattr(settings, "conserve", ())
+        if key not in known
+    ]
     if problem.is_march and not stepper.marches:
         names = ", ".join(key for key, kind in steppers.all_kinds().items() if kind.marches)
         errors.append(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nedhpc.flows.descent import Flow
+from nedhpc.flows.energy import Energy
 from nedhpc.flows.stage import Desk, Pose, StageTerm
 from nedhpc.parallel.comm import total
 from nedhpc.sampling.points import Points
@@ -32,6 +33,11 @@ class Evolution(Flow):
         super().__init__(*arguments, **options)
         self.desk, self.stops, self.is_linear = desk, tuple(stops), is_linear
         self.stage = next(term for term in self.energy.terms if isinstance(term, StageTerm))
+        energy, terms = self.energy, desk.conserved
+        self.conserved = (
+            Energy(energy.problem, terms, energy.ansatz, energy.chunk) if terms else None
+        )
+        """Holds the integrals of the conserved quantities; None if there are none."""
 
     def pose(self, pose: Pose) -> None:
         """Pose a stage, on the points of the present sample. Local."""
@@ -59,6 +65,34 @@ class Evolution(Flow):
             return torch.cat(
                 [self.energy.ansatz.jets(theta_P, x_ND, self.stage.layout) for x_ND in parts]
             )
+
+    @property
+    def quantity_names(self) -> list[str]:
+        """Names of the conserved quantities, with a number for each of several components. Local.
+
+        They are "mass", or "mass.0" and "mass.1".
+        """
+        found = []
+        for term in self.desk.conserved:
+            several = [f"{term.name}.{k}" for k in range(term.num_components)]
+            found += several if len(several) > 1 else [term.name]
+        return found
+
+    def quantities(self, theta_P: Tensor) -> np.ndarray:
+        """The conserved quantities, (K,)."""
+        return self._integrals(theta_P, slopes=False)[:, 0]
+
+    def quantity_slopes(self, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The conserved quantities (K,) and their derivatives (K, P). Cost O(N P)."""
+        sums_KP = self._integrals(theta_P, slopes=True)
+        return sums_KP[:, 0], sums_KP[:, 1:]
+
+    def _integrals(self, theta_P, slopes):
+        if self.conserved is None:
+            return np.empty((0, 1))
+        with self.phases("rows"):
+            sums = self.conserved.integrate(theta_P, self.sample, slopes).cpu().numpy()
+            return total(self.comm, sums.ravel()).reshape(sums.shape)
 
     def values(self, theta_P: Tensor) -> Tensor:
         """u at this rank's points of the sample, (N, M). Local."""

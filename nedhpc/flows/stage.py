@@ -20,7 +20,7 @@ from nedhpc.errors import UsageError
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm, Clock
 from nedhpc.problems.march import start_jets
-from nedhpc.problems.terms import Rate, Residual
+from nedhpc.problems.terms import Conserved, Rate, Residual
 
 
 @dataclass(slots=True)
@@ -51,6 +51,8 @@ class Desk:
     pose: Pose = field(default_factory=Pose)
     rate_clock: Clock = field(default_factory=Clock)
     boundary_clock: Clock = field(default_factory=Clock)
+    conserved: tuple[BoundTerm, ...] = ()
+    """The conserved quantities."""
 
     def put(self, pose: Pose) -> None:
         """Pose a stage."""
@@ -107,6 +109,8 @@ def march_terms(terms: Sequence[BoundTerm], problem: Problem) -> tuple[tuple[Bou
             rate = replace(term, layout=with_values(term, problem), clock=desk.rate_clock)
             kind = Residual(term.name, on=term.on)
             found.append(StageTerm(**_shallow(replace(rate, kind=kind)), rate=rate, desk=desk))
+        elif isinstance(term.kind, Conserved):
+            desk.conserved += (replace(term, clock=desk.boundary_clock),)
         else:
             found.append(replace(term, clock=desk.boundary_clock))
     return tuple(found), desk

@@ -33,7 +33,7 @@ from torch import Tensor
 from nedhpc.domains.base import Domain
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.table import Table
-from nedhpc.problems.terms import CrossEntropy, Density, Integral, Rate, Residual, Term
+from nedhpc.problems.terms import Conserved, CrossEntropy, Density, Integral, Rate, Residual, Term
 
 Method = TypeVar("Method", bound=Callable)
 
@@ -105,6 +105,19 @@ def rate(*, jets: Sequence[str] | None = None):
         jets: as for `residual`.
     """
     return _decorator(Rate, "interior", {"jets": jets})
+
+
+def conserved(on: str = "interior", *, jets: Sequence[str] | None = None):
+    """Decorator: the integral of what the method returns is conserved by a march in time.
+
+    Its value is in the series as metrics/<name of the method>. The key `conserve` of the stepper's
+    table names the quantities that each step keeps to rounding error.
+
+    Args:
+        on: part of the domain.
+        jets: as for `residual`.
+    """
+    return _decorator(Conserved, on, {"jets": jets})
 
 
 class Problem:

@@ -35,7 +35,7 @@ from nedhpc.problems.marches import (
 )
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
-from nedhpc.problems.terms import Integral, Term
+from nedhpc.problems.terms import Conserved, Integral, Term
 from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
 
@@ -331,6 +331,8 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
         if key not in known:
             errors.append(unknown(f"weights.{key}", "name of a term or part", key, known))
     integrals = _bind_integrals(problem, terms, errors)
+    conserved = [term for term in integrals if isinstance(term.kind, Conserved)]
+    integrals = tuple(term for term in integrals if term not in conserved)
     for term in terms:
         weight = weights.get(term.name, 1.0)
         weight *= weights.get(term.on, 1.0) if term.on != term.name else 1.0
@@ -348,7 +350,7 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
         errors.append("there are integrals only; a run needs a term, or an integral with a target")
     if errors:
         raise ConfigError(errors)
-    return tuple(bound)
+    return (*bound, *conserved)
 
 
 def _bind_integrals(

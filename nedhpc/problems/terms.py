@@ -124,6 +124,11 @@ class Integral(Residual):
     target: float | Sequence[float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Conserved(Integral):
+    """A quantity C = sum_q w_q f(x_q, j_q) over a part that a march in time conserves."""
+
+
 class Rate(Term):
     """The right-hand side N of u_t = N(u), whose value (N, M) has a column for each output.
 

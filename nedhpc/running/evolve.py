@@ -260,7 +260,7 @@ class Run:
             evaluation = case.evaluation
             evaluation.at(state.time)
             error, metrics = evaluation.relative_l2(theta_P), evaluation.metrics(theta_P)
-            metrics |= evaluation.by_output(theta_P)
+            metrics |= evaluation.by_output(theta_P) | case.conserved(theta_P)
         terms = {term.name: 0.0 for term in self.plan.terms}
         terms |= {term.name: float(E) for term, E in zip(case.leg.terms, written_K, strict=True)}
         return Measured(

@@ -73,7 +73,7 @@ def fitted(case: Case) -> State:
 
 
 def continued(case: Case, given: State, record: RunRecord) -> State:
-    """The state of run.initial: at its own time if a march wrote it, else the fit of u0. Collective.
+    """The state of run.initial, at its time if a march wrote it, else at t = 0. Collective.
 
     Args:
         case: the case of the march.
