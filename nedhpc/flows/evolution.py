@@ -17,6 +17,8 @@ from nedhpc.parallel.comm import total
 from nedhpc.sampling.points import Points
 
 INTERIOR = "interior"
+DIFFERENCE = 1e-4
+"""Step of the time derivative of a condition, as a share of its relaxation time."""
 
 
 class Evolution(Flow):
@@ -48,6 +50,33 @@ class Evolution(Flow):
     def rest(self, theta_P: Tensor, t: float) -> None:
         """Pose a stage that theta solves, so that only the conditions count. Local."""
         self.pose(Pose(t, 0.0, ((1.0, theta_P),)))
+
+    def tangent(self, theta_P: Tensor, t: float, relaxation: float, columns: slice):
+        """Rows J of the tangent space at theta, and the N that they shall represent.
+
+        A condition r = 0 on the boundary becomes dr/dtheta theta_dot = -r_t - r / relaxation.
+
+        Args:
+            theta_P: parameters, (P,).
+            t: time.
+            relaxation: time in which an error of a condition decays by the factor e.
+            columns: columns of the rows.
+
+        Returns:
+            A (this rank's scaled rows) and b_N, of which A theta_dot = b.
+        """
+        base = ((1.0, theta_P),)
+        self.pose(Pose(t, relaxation, base))
+        r_N = self.evaluate(theta_P, t)[1]
+        if len(self.energy.terms) > 1:
+            # The residual of the interior is zero if the length is zero: only conditions are left.
+            ends = []
+            for sign in (1, -1):
+                self.desk.put(Pose(t, 0.0, base, boundary_t=t + sign * DIFFERENCE * relaxation))
+                ends.append(self.evaluate(theta_P, t)[1])
+            r_N = r_N + (ends[0] - ends[1]) / (2 * DIFFERENCE)
+        self.desk.put(Pose(t, 0.0, base))
+        return self.rows(theta_P, columns).A, -r_N / relaxation
 
     def posed(self, points: Mapping[str, Points]) -> dict[str, Points]:
         """The points with the base of the present stage as targets. Local."""
