@@ -81,7 +81,8 @@ class Evolution(Flow):
     def posed(self, points: Mapping[str, Points]) -> dict[str, Points]:
         """The points with the base of the present stage as targets. Local."""
         pose, inside = self.desk.pose, points[INTERIOR]
-        columns = [sum(w * self.jets(theta_P, inside)[:, 0] for w, theta_P in pose.base)]
+        carry = self.stage.carry
+        columns = [sum(w * carry(self.jets(theta_P, inside)) for w, theta_P in pose.base)]
         if pose.share < 1:
             columns.append((1 - pose.share) * self.jets(pose.last_P, inside).flatten(1))
         return {**points, INTERIOR: replace(inside, y_NM=torch.cat(columns, 1))}

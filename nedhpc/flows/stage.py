@@ -2,8 +2,9 @@
 
 The stage asks for the u that satisfies u - base = a dt N(u) in the interior and the conditions on
 the boundary at the stage's time. `base` is a sum of multiples of known networks, e.g. of the last
-step and of earlier stages. As N(u) it is projected to the network by least squares: the Energy,
-rows, solvers and ptc of any other problem minimise it.
+step and of earlier stages. For L(u)_t = N(u), L(u) and L(base) take their places. As N(u) it is
+projected to the network by least squares: the Energy, rows, solvers and ptc of any other problem
+minimise it.
 
 Reference for discretising in time before projecting: Chen et al., arXiv:2404.10771 (TENG).
 """
@@ -69,6 +70,12 @@ class StageTerm(BoundTerm):
 
     rate: BoundTerm = None  # pyright: ignore
     desk: Desk = None  # pyright: ignore
+    carried: tuple[tuple[int, int], ...] = ()
+    """(channel, output) of each jet L(u) of which N is the rate."""
+
+    def carry(self, j_NCM: Tensor) -> Tensor:
+        """L(u) (N, M) of jets (N, C, M)."""
+        return torch.stack([j_NCM[:, channel, output] for channel, output in self.carried], 1)
 
     def value(self, x_ND, j_NCM, c_NQ, y_NM, n_ND):
         pose, M = self.desk.pose, self.num_outputs
@@ -76,7 +83,7 @@ class StageTerm(BoundTerm):
         if pose.share < 1:
             seen = pose.share * j_NCM + y_NM[:, M:].reshape(j_NCM.shape)
         rate_NM = self.rate.value(x_ND, seen, c_NQ, None, None)
-        return j_NCM[:, 0] - y_NM[:, :M] - pose.length * rate_NM
+        return self.carry(j_NCM) - y_NM[:, :M] - pose.length * rate_NM
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +113,29 @@ def march_terms(terms: Sequence[BoundTerm], problem: Problem) -> tuple[tuple[Bou
                     f"term {term.name!r}: its method returns {term.num_components} columns; needed "
                     f"is one for each output, in this order: {', '.join(problem.outputs)}"
                 )
-            rate = replace(term, layout=with_values(term, problem), clock=desk.rate_clock)
-            kind = Residual(term.name, on=term.on)
-            found.append(StageTerm(**_shallow(replace(rate, kind=kind)), rate=rate, desk=desk))
+            found.append(_stage(term, problem, desk))
         elif isinstance(term.kind, Conserved):
             desk.conserved += (replace(term, clock=desk.boundary_clock),)
         else:
             found.append(replace(term, clock=desk.boundary_clock))
     return tuple(found), desk
+
+
+def _stage(term: BoundTerm, problem: Problem, desk: Desk) -> StageTerm:
+    """The stage of a rate."""
+    of = tuple(term.kind.of) or tuple(problem.outputs)
+    if len(of) != len(problem.outputs):
+        raise UsageError(
+            f"term {term.name!r}: of = {of}; needed is one jet for each of the outputs "
+            f"{', '.join(problem.outputs)}"
+        )
+    rate = replace(term, layout=with_values(term, problem, of), clock=desk.rate_clock)
+    places = {name: (channel, output) for name, channel, output in rate.layout.entries}
+    if any(isinstance(places[name][0], tuple) for name in of):
+        raise UsageError(f"term {term.name!r}: of = {of}; a gradient is not one jet")
+    kind, carried = Residual(term.name, on=term.on), tuple(places[name] for name in of)
+    shared = _shallow(replace(rate, kind=kind))
+    return StageTerm(**shared, rate=rate, desk=desk, carried=carried)
 
 
 def fit_term(stage: StageTerm, problem: Problem, weight_CM: Tensor) -> FitTerm:
@@ -123,9 +145,9 @@ def fit_term(stage: StageTerm, problem: Problem, weight_CM: Tensor) -> FitTerm:
     return FitTerm(**_shallow(term), problem=problem, weight_CM=weight_CM)
 
 
-def with_values(term: BoundTerm, problem: Problem) -> JetLayout:
-    """The layout of a term's jets together with the values of all outputs."""
-    names = (*problem.outputs, *term.layout.names)
+def with_values(term: BoundTerm, problem: Problem, others: Sequence[str]) -> JetLayout:
+    """The layout of a term's jets together with the values of all outputs, and with others."""
+    names = (*problem.outputs, *others, *term.layout.names)
     return jets.parse(dict.fromkeys(names), tuple(problem.outputs), problem.coordinates)
 
 

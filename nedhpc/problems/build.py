@@ -31,8 +31,12 @@ from nedhpc.problems.marches import (
     Burgers,
     HeatMarch,
     KdV,
+    KdVTwoSolitons,
     KuramotoSivashinsky,
 )
+from nedhpc.problems.marches_in_many import FokkerPlanck, Transport
+from nedhpc.problems.marches_in_plane import AllenCahnPlane, BurgersPlane, HeatPlane, TaylorGreen
+from nedhpc.problems.marches_of_systems import GrayScott, Schroedinger, Wave
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 from nedhpc.problems.terms import Conserved, Integral, Term
@@ -65,7 +69,17 @@ CATALOGUE: dict[str, type[Problem]] = {
     "burgers": Burgers,
     "allen_cahn": AllenCahn,
     "kdv": KdV,
+    "kdv_two_solitons": KdVTwoSolitons,
     "kuramoto_sivashinsky": KuramotoSivashinsky,
+    "heat_plane": HeatPlane,
+    "allen_cahn_plane": AllenCahnPlane,
+    "burgers_plane": BurgersPlane,
+    "taylor_green": TaylorGreen,
+    "wave": Wave,
+    "schroedinger": Schroedinger,
+    "gray_scott": GrayScott,
+    "transport": Transport,
+    "fokker_planck": FokkerPlanck,
 }
 
 

@@ -33,7 +33,10 @@ class Method:
     subtype: str
     order: int
     error: tuple[float, ...] = ()
-    """Weights b minus those of the embedded formula; (): the estimate is by two half steps."""
+    """Weights b minus those of the embedded formula; (): the estimate is by two half steps.
+
+    That of rk2a has order 1 only, so that two half steps lead to far longer steps.
+    """
 
 
 METHODS = {
@@ -42,7 +45,7 @@ METHODS = {
     "ssprks3": Method("ssp", "rks3", 3),
     "ssprk104": Method("ssp", "rk104", 4),
     "rk1fe": Method("rk", "1fe", 1),
-    "rk2a": Method("rk", "2a", 2, (-1 / 2, 1 / 2)),
+    "rk2a": Method("rk", "2a", 2),
     "rk2b": Method("rk", "2b", 2),
     "rk3": Method("rk", "3", 3),
     "rk3bs": Method("rk", "3bs", 3, (-5 / 72, 1 / 12, 1 / 9, -1 / 8)),
@@ -82,7 +85,7 @@ class ExplicitSettings(MarchSettings):
     """[stepper.explicit]."""
 
     method: Literal[*METHODS] = "rk5dp"  # pyright: ignore
-    """Type of PETSc's TS. rk2a, rk3bs and rk5dp have embedded error estimates."""
+    """Type of PETSc's TS. rk3bs and rk5dp have embedded error estimates."""
     eps: Literal["auto"] | Positive = "auto"
     """Tikhonov parameter of the projection, in units of the square of J's largest singular value.
 
