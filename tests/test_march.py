@@ -249,3 +249,29 @@ def test_last_layer_is_a_method_of_lines(folder):
     last = run.plan.ansatz.linear_columns.start
     assert (state.theta_P[:last] == first.theta_P[:last]).all()
     assert run.last.measured().relative_l2 < 2e-6
+
+
+def test_network_is_fitted_again(folder):
+    """If the network cannot follow a front, other features can, on a state that is the same."""
+
+    class Front(nedhpc.Problem):
+        domain = nedhpc.Periodic([0.0], [2 * pi])
+
+        @nedhpc.rate()
+        def burgers(self, j):
+            return -j.u * j.u_x + 0.05 * j.u_xx
+
+        def start(self, x):
+            return torch.sin(x[:, 0])
+
+    def until_failure(out, refits):
+        settings = {"adapt": "none", "max_projection_error": 2e-5, "refits": refits}
+        stepper = {"type": "sdirk3", "dt": 0.1, "sdirk3": settings}
+        try:
+            march(Front(), out, hidden=12, end=2.0, stepper=stepper)
+        except FailedStepError as error:
+            print(error)
+        return info(out)["time"], checkpoint.newest(out)[1].stepper.get("refits", 0)
+
+    once, again = until_failure(folder / "a", 0), until_failure(folder / "b", 2)
+    assert once[1] == 0 and again[1] > 0 and again[0] > once[0]

@@ -125,8 +125,8 @@ class Evolution(Flow):
             return total(self.comm, sums.ravel()).reshape(sums.shape)
 
     def values(self, theta_P: Tensor) -> Tensor:
-        """u at this rank's points of the sample, (N, M). Local."""
-        return self.jets(theta_P, self.sample[INTERIOR])[:, 0]
+        """u, or L(u) if N is its rate, at this rank's points of the sample, (N, M). Local."""
+        return self.stage.carry(self.jets(theta_P, self.sample[INTERIOR]))
 
     @property
     def measure(self) -> float:

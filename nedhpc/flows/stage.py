@@ -9,7 +9,7 @@ minimise it.
 Reference for discretising in time before projecting: Chen et al., arXiv:2404.10771 (TENG).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -20,7 +20,6 @@ from nedhpc.ansatz.jets import JetLayout
 from nedhpc.errors import UsageError
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm, Clock
-from nedhpc.problems.march import start_jets
 from nedhpc.problems.terms import Conserved, Rate, Residual
 
 
@@ -88,14 +87,15 @@ class StageTerm(BoundTerm):
 
 @dataclass(frozen=True, slots=True)
 class FitTerm(BoundTerm):
-    """The residual of the fit to u0: the jets that N uses, each relative to its size."""
+    """The residual of the fit to a given u: the jets that N uses, each relative to its size."""
 
-    problem: Problem = None  # pyright: ignore
+    given: Callable[[Tensor, JetLayout], Tensor] = None  # pyright: ignore
+    """Jets (N, C, M) of the given u at points."""
     weight_CM: Tensor = None  # pyright: ignore
 
     def value(self, x_ND, j_NCM, c_NQ, y_NM, n_ND):
         with torch.no_grad():
-            target = start_jets(self.problem, x_ND.detach(), self.layout)
+            target = self.given(x_ND.detach(), self.layout)
         return ((j_NCM - target) * self.weight_CM.to(target)).flatten(1)
 
 
@@ -138,11 +138,11 @@ def _stage(term: BoundTerm, problem: Problem, desk: Desk) -> StageTerm:
     return StageTerm(**shared, rate=rate, desk=desk, carried=carried)
 
 
-def fit_term(stage: StageTerm, problem: Problem, weight_CM: Tensor) -> FitTerm:
-    """The term of the fit to u0, on the jets of a stage."""
+def fit_term(stage: StageTerm, given: Callable, weight_CM: Tensor) -> FitTerm:
+    """The term of the fit to a given u, on the jets of a stage."""
     num_components = stage.layout.num_channels * stage.num_outputs
     term = replace(stage.rate, kind=stage.kind, num_components=num_components)
-    return FitTerm(**_shallow(term), problem=problem, weight_CM=weight_CM)
+    return FitTerm(**_shallow(term), given=given, weight_CM=weight_CM)
 
 
 def with_values(term: BoundTerm, problem: Problem, others: Sequence[str]) -> JetLayout:

@@ -120,6 +120,10 @@ class TaylorGreen(Problem):
         along_x, along_y = j.psi_xxx + j.psi_xyy, j.psi_xxy + j.psi_yyy
         return -j.psi_y * along_x + j.psi_x * along_y + self.nu * j.bilap_psi
 
+    @conserved()
+    def mean(self, j):
+        return j.psi  # the equation says nothing about it; keep it to fix psi
+
     def start(self, x):
         return torch.cos(x[:, 0]) * torch.cos(x[:, 1])
 

@@ -25,7 +25,7 @@ from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
 from nedhpc.running.case import Case
 from nedhpc.running.eigen import doubts
-from nedhpc.running.first_fit import START_ERROR
+from nedhpc.running.first_fit import START_ERROR, refitted
 from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
@@ -149,7 +149,11 @@ class Run:
                 end = stepper.solve(*start, before_step, after_step)
         except (NonFiniteError, FailedStepError) as error:
             self._agreed(error)
-            self.last = self.good = self.guard.shorter_step(self.good, self.last, error)
+            again = refitted(case, self.good.state)
+            if again is None:
+                self.last = self.good = self.guard.shorter_step(self.good, self.last, error)
+            else:
+                self.last = self.good = Moment(again, StepInfo(dt=0.0), self.measure)
             return None
         if stop is None and changed is not None:
             if self.adaptation.ended:

@@ -9,10 +9,11 @@ tried again with a smaller dt from the same state, on the same sample.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from nedhpc.config import Positive, Section
 from nedhpc.errors import FailedStepError, NonFiniteError
@@ -28,8 +29,11 @@ CAP, HALF = 0.1, 0.5
 """A step is made shorter by the factor HALF, as long as that helps, if a projection's residual is
 above the share CAP of the tolerance."""
 TINY = 1e-300
-NUMBERS = ("spent", "projected")
-"""Numbers that a march keeps from step to step: the sums of its errors and of its projections'."""
+NUMBERS = ("spent", "projected", "refits")
+"""Numbers that a march keeps from step to step.
+
+They are the sums of its errors and of those of its projections, and how often it was fitted again.
+"""
 
 
 class MarchSettings(Section):
@@ -44,6 +48,8 @@ class MarchSettings(Section):
 
     With adapt = "auto" it also ends if the largest ones of all steps add up to more.
     """
+    refits: Annotated[int, Field(ge=0)] = 0
+    """How often a network that cannot follow any more is fitted again, with other features."""
     conserve: list[str] = []
     """Conserved quantities of the problem that each step keeps to rounding error."""
 
@@ -80,7 +86,7 @@ class Marching(StepRule):
 
     def __init__(self, flow, settings):
         super().__init__(flow, settings)
-        self.spent = self.projected = 0.0
+        self.spent = self.projected = self.refits = 0.0
         self.allowed = np.inf
         """Largest relative error of the present trial."""
         self.conserved: np.ndarray | None = None
