@@ -13,6 +13,8 @@ from torch import Tensor
 
 CONTOUR = 32
 """Points on the circle over which the coefficients are averaged."""
+NODES = 8
+"""States through which a polynomial in time goes, if times differ."""
 
 
 class Spectral:
@@ -56,6 +58,23 @@ class Spectral:
         phase = np.exp(1j * np.outer(x_ND[:, 0].cpu().numpy() - self.low, self.k[some]))
         u = (np.real(v_K[0]) + 2 * np.real(phase @ v_K[some])) / len(v_K)
         return torch.as_tensor(u).to(x_ND)
+
+    def over_time(self, x_ND: Tensor) -> Tensor:
+        """u (N,) at points (N, 2) of space and time: a polynomial in time through eight states."""
+        x, t = x_ND.detach().cpu().numpy().T
+        if not len(x):
+            return x_ND[:, 0]
+        first = np.maximum(np.floor(t / self.dt).astype(int) - NODES // 2 + 1, 0)
+        self._at((first.max() + NODES) * self.dt)
+        some = self.kept & (self.k >= 0)
+        states = np.stack(self._states)[:, some] * np.where(self.k[some] > 0, 2, 1)
+        place = t / self.dt - first
+        u = np.zeros(len(x))
+        phase = np.exp(1j * np.outer(x - self.low, self.k[some]))
+        for m in range(NODES):
+            weight = np.prod([(place - n) / (m - n) for n in range(NODES) if n != m], 0)
+            u += weight * np.real(phase * states[first + m]).sum(1)
+        return torch.as_tensor(u / len(self.k)).to(x_ND)
 
     def _at(self, t: float) -> np.ndarray:
         """Fourier coefficients at a time; the same whatever times were asked for before."""
