@@ -14,6 +14,7 @@ from nedhpc.domains.trial import domain_errors
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
+from nedhpc.problems import heats, odes, space_time
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.coverage import periodic_errors
@@ -66,6 +67,20 @@ CATALOGUE: dict[str, type[Problem]] = {
     "allen_cahn": AllenCahn,
     "kdv": KdV,
     "kuramoto_sivashinsky": KuramotoSivashinsky,
+    "burgers_spacetime": space_time.BurgersSpaceTime,
+    "allen_cahn_spacetime": space_time.AllenCahnSpaceTime,
+    "kdv_spacetime": space_time.KdVSpaceTime,
+    "kuramoto_sivashinsky_spacetime": space_time.KuramotoSivashinskySpaceTime,
+    "gray_scott": space_time.GrayScott,
+    "wave": space_time.Wave,
+    "heat_ball": heats.HeatBall,
+    "heat_varying": heats.HeatVarying,
+    "heat_multiscale": heats.HeatMultiscale,
+    "heat_holes": heats.HeatHoles,
+    "heat_long": heats.HeatLong,
+    "lotka_volterra": odes.LotkaVolterra,
+    "robertson": odes.Robertson,
+    "integro_differential": odes.IntegroDifferential,
 }
 
 
