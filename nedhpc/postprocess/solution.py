@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,8 @@ class Solution:
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
         """The values u(x), (N, M)."""
-        return np.stack([self._jets(self.outputs, x)[name] for name in self.outputs], 1)
+        found = self.jets(self.outputs, x)
+        return np.stack([found[name] for name in self.outputs], 1)
 
     def jet(self, name: str, x: ArrayLike) -> np.ndarray:
         """A derivative by its name: (N,) for e.g. "u_xx" or "lap_u", (N, D) for "grad_u".
@@ -95,12 +97,12 @@ class Solution:
         Raises:
             UsageError: no output or derivative has that name.
         """
-        return self._jets((name,), x)[name]
+        return self.jets((name,), x)[name]
 
     def gradient(self, x: ArrayLike) -> np.ndarray:
         """First derivatives du_m/dx_d, (N, M, D), including that in time."""
         names = [[f"{u}_{x}" for x in self.problem.coordinates] for u in self.outputs]
-        found = self._jets(tuple(name for row in names for name in row), x)
+        found = self.jets([name for row in names for name in row], x)
         return np.stack([np.stack([found[name] for name in row], 1) for row in names], 1)
 
     def exact(self, x: ArrayLike) -> np.ndarray | None:
@@ -163,8 +165,12 @@ class Solution:
     def _scaling(self, arrays) -> Scaling:
         return Scaling.of(arrays, self.problem.domain.dim, len(self.problem.outputs))
 
-    def _jets(self, names, x):
-        """{name: values} of jets at points, in chunks."""
+    def jets(self, names: Sequence[str], x: ArrayLike) -> dict[str, np.ndarray]:
+        """Outputs and derivatives by name, as `jet` gives them, from one evaluation.
+
+        Raises:
+            UsageError: no output or derivative has that name.
+        """
         layout = jets.parse(names, self.outputs, self.problem.coordinates)
         theta_P = torch.as_tensor(self.state.theta_P)
         with float64_default(), torch.no_grad():
@@ -172,4 +178,4 @@ class Solution:
                 layout.view(self._pieces.jets(theta_P, x_ND, layout))
                 for x_ND in self.points(x).split(CHUNK)
             ]
-        return {name: torch.cat([getattr(j, name) for j in parts]).numpy() for name in names}
+        return {name: torch.cat([getattr(j, name) for j in parts]).numpy() for name in layout.names}
