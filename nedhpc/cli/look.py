@@ -1,4 +1,4 @@
-"""The commands that look at results: evaluate. Only HDF5 is needed, and no MPI for one process."""
+"""The commands that look at results: evaluate and export. One process needs no MPI."""
 
 import sys
 
@@ -28,3 +28,19 @@ def evaluate(args, comm=None) -> None:
     if comm is None or comm.rank == 0:
         print(args.output)
         print(f"{count} points", file=sys.stderr)
+
+
+def export(args) -> None:
+    """Write a VTKHDF file, and print its name and what it holds. Local."""
+    from nedhpc.postprocess.export import export as write
+
+    what = write(
+        args.path,
+        args.output,
+        grid=args.grid,
+        jets=args.jets,
+        num_times=args.times,
+        problem=given_problem(args),
+    )
+    print(args.output)
+    print(what, file=sys.stderr)

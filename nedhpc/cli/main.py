@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nedhpc.cli.look import evaluate
+from nedhpc.cli.look import evaluate, export
 from nedhpc.cli.ranks import has_ranks, on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
@@ -142,6 +142,17 @@ def parser() -> argparse.ArgumentParser:
     text = "for a march: one of output.times; default: its last state"
     sub.add_argument("--time", type=float, metavar="T", help=text)
     text = ".h5, .npz or .csv"
+    sub.add_argument("-o", "--output", type=absolute_path, required=True, metavar="FILE", help=text)
+    text = "write a VTKHDF file, which ParaView opens"
+    sub = command("export", export, text, problem=True)
+    sub.add_argument("path", type=absolute_path, metavar="RUN_DIR|FILE.h5")
+    text = "points along each space coordinate of a box, or along the longest side of a shape"
+    sub.add_argument("--grid", type=grid, metavar="N|NxN", help=text)
+    text = "derivatives beside the outputs, e.g. grad_u,lap_u"
+    sub.add_argument("--jets", type=names, default=(), metavar="NAMES", help=text)
+    text = "number of times of a problem in space-time; a march has its output.times"
+    sub.add_argument("--times", type=at_least_one, default=11, metavar="N", help=text)
+    text = "NAME.vtkhdf"
     sub.add_argument("-o", "--output", type=absolute_path, required=True, metavar="FILE", help=text)
     text = "accept a checkpoint or series that was edited on purpose: write its SHA-256 again"
     sub = command("seal", seal, text)

@@ -4,9 +4,8 @@ The points are evaluated in chunks that do not depend on the ranks, so that the 
 any number of them. Rank 0 writes each chunk as it comes. Without a communicator no MPI is needed.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from nedhpc.errors import UsageError
 from nedhpc.files import checkpoint
 from nedhpc.parallel.comm import agreed, on_rank_0
+from nedhpc.postprocess.output import whole_file
 from nedhpc.postprocess.places import Grid, inside, read_points
 from nedhpc.postprocess.solution import CHUNK, Solution
 from nedhpc.problems.base import Problem
@@ -138,28 +138,15 @@ def _columns(solution, places, names, rows) -> dict[str, np.ndarray]:
 
 
 def _write_all(output: Path, writer, pieces, num_points: int, facts, comm) -> None:
-    """Write the pieces on rank 0 under a temporary name, which then becomes `output`."""
-    if comm is not None and comm.rank:
-        for _ in pieces:
-            pass
-        return
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    failed = None
+    """Write the pieces on rank 0."""
     try:
-        with writer(temporary, num_points, facts) as write:
-            for start, columns in pieces:
-                write(start, columns)
-        os.replace(temporary, output)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error  # h5py's text is long
-        failed = f"cannot write {output}: {reason}; give another place with -o"
-        for _ in pieces:  # the other ranks take part in the rest of the chunks
-            pass
+        if comm is None or comm.rank == 0:
+            with whole_file(output) as path, writer(path, num_points, facts) as write:
+                for start, columns in pieces:
+                    write(start, columns)
     finally:
-        with suppress(OSError):
-            temporary.unlink()
-    if failed:
-        raise UsageError(failed)
+        for _ in pieces:  # also if rank 0 cannot write: the other ranks take part in all chunks
+            pass
 
 
 @contextmanager
