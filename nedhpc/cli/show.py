@@ -109,10 +109,9 @@ def info(args) -> None:
     if args.json:
         print(json.dumps(found, indent=2))
         return
-    for name, value in found.items():
-        if value not in (None, {}, [], ""):
-            text = f"{value:.6g}" if isinstance(value, float) else value
-            print(f"{name:18} {text}")
+    from nedhpc.postprocess import info_table, tables
+
+    tables.show(tables.pairs(info_table.rows(found)))
 
 
 def plot(args) -> None:
