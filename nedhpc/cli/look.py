@@ -1,5 +1,6 @@
-"""The commands that look at results: evaluate and export. One process needs no MPI."""
+"""The commands that look at results: evaluate, export, compare. One process needs no MPI."""
 
+import json
 import sys
 
 
@@ -44,3 +45,17 @@ def export(args) -> None:
     )
     print(args.output)
     print(what, file=sys.stderr)
+
+
+def compare(args) -> None:
+    """Print a table of runs, or their facts as JSON, and compare them with limits. Local."""
+    from nedhpc.postprocess import compare as runs
+    from nedhpc.postprocess import tables
+
+    found = runs.facts(args.paths)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        tables.show(tables.columns(runs.TITLES, runs.rows(found)))
+    if args.against:
+        runs.check_against(found, args.against, args.slack)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nedhpc.cli.look import evaluate, export
+from nedhpc.cli.look import compare, evaluate, export
 from nedhpc.cli.ranks import has_ranks, on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
@@ -129,6 +129,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "-o", "--output", type=absolute_path, metavar="FILE", help="default: RUN_DIR/plot.png"
     )
+    sub = command("compare", compare, "table of runs: error, time to an error, cost")
+    sub.add_argument("paths", type=absolute_path, nargs="+", metavar="RUN_DIR")
+    sub.add_argument("--json", action="store_true")
+    text = "limits, as --json writes them: exit code 1 if a run exceeds one"
+    sub.add_argument("--against", type=absolute_path, metavar="FILE.json", help=text)
+    text = "factor by which a limit may be exceeded; default: 1.1"
+    sub.add_argument("--slack", type=float, default=1.1, metavar="F", help=text)
     text = "write the solution and its derivatives at points (also under mpirun)"
     sub = command("evaluate", evaluate, text, problem=True)
     sub.add_argument("path", type=absolute_path, metavar="RUN_DIR|FILE.h5")

@@ -32,7 +32,7 @@ def pairs(rows: Iterable[tuple[str, str]]) -> Table:
 
 def columns(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table with a title for each column. The first column is text, the others are numbers."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for k, title in enumerate(titles):
         table.add_column(Text(title, "bold"), justify="right" if k else "left")
     for row in rows:
