@@ -1,4 +1,4 @@
-"""The commands that look at results: evaluate, export, compare. One process needs no MPI."""
+"""The commands that look at results: evaluate, export, compare, watch. One process needs no MPI."""
 
 import json
 import sys
@@ -59,3 +59,13 @@ def compare(args) -> None:
         tables.show(tables.columns(runs.TITLES, runs.rows(found)))
     if args.against:
         runs.check_against(found, args.against, args.slack)
+
+
+def watch(args) -> None:
+    """Show the curve and the last figures of a run until it ends, or Ctrl-C. Local."""
+    from nedhpc.postprocess.watch import watch as show
+
+    try:
+        show(args.run_dir, args.every)
+    except KeyboardInterrupt:
+        print()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nedhpc.cli.look import compare, evaluate, export
+from nedhpc.cli.look import compare, evaluate, export, watch
 from nedhpc.cli.ranks import has_ranks, on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
@@ -136,6 +136,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--against", type=absolute_path, metavar="FILE.json", help=text)
     text = "factor by which a limit may be exceeded; default: 1.1"
     sub.add_argument("--slack", type=float, default=1.1, metavar="F", help=text)
+    text = "the curve and the last figures of a running job, in the terminal"
+    sub = command("watch", watch, text)
+    sub.add_argument("run_dir", type=absolute_path, metavar="RUN_DIR")
+    text = "seconds between two looks; default: 5"
+    sub.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help=text)
     text = "write the solution and its derivatives at points (also under mpirun)"
     sub = command("evaluate", evaluate, text, problem=True)
     sub.add_argument("path", type=absolute_path, metavar="RUN_DIR|FILE.h5")
