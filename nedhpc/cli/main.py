@@ -124,11 +124,13 @@ def parser() -> argparse.ArgumentParser:
     text = "also measure the energy on N fresh points of each part"
     sub.add_argument("--fresh", type=at_least_one, metavar="N", help=text)
     sub.add_argument("--json", action="store_true")
-    sub = command("plot", plot, "figure of convergence, field and error field")
+    sub = command("plot", plot, "figure of convergence, sample, fields and errors", problem=True)
     sub.add_argument("paths", type=absolute_path, nargs="+", metavar="RUN_DIR")
     sub.add_argument(
         "-o", "--output", type=absolute_path, metavar="FILE", help="default: RUN_DIR/plot.png"
     )
+    text = "some of convergence,timings,sample,fields; default: all"
+    sub.add_argument("--show", type=names, default=(), metavar="PANELS", help=text)
     sub = command("compare", compare, "table of runs: error, time to an error, cost")
     sub.add_argument("paths", type=absolute_path, nargs="+", metavar="RUN_DIR")
     sub.add_argument("--json", action="store_true")

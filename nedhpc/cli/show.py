@@ -115,11 +115,13 @@ def info(args) -> None:
 
 
 def plot(args) -> None:
-    """Draw a figure of convergence, timings and fields, and print its path."""
+    """Draw a figure of convergence, timings, sample and fields, and print its path."""
+    from nedhpc.cli.look import given_problem
+    from nedhpc.postprocess.plot import KINDS
     from nedhpc.postprocess.plot import plot as draw
 
     output = args.output or args.paths[0] / "plot.png"
-    draw(args.paths, output)
+    draw(args.paths, output, args.show or KINDS, given_problem(args))
     print(output)
 
 

@@ -11,6 +11,8 @@ from nedhpc.files.sealed import open_sealed, sealed_file
 from nedhpc.files.tables import value
 
 NAME = "march.h5"
+NOTHING = np.empty(0), np.empty((0, 0))
+"""Times and parameters of a march that has none yet."""
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -20,7 +22,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         NotAStateError: the file is torn or corrupt.
     """
     if not path.exists():
-        return np.empty(0), np.empty((0, 0))
+        return NOTHING
     with open_sealed(path) as file:
         return value(file, "time"), value(file, "theta")
 

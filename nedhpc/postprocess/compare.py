@@ -9,6 +9,7 @@ import numpy as np
 
 from nedhpc.errors import NedError, NotAStateError, UsageError
 from nedhpc.files import series
+from nedhpc.postprocess.curves import names
 from nedhpc.postprocess.info import info
 from nedhpc.postprocess.tables import duration, number
 
@@ -64,22 +65,12 @@ def facts(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     Raises:
         NotAStateError: a folder holds no usable checkpoint.
     """
-    found, names = [], _names(paths)
-    for path, name in zip(paths, names, strict=True):
+    found, known_as = [], names([Path(path).resolve() for path in paths])
+    for path, name in zip(paths, known_as, strict=True):
         known = info(path)
         time_to = _times(Path(path))
         found.append({"run": name, **{key: known[key] for key in KEPT}, "time_to": time_to})
     return found
-
-
-def _names(paths: Sequence[str | Path]) -> list[str]:
-    """The last parts of the paths, as many as tell the runs apart."""
-    parts = [Path(path).resolve().parts for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-count:]) for each in parts]
-        if len(set(names)) == len(set(parts)):
-            break
-    return names
 
 
 def _times(path: Path) -> dict[str, float | None]:

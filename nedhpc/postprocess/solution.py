@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from numpy.typing import ArrayLike
 from nedhpc.ansatz import jets
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
-from nedhpc.errors import UsageError, shortened
+from nedhpc.errors import NotAStateError, UsageError, shortened
 from nedhpc.files import checkpoint, march, series
 from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
@@ -21,8 +23,20 @@ from nedhpc.problems import Problem
 from nedhpc.problems.reference import exact_values, reference_values
 from nedhpc.user_code import check_familiar
 
+log = logging.getLogger("nedhpc")
+T = TypeVar("T")
+
 CHUNK = 16384
 """Number of points that are evaluated at once."""
+
+
+def _intact(read: Callable[[Path], T], path: Path) -> T | None:
+    """What a file beside the checkpoint holds; None if it is not there or, with a warning, torn."""
+    try:
+        return read(path) if path.exists() else None
+    except NotAStateError as error:
+        log.warning("%s", error)
+        return None
 
 
 class Solution:
@@ -82,9 +96,8 @@ class Solution:
         self.outputs = tuple(self.problem.outputs)
         known = {name: self.record.stats.get(f"error_estimate_{name}") for name in self.outputs}
         self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}
-        file = self.run_dir / "series.h5"
-        self.series = series.read(file) if file.exists() else {}
-        self._march = march.read(self.run_dir / march.NAME)
+        self.series = _intact(series.read, self.run_dir / "series.h5") or {}
+        self._march = _intact(march.read, self.run_dir / march.NAME) or march.NOTHING
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
         """The values u(x), (N, M)."""
