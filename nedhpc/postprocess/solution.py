@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,13 @@ from nedhpc.files import checkpoint, march, series
 from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
+from nedhpc.postprocess.solution_module import SolutionModule
 from nedhpc.problems import Problem
 from nedhpc.problems.reference import exact_values, reference_values
 from nedhpc.user_code import check_familiar
+
+if TYPE_CHECKING:
+    import xarray
 
 log = logging.getLogger("nedhpc")
 T = TypeVar("T")
@@ -128,6 +132,30 @@ class Solution:
             return None if self.problem.reference is None else reference_values(self.problem, x_ND)
         with float64_default():
             return exact_values(self.problem, x_ND, self.state.time).numpy()
+
+    def module(self) -> SolutionModule:
+        """The network as a torch module: points (N, D) to (N, M), differentiable, on the CPU.
+
+            program = torch.export.export(u.module(), (x,))
+
+        `parameters()` are those of the network, `to("cuda")` moves it, and torch.export writes it
+        for programs without nedhpc. Its parameters are copies.
+        """
+        every = [*self._pieces.solved, (self.ansatz, self.state.theta_P)]
+        return SolutionModule(self.outputs, self.problem.coordinates, every, self._pieces.ends)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """The time series as an xarray.Dataset over `step`, with units and long names.
+
+        Raises:
+            UsageError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise UsageError("this needs xarray: pip install 'nedhpc[data]'") from None
+        found = {n: ("step", values, series.described(n)) for n, values in self.series.items()}
+        return xarray.Dataset(found)
 
     @property
     def times(self) -> np.ndarray:
