@@ -109,18 +109,19 @@ def info(args) -> None:
     if args.json:
         print(json.dumps(found, indent=2))
         return
-    for name, value in found.items():
-        if value not in (None, {}, [], ""):
-            text = f"{value:.6g}" if isinstance(value, float) else value
-            print(f"{name:18} {text}")
+    from nedhpc.postprocess import info_table, tables
+
+    tables.show(tables.pairs(info_table.rows(found)))
 
 
 def plot(args) -> None:
-    """Draw a figure of convergence, timings and fields, and print its path."""
+    """Draw a figure of convergence, timings, sample and fields, and print its path."""
+    from nedhpc.cli.look import given_problem
+    from nedhpc.postprocess.plot import KINDS
     from nedhpc.postprocess.plot import plot as draw
 
     output = args.output or args.paths[0] / "plot.png"
-    draw(args.paths, output)
+    draw(args.paths, output, args.show or KINDS, given_problem(args))
     print(output)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nedhpc.errors import FutureSchemaError, NotAStateError
 from nedhpc.files import possible
+from nedhpc.files.descriptions import describe
 from nedhpc.files.folder import set_aside
 from nedhpc.files.record import RunRecord
 from nedhpc.files.sealed import names, open_sealed, sealed_file
@@ -109,6 +110,7 @@ def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Pa
         if state.selection:
             write_table(file.create_group("sampling/selection"), state.selection)
         _write_frozen(file, state)
+        describe(file)
         file.attrs["complete"] = True
     for old in paths(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
