@@ -113,3 +113,16 @@ def test_the_channel_with_a_step_has_the_parts_that_it_names():
     lengths = {name: domain.parts[name].measure for name in ("inlet", "outlet", "walls")}
     assert lengths == pytest.approx({"inlet": 0.5, "outlet": 1.0, "walls": 6 + 1 + 0.5 + 5})
     assert domain.parts["interior"].measure == pytest.approx(5.5)
+
+
+def test_the_interface_of_the_document_is_a_valid_problem():
+    text = (ROOT / "docs" / "domains.md").read_text()
+    (block,) = (code for code in text.split("```python\n")[1:] if "class Inclusion" in code)
+    found = {}
+    exec(block.partition("```")[0], found)
+    problem = found["Inclusion"]()
+    problems.check(problem, "Inclusion")
+    terms = {term.kind.name: term.layout.names for term in problems.bind_terms(problem, {})}
+    assert terms["temperature"] == ("a", "b") and set(terms["flux"]) == {"grad_a", "grad_b"}
+    x = np.array([[0.3, -0.4]])
+    np.testing.assert_allclose(problem.domain.parts["interface"].normal(x), [[0.6, -0.8]])

@@ -37,8 +37,8 @@ class Kovasznay(Flow):
     """Navier-Stokes behind a row of cylinders (Kovasznay 1948); the velocity is given all around.
 
     The solution is u = 1 - e^(a x) cos(2 pi y), v = a / (2 pi) e^(a x) sin(2 pi y) and
-    p = (1 - e^(2 a x)) / 2, where a = re / 2 - sqrt(re^2 / 4 + 4 pi^2). The pressure is given at one
-    point.
+    p = (1 - e^(2 a x)) / 2, where a = re / 2 - sqrt(re^2 / 4 + 4 pi^2). The pressure is given at
+    one point.
     """
 
     domain = Rectangle([-0.5, -0.5], [1, 1.5]).with_points("gauge", [[0, 0]])
