@@ -8,6 +8,7 @@ import zipfile
 
 import h5py
 import numpy as np
+import pandas
 import pytest
 from conftest import repeatable
 from hypothesis import Phase, given
@@ -53,6 +54,13 @@ def hdf5(arrays):
     return file.getvalue()
 
 
+def parquet(arrays):
+    """The bytes of a Parquet file with a column for each array of one dimension."""
+    file = io.BytesIO()
+    pandas.DataFrame(arrays).to_parquet(file)
+    return file.getvalue()
+
+
 def text(rows, separator=",", end="\n", header=""):
     lines = [separator.join(map(str, row)) for row in rows]
     return (header + end.join(lines) + end).encode()
@@ -65,6 +73,13 @@ BASES = {
         npz({"x": ROWS[:, :2], "y": ROWS[:, 2:]}, True),
     ],
     ".h5": [hdf5({"x": ROWS[:, :2], "y": ROWS[:, 2]}), hdf5({"group/a": ROWS})],
+    ".parquet": [
+        parquet({"x": ROWS[:, 0], "y": ROWS[:, 1].astype("i4")}),
+        parquet({"x": ROWS[:, 0], "a": [[1.0], [2.0], [], None]}),
+        parquet({"x": ROWS[:, 0], "day": ROWS[:, 1].astype("M8[D]").astype("M8[ns]")}),
+        parquet({"x": ROWS[:, 0], "b": [1.0, None, 3.0, 4.0]}),
+        parquet({"x": pandas.Categorical(list("abca")), "y": ROWS[:, 0]}),
+    ],
     ".csv": [
         text(ROWS.tolist()),
         text(ROWS.tolist(), ";", "\r\n", "a;b;c\r\n"),
@@ -249,8 +264,8 @@ def damaged(base, damage):
 @st.composite
 def files(draw):
     """(suffix, bytes, arrays that a reader must find or None)."""
-    suffix = draw(st.sampled_from([".npy", ".npz", ".h5", ".csv"]))
-    if draw(st.booleans()):
+    suffix = draw(st.sampled_from([*BASES]))
+    if suffix == ".parquet" or draw(st.booleans()):
         base = draw(st.sampled_from(BASES[suffix]))
         return suffix, damaged(base, draw(DAMAGE)), None
     if suffix == ".npy":
