@@ -14,7 +14,8 @@ class LShape(Problem):
 
     The solution is u = r^(2/3) sin(2 phi / 3) + sin(pi x) sin(pi y), with the angle phi around the
     corner from the one edge at phi = 0 to the other at 3 pi / 2. The equation is multiplied by r,
-    because f - lap u of a smooth function near u grows as r^(-4/3).
+    because f - lap u of a smooth function near u grows as r^(-4/3); in a config,
+    weights.balance = "none" keeps this factor.
     """
 
     domain = Rectangle([-1, -1], [1, 1]) - Rectangle([0, -1], [1, 0])
