@@ -16,11 +16,20 @@ from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.corners import InBall, LShape, LShapeFeature, OutsideDisk, SquareWithHoles
 from nedhpc.problems.coverage import periodic_errors
 from nedhpc.problems.data import DataSet, named_sets
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
 from nedhpc.problems.eigenvalue import Eigenvalue
+from nedhpc.problems.elliptic import (
+    AdvectionDiffusion,
+    Eikonal,
+    Helmholtz,
+    NonlinearPoisson,
+    PoissonBoltzmann,
+)
+from nedhpc.problems.fluids import BackwardStep, Cavity, Kovasznay, Stokes
 from nedhpc.problems.heat import Heat
 from nedhpc.problems.integrals import bind, constraint
 from nedhpc.problems.inverse import Conductivity, Viscosity
@@ -33,9 +42,12 @@ from nedhpc.problems.marches import (
     KdV,
     KuramotoSivashinsky,
 )
+from nedhpc.problems.materials import Materials
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
+from nedhpc.problems.solids import Beam, Biharmonic, Elasticity
 from nedhpc.problems.terms import Integral, Term
+from nedhpc.problems.variational import PLaplacian, PoissonRitz
 from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
 
@@ -54,6 +66,26 @@ ATTRIBUTES = (
 """Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
+    "helmholtz": Helmholtz,
+    "nonlinear_poisson": NonlinearPoisson,
+    "poisson_boltzmann": PoissonBoltzmann,
+    "advection_diffusion": AdvectionDiffusion,
+    "eikonal": Eikonal,
+    "poisson_ritz": PoissonRitz,
+    "p_laplacian": PLaplacian,
+    "l_shape": LShape,
+    "l_shape_feature": LShapeFeature,
+    "square_with_holes": SquareWithHoles,
+    "outside_disk": OutsideDisk,
+    "in_ball": InBall,
+    "materials": Materials,
+    "biharmonic": Biharmonic,
+    "beam": Beam,
+    "elasticity": Elasticity,
+    "kovasznay": Kovasznay,
+    "cavity": Cavity,
+    "stokes": Stokes,
+    "backward_step": BackwardStep,
     "heat": Heat,
     "eigenvalue": Eigenvalue,
     "regression": Regression,
