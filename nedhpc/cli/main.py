@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nedhpc.cli.init import KINDS, init
 from nedhpc.cli.ranks import on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
@@ -123,5 +124,10 @@ def parser() -> argparse.ArgumentParser:
     text = "accept a checkpoint or series that was edited on purpose: write its SHA-256 again"
     sub = command("seal", seal, text)
     sub.add_argument("files", type=absolute_path, nargs="+", metavar="FILE.h5")
+    text = "write a commented config and problem to begin with: NAME.toml, NAME.py, NAME.csv"
+    sub = command("init", init, text)
+    sub.add_argument("name", type=absolute_path, metavar="NAME")
+    kinds = "; ".join(f"{kind}: {what}" for kind, what in KINDS.items())
+    sub.add_argument("--kind", choices=list(KINDS), default="steady", help=kinds)
     command("problems", problems, "the catalogue: problems and their options, ready configs")
     return top
