@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nedhpc.cli.completion import SHELLS, completion
+from nedhpc.cli.doctor import doctor
 from nedhpc.cli.init import KINDS, init
 from nedhpc.cli.ranks import on_all_ranks
 from nedhpc.cli.run import resume, run
@@ -58,19 +60,16 @@ def at_least_one(text: str) -> int:
 
 
 class Version(argparse.Action):
-    """--version prints the versions of nedhpc and of the packages that it computes with."""
+    """--version prints the versions of nedhpc and of the libraries that it computes with."""
 
     def __init__(self, option_strings, dest):
         super().__init__(option_strings, dest, nargs=0, help="print versions and exit")
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from importlib.metadata import PackageNotFoundError, version
+        from nedhpc.cli.versions import versions
 
-        for name in ("nedhpc", "petsc4py", "mpi4py", "torch", "h5py", "numpy"):
-            try:
-                print(f"{name} {version(name)}")
-            except PackageNotFoundError:
-                print(f"{name} is not installed")
+        for name, text in versions().items():
+            print(f"{name} {text}")
         parser.exit()
 
 
@@ -124,6 +123,9 @@ def parser() -> argparse.ArgumentParser:
     text = "accept a checkpoint or series that was edited on purpose: write its SHA-256 again"
     sub = command("seal", seal, text)
     sub.add_argument("files", type=absolute_path, nargs="+", metavar="FILE.h5")
+    command("doctor", doctor, "check MPI, PETSc, torch, GPU, HDF5, threads, SLURM and disk")
+    text = 'print completions for a shell: eval "$(nedhpc completion bash)"'
+    command("completion", completion, text).add_argument("shell", choices=SHELLS)
     text = "write a commented config and problem to begin with: NAME.toml, NAME.py, NAME.csv"
     sub = command("init", init, text)
     sub.add_argument("name", type=absolute_path, metavar="NAME")

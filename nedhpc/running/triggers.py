@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from nedhpc.parallel.comm import on_rank_0
 from nedhpc.running.observers import Observer, Stop
@@ -61,14 +62,20 @@ class Triggers(Observer):
             self._process.wait()
 
     def _plot(self, run) -> None:
-        """Start the command on rank 0, without the variables by which MPI would count it in."""
+        """Start the command on rank 0."""
         run.writer.wait()
         if run.comm.rank or (self._process is not None and self._process.poll() is None):
             return
-        mpi = ("OMPI_", "PMIX", "PMI_", "PRTE", "SLURM_")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(mpi)}
         words = [sys.executable, "-P", "-m", "nedhpc", "plot", str(run.run_dir)]
-        self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            words, env=without_mpi(os.environ), stdin=subprocess.DEVNULL
+        )
+
+
+def without_mpi(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the variables by which MPI would count a process in. Local."""
+    marks = ("OMPI_COMM", "PMIX", "PMI_", "PRTE", "SLURM_PROCID")
+    return {key: value for key, value in environ.items() if not key.startswith(marks)}
 
 
 def taken(run_dir) -> list[str]:
