@@ -12,6 +12,7 @@ from nedhpc.cli.ranks import on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
 from nedhpc.cli.streams import lost_output, secure
+from nedhpc.cli.tune import tune
 from nedhpc.errors import NedError
 from nedhpc.files.folder import absolute
 
@@ -126,6 +127,19 @@ def parser() -> argparse.ArgumentParser:
     command("doctor", doctor, "check MPI, PETSc, torch, GPU, HDF5, threads, SLURM and disk")
     text = 'print completions for a shell: eval "$(nedhpc completion bash)"'
     command("completion", completion, text).add_argument("shell", choices=SHELLS)
+    sub = command("tune", tune, "search the settings with the least error", settings=True)
+    sub.add_argument("config", type=absolute_path, metavar="CONFIG.toml")
+    text = "section.key=low..high or section.key=value,value"
+    sub.add_argument("--over", action="append", required=True, metavar="KEY=RANGE", help=text)
+    text = "number of trials in all; default: each combination once"
+    sub.add_argument("--trials", type=at_least_one, metavar="N", help=text)
+    sub.add_argument("--out", type=absolute_path, metavar="DIR", help="default: runs/CONFIG-tune")
+    text = "column of series.h5; default: relative_l2, or held_out_energy without a reference"
+    sub.add_argument("--measure", metavar="NAME", help=text)
+    sub.add_argument("--maximise", action="store_true", help="a large value is good")
+    text = 'words before the command of a trial, e.g. "mpirun -n 4"'
+    sub.add_argument("--launch", default="", metavar="WORDS", help=text)
+    sub.add_argument("--seed", type=int, default=0, help="seed of the proposals")
     text = "write a commented config and problem to begin with: NAME.toml, NAME.py, NAME.csv"
     sub = command("init", init, text)
     sub.add_argument("name", type=absolute_path, metavar="NAME")
