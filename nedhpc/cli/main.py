@@ -5,11 +5,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nedhpc.cli.completion import SHELLS, completion
+from nedhpc.cli.doctor import doctor
+from nedhpc.cli.init import KINDS, init
 from nedhpc.cli.look import compare, evaluate, export, watch
 from nedhpc.cli.ranks import has_ranks, on_all_ranks
 from nedhpc.cli.run import resume, run
 from nedhpc.cli.show import check, info, plot, problems, seal
 from nedhpc.cli.streams import lost_output, secure
+from nedhpc.cli.tune import tune
 from nedhpc.cli.words import grid, names
 from nedhpc.errors import NedError
 from nedhpc.files.folder import absolute
@@ -61,19 +65,16 @@ def at_least_one(text: str) -> int:
 
 
 class Version(argparse.Action):
-    """--version prints the versions of nedhpc and of the packages that it computes with."""
+    """--version prints the versions of nedhpc and of the libraries that it computes with."""
 
     def __init__(self, option_strings, dest):
         super().__init__(option_strings, dest, nargs=0, help="print versions and exit")
 
     def __call__(self, parser, namespace, values, option_string=None):
-        from importlib.metadata import PackageNotFoundError, version
+        from nedhpc.cli.versions import versions
 
-        for name in ("nedhpc", "petsc4py", "mpi4py", "torch", "h5py", "numpy"):
-            try:
-                print(f"{name} {version(name)}")
-            except PackageNotFoundError:
-                print(f"{name} is not installed")
+        for name, text in versions().items():
+            print(f"{name} {text}")
         parser.exit()
 
 
@@ -171,5 +172,26 @@ def parser() -> argparse.ArgumentParser:
     text = "accept a checkpoint or series that was edited on purpose: write its SHA-256 again"
     sub = command("seal", seal, text)
     sub.add_argument("files", type=absolute_path, nargs="+", metavar="FILE.h5")
+    command("doctor", doctor, "check MPI, PETSc, torch, GPU, HDF5, threads, SLURM and disk")
+    text = 'print completions for a shell: eval "$(nedhpc completion bash)"'
+    command("completion", completion, text).add_argument("shell", choices=SHELLS)
+    sub = command("tune", tune, "search the settings with the least error", settings=True)
+    sub.add_argument("config", type=absolute_path, metavar="CONFIG.toml")
+    text = "section.key=low..high or section.key=value,value"
+    sub.add_argument("--over", action="append", required=True, metavar="KEY=RANGE", help=text)
+    text = "number of trials in all; default: each combination once"
+    sub.add_argument("--trials", type=at_least_one, metavar="N", help=text)
+    sub.add_argument("--out", type=absolute_path, metavar="DIR", help="default: runs/CONFIG-tune")
+    text = "column of series.h5; default: relative_l2, or held_out_energy without a reference"
+    sub.add_argument("--measure", metavar="NAME", help=text)
+    sub.add_argument("--maximise", action="store_true", help="a large value is good")
+    text = 'words before the command of a trial, e.g. "mpirun -n 4"'
+    sub.add_argument("--launch", default="", metavar="WORDS", help=text)
+    sub.add_argument("--seed", type=int, default=0, help="seed of the proposals")
+    text = "write a commented config and problem to begin with: NAME.toml, NAME.py, NAME.csv"
+    sub = command("init", init, text)
+    sub.add_argument("name", type=absolute_path, metavar="NAME")
+    kinds = "; ".join(f"{kind}: {what}" for kind, what in KINDS.items())
+    sub.add_argument("--kind", choices=list(KINDS), default="steady", help=kinds)
     command("problems", problems, "the catalogue: problems and their options, ready configs")
     return top

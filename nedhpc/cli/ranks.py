@@ -49,8 +49,7 @@ def on_all_ranks(args, is_run: bool = True) -> int:
     level = logging.INFO if comm.rank == 0 else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     try:
-        status = args.function(args, comm)
-        return STOPPED if status == "stopped" else 0
+        return STOPPED if args.function(args, comm) else 0
     except NedError as error:
         if comm.rank == 0:
             print(f"nedhpc: {error}", file=sys.stderr, flush=True)

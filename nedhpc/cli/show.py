@@ -14,10 +14,12 @@ def check(args) -> None:
     """Validate a config, try each term once, and predict the cost of a step. Local."""
     from nedhpc.plan import Plan
     from nedhpc.problems.integrals import sampled
+    from nedhpc.running.observers import made
     from nedhpc.user_code import digests, remember
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     plan = Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=args.ranks)
+    made(plan.config.output.observers)
     remember(plan.config, digests(plan.config))
     points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
     held_out = sum(len(data.held_out_x) for data in plan.data.values())
