@@ -40,13 +40,17 @@ from nedhpc.problems.marches import (
     Burgers,
     HeatMarch,
     KdV,
+    KdVTwoSolitons,
     KuramotoSivashinsky,
 )
+from nedhpc.problems.marches_in_many import FokkerPlanck, Transport
+from nedhpc.problems.marches_in_plane import AllenCahnPlane, BurgersPlane, HeatPlane, TaylorGreen
+from nedhpc.problems.marches_of_systems import GrayScott, Schroedinger, Wave
 from nedhpc.problems.materials import Materials
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
 from nedhpc.problems.solids import Beam, Biharmonic, Elasticity
-from nedhpc.problems.terms import Integral, Term
+from nedhpc.problems.terms import Conserved, Integral, Term
 from nedhpc.problems.variational import PLaplacian, PoissonRitz
 from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
@@ -97,7 +101,17 @@ CATALOGUE: dict[str, type[Problem]] = {
     "burgers": Burgers,
     "allen_cahn": AllenCahn,
     "kdv": KdV,
+    "kdv_two_solitons": KdVTwoSolitons,
     "kuramoto_sivashinsky": KuramotoSivashinsky,
+    "heat_plane": HeatPlane,
+    "allen_cahn_plane": AllenCahnPlane,
+    "burgers_plane": BurgersPlane,
+    "taylor_green": TaylorGreen,
+    "wave": Wave,
+    "schroedinger": Schroedinger,
+    "gray_scott": GrayScott,
+    "transport": Transport,
+    "fokker_planck": FokkerPlanck,
 }
 
 
@@ -363,6 +377,8 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
         if key not in known:
             errors.append(unknown(f"weights.{key}", "name of a term or part", key, known))
     integrals = _bind_integrals(problem, terms, errors)
+    conserved = [term for term in integrals if isinstance(term.kind, Conserved)]
+    integrals = tuple(term for term in integrals if term not in conserved)
     for term in terms:
         weight = weights.get(term.name, 1.0)
         weight *= weights.get(term.on, 1.0) if term.on != term.name else 1.0
@@ -380,7 +396,7 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
         errors.append("there are integrals only; a run needs a term, or an integral with a target")
     if errors:
         raise ConfigError(errors)
-    return tuple(bound)
+    return (*bound, *conserved)
 
 
 def _bind_integrals(

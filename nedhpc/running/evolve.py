@@ -26,7 +26,7 @@ from nedhpc.running.adaptation import Adaptation
 from nedhpc.running.best import better
 from nedhpc.running.case import Case
 from nedhpc.running.eigen import doubts
-from nedhpc.running.first_fit import START_ERROR
+from nedhpc.running.first_fit import START_ERROR, refitted
 from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
@@ -158,7 +158,11 @@ class Run:
                 end = stepper.solve(*start, before_step, after_step)
         except (NonFiniteError, FailedStepError) as error:
             self._agreed(error)
-            self.last = self.good = self.guard.shorter_step(self.good, self.last, error)
+            again = refitted(case, self.good.state)
+            if again is None:
+                self.last = self.good = self.guard.shorter_step(self.good, self.last, error)
+            else:
+                self.last = self.good = Moment(again, StepInfo(dt=0.0), self.measure)
             return None
         if stop is None and changed is not None:
             if self.adaptation.ended:
@@ -274,7 +278,7 @@ class Run:
             evaluation = case.evaluation
             evaluation.at(state.time)
             error, metrics = evaluation.relative_l2(theta_P), evaluation.metrics(theta_P)
-            metrics |= evaluation.by_output(theta_P)
+            metrics |= evaluation.by_output(theta_P) | case.conserved(theta_P)
         terms = {term.name: 0.0 for term in self.plan.terms}
         terms |= {term.name: float(E) for term, E in zip(case.leg.terms, written_K, strict=True)}
         return Measured(
