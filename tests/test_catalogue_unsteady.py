@@ -12,8 +12,8 @@ from nedhpc.problems import build
 EXACT = {
     "burgers_spacetime": {},
     "kdv_spacetime": {},
-    "gray_scott": {},
-    "wave": {"dim": 2, "modes": [1, 3]},
+    "gray_scott_spacetime": {},
+    "wave_spacetime": {"dim": 2, "modes": [1, 3]},
     "heat_ball": {},
     "heat_varying": {},
     "heat_multiscale": {},

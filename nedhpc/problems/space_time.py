@@ -51,8 +51,8 @@ class AllenCahnSpaceTime(Problem):
         self.nu = nu
         self.domain = InTime(Periodic([-1.0], [1.0]), end)
         self.exact = Spectral(  # pyright: ignore
-            -1.0,
-            2.0,
+            [-1.0],
+            [1.0],
             lambda x: np.sin(pi * x / 2) ** 2 * np.cos(pi * x),
             lambda k: 5 - nu * k**2,
             lambda u, u_x: -5 * u**3,
@@ -76,8 +76,8 @@ class KuramotoSivashinskySpaceTime(Problem):
     def __init__(self, *, end: float = 2.0):
         self.domain = InTime(Periodic([0.0], [22.0]), end)
         self.exact = Spectral(  # pyright: ignore
-            0.0,
-            22.0,
+            [0.0],
+            [22.0],
             lambda x: np.cos(pi * x / 11),
             lambda k: k**2 - k**4,
             lambda u, u_x: -u * u_x,
@@ -135,7 +135,7 @@ class KdVSpaceTime(Problem):
         return j.u - self.exact(x)
 
 
-class GrayScott(Problem):
+class GrayScottSpaceTime(Problem):
     """u_t = Du lap u - u v^2 + F (1 - u) + f, v_t = Dv lap v + u v^2 - (F + k) v + g, 0 < t < 1.
 
     The square (-1, 1)^2 is periodic. The solution is u = 1 - w e^-t / 2 and v = w e^-t / 4 with
@@ -171,7 +171,7 @@ class GrayScott(Problem):
         return j.values - self.exact(x)
 
 
-class Wave(Problem):
+class WaveSpaceTime(Problem):
     """u_tt = c^2 lap u in (0, 1)^dim x (0, 1), u = 0 on the walls, u_t = 0 at t = 0.
 
     The solution is the sum over k of `modes` of cos(c pi k sqrt(dim) t) prod sin(k pi x_i) / k.
