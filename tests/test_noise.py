@@ -6,6 +6,7 @@ import torch
 from test_adaptation import COMM, plan_of, run, small
 
 import nedhpc
+from nedhpc.cli.show import network
 from nedhpc.files import series
 from nedhpc.flows.noise import LEAST_SHARE, shares
 from nedhpc.plan import Plan
@@ -137,7 +138,9 @@ def test_repeated_points_show_the_noise_and_few_points_do_not():
     [(Conductivity(), [16]), (Conductivity(num_rows=99), [64]), (Viscosity(), [24, 24])],
 )
 def test_fields_that_are_sought_from_data_get_few_units_at_first(problem, hidden):
-    assert Plan.of_table({}, problem=problem).config.network.hidden == hidden
+    plan = Plan.of_table({}, problem=problem)
+    assert plan.config.network.hidden == hidden
+    assert ("few units for fields" in network(plan)) == (hidden == [16])
 
 
 def test_a_run_lowers_the_weight_of_noisy_data_beside_equations(tmp_path):
