@@ -52,7 +52,7 @@ def check(args) -> None:
 
 def network(plan) -> str:
     """The network in words, with the reason for what the program chooses. Local."""
-    from nedhpc.network import USUAL_ACTIVATION, seeks_fields
+    from nedhpc.network import USUAL_ACTIVATION
 
     settings = plan.config.network
     if settings.name is not None:
@@ -62,8 +62,6 @@ def network(plan) -> str:
     if plan.chooses_hidden:
         layers = "one layer" if len(settings.hidden) == 1 else "two layers"
         why = f" (chosen: {layers} for {plan.problem.domain.dim} coordinates)"
-        if seeks_fields(plan.problem):
-            why = " (chosen: few units for fields that are sought in data)"
         other = "; one wide layer if that is enough, wider layers if the energy stays large"
     if settings.activation is not None or plan.config.run.start == "random":
         return f"{widths}{why}, {settings.activation or USUAL_ACTIVATION} units{other}"

@@ -74,9 +74,6 @@ class Balance:
             for term in terms
         }
         """Root mean square of the sensitivity of each component, {term: (K,)}."""
-        self.equations = 0.0
-        """Mean square of the largest component of the equations and conditions, if there are data
-        beside them."""
         self.share: dict[str, Tensor] = {}
         """Share of their weight that terms on data keep, {term: (K,)}; 1 unless there is noise."""
         self.share = self._shares(terms, domain, data or {})
@@ -92,10 +89,10 @@ class Balance:
         if not others or not on_data or len(self.theta_P) > self.ansatz.num_parameters:
             return {}
         others = [self._balanced(term, domain, data)[1].square().mean(0) for term in others]
-        self.equations, found = float(torch.cat(others).max()), {}
+        equations, found = float(torch.cat(others).max()), {}
         for term in on_data:
             x_ND, r_NK = self._balanced(term, domain, data)
-            found[term.name] = noise.shares(x_ND.numpy() / self.half_D, r_NK, self.equations)
+            found[term.name] = noise.shares(x_ND.numpy() / self.half_D, r_NK, equations)
         return found
 
     def _balanced(self, term: BoundTerm, domain: Domain, data) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from nedhpc.plan import Plan
 from nedhpc.problems.windows import why_not
 from nedhpc.running.best import remember, remembered
 from nedhpc.running.case import Case
-from nedhpc.running.growth import can_widen, carried_over, first_leg, wider_plan
+from nedhpc.running.growth import carried_over, first_leg, wider_plan
 from nedhpc.running.memory import check
 from nedhpc.running.start import fresh, rebalanced
 from nedhpc.running.trust import POOR, Known, known, moments
@@ -118,7 +118,7 @@ class Adaptation:
             "reweights": 0,
             "starts": 1,
             "first_draw": 0,
-            "can_widen": int(can_widen(self.plan)),
+            "can_widen": int(self.plan.chooses_hidden and not self.plan.data),
             "failed": 0,
             "held_out": np.empty(0),
             "moves": np.empty(0),
@@ -253,20 +253,12 @@ class Adaptation:
                 return self._give_up(theta_P, state, held_out)
             if self.is_followed(state):
                 return self._next(theta_P, state, held_out)
-        elif self._is_too_narrow(held_out):
-            wider, is_wrong = self._wider(theta_P, state, held_out), held_out > HOPELESS
-            if wider is None and is_wrong and stalled and memory["starts"] < self.max_starts:
+        elif held_out > HOPELESS:
+            wider = self._wider(theta_P, state, held_out)
+            if wider is None and stalled and memory["starts"] < self.max_starts:
                 return self._again(theta_P, state, held_out)
             return wider
         return None
-
-    def _is_too_narrow(self, held_out: float) -> bool:
-        """True if the network may be too small: for the equations, or for data without noise."""
-        balance = self.case.leg.energy.balance
-        if balance is None or not balance.share:
-            return held_out > HOPELESS
-        is_noise = all(bool((share_K < 1).all()) for share_K in balance.share.values())
-        return held_out > EASY and (not is_noise or balance.equations > POOR)
 
     def _give_up(self, theta_P, state: State, held_out: float) -> State | None:
         """A shorter window; if that did not help before, a wider network."""
