@@ -22,11 +22,27 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time _WHERE gives the
     from nedhpc.domains.surface import Polyhedron
     from nedhpc.flows.metrics import Metric
     from nedhpc.postprocess.solution import Solution
-    from nedhpc.problems.base import Problem, cross_entropy, density, integral, rate, residual
+    from nedhpc.problems.base import (
+        Problem,
+        conserved,
+        cross_entropy,
+        density,
+        integral,
+        rate,
+        residual,
+    )
     from nedhpc.problems.data import DataSet
     from nedhpc.problems.table import Table
     from nedhpc.problems.tables import read_table
-    from nedhpc.problems.terms import CrossEntropy, Density, Integral, Rate, Residual, Term
+    from nedhpc.problems.terms import (
+        Conserved,
+        CrossEntropy,
+        Density,
+        Integral,
+        Rate,
+        Residual,
+        Term,
+    )
     from nedhpc.running.observers import Observer, Stop
     from nedhpc.steppers.base import StepInfo, StepRule
 
@@ -35,6 +51,7 @@ _WHERE = {
     "Ball": "nedhpc.domains.ball",
     "Box": "nedhpc.domains.box",
     "Config": "nedhpc.config",
+    "Conserved": "nedhpc.problems.terms",
     "CrossEntropy": "nedhpc.problems.terms",
     "Cylinder": "nedhpc.domains.extrusion",
     "DataSet": "nedhpc.problems.data",
@@ -69,6 +86,7 @@ _WHERE = {
     "Stop": "nedhpc.running.observers",
     "Table": "nedhpc.problems.table",
     "Term": "nedhpc.problems.terms",
+    "conserved": "nedhpc.problems.base",
     "cross_entropy": "nedhpc.problems.base",
     "density": "nedhpc.problems.base",
     "integral": "nedhpc.problems.base",
@@ -84,6 +102,7 @@ __all__ = [
     "Ball",
     "Box",
     "Config",
+    "Conserved",
     "CrossEntropy",
     "Cylinder",
     "DataSet",
@@ -118,6 +137,7 @@ __all__ = [
     "Stop",
     "Table",
     "Term",
+    "conserved",
     "cross_entropy",
     "density",
     "integral",

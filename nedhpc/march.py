@@ -9,9 +9,11 @@ from nedhpc import steppers
 from nedhpc.config import Config, Stepper
 from nedhpc.errors import ConfigError
 from nedhpc.flows.stage import FitTerm, StageTerm, fit_term
-from nedhpc.problems.base import Problem
+from nedhpc.names import unknown
+from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
-from nedhpc.problems.march import start_sizes
+from nedhpc.problems.march import start_jets, start_sizes
+from nedhpc.problems.terms import Conserved
 
 TYPE, DT = "sdirk4", 1e-2
 """Stepper if the config gives none, and the share of run.max_time of its first dt."""
@@ -31,15 +33,22 @@ def with_stepper(config: Config, problem: Problem) -> Config:
     return config.model_copy(update={"stepper": config.stepper.model_copy(update=changes)})
 
 
-def check_march(config: Config, problem: Problem, stepper) -> None:
+def check_march(config: Config, problem: Problem, stepper, settings) -> None:
     """Raise ConfigError if the settings do not fit a march in time, or ask for one without a rate.
 
     Args:
         config: the config.
         problem: the problem.
         stepper: the step rule or PETSc type.
+        settings: its settings.
     """
     errors, name = [], config.stepper.type
+    known = [term.name for term in declared_terms(problem) if isinstance(term, Conserved)]
+    errors += [
+        unknown(f"stepper.{name}.conserve: {key!r}", "conserved quantity", key, known)
+        for key in getattr(settings, "conserve", ())
+        if key not in known
+    ]
     if problem.is_march and not stepper.marches:
         names = ", ".join(key for key, kind in steppers.all_kinds().items() if kind.marches)
         errors.append(
@@ -74,12 +83,31 @@ def fit_config(config: Config) -> Config:
     return config.model_copy(update={"stepper": Stepper(dt=FIT_DT), "sampling": sampling})
 
 
+def stage_of(terms: Sequence[BoundTerm]) -> StageTerm:
+    """The term of a march's stages."""
+    return next(term for term in terms if isinstance(term, StageTerm))
+
+
 def fit_terms(terms: Sequence[BoundTerm], problem: Problem) -> tuple[FitTerm, ...]:
     """The terms of the fit to u0. Raises UsageError if `start` of the problem cannot be used."""
-    stage = next(term for term in terms if isinstance(term, StageTerm))
+    stage = stage_of(terms)
     _, spread_M, rms_CM = start_sizes(problem, stage.layout)
+
+    def u0(x_ND, layout):
+        return start_jets(problem, x_ND, layout)
+
+    return (fit_term(stage, u0, fit_weights(spread_M, rms_CM)),)
+
+
+def fit_weights(spread_M: np.ndarray, rms_CM: np.ndarray) -> torch.Tensor:
+    """Weights (C, M) of a fit: jets relative to their sizes, but small ones to the spread of u.
+
+    Args:
+        spread_M: standard deviation of each output.
+        rms_CM: root mean square of each jet.
+    """
     scale = float(max(spread_M.max(), 1e-3 * rms_CM[0].max())) or 1.0
-    return (fit_term(stage, problem, torch.as_tensor(1 / np.maximum(rms_CM, scale))),)
+    return torch.as_tensor(1 / np.maximum(rms_CM, scale))
 
 
 def start_scales(terms: Sequence[BoundTerm], problem: Problem) -> tuple[np.ndarray, np.ndarray]:

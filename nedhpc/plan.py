@@ -95,7 +95,8 @@ class Plan:
                 self.ansatz = errors.catch(make_network, config, self.problem)
                 errors.catch(check_windows, config.run.windows, self.problem, self.terms)
                 errors.catch(check_second, config, self.terms, self.problem)
-                errors.catch(check_march, config, self.problem, self.stepper)
+                found = (self.stepper, self.stepper_settings)
+                errors.catch(check_march, config, self.problem, *found)
         resolved = config.stepper.model_copy(update=steppers.resolved(config.stepper))
         self.config = config.model_copy(update={"stepper": resolved})
         self._settle_terms()
@@ -198,10 +199,10 @@ class Plan:
         self.balanced = is_auto and is_residual
         """True if the rows are balanced."""
 
-    def start(self) -> "Plan":
-        """The plan of the fit to u0, with which a march in time starts. Local."""
+    def fit(self, terms: Sequence[BoundTerm] = ()) -> "Plan":
+        """The plan of a march's fit to u0, or of another fit if its terms are given. Local."""
         plan = copy.copy(self)
-        plan.desk, plan.terms = None, self._fit
+        plan.desk, plan.terms = None, tuple(terms) or self._fit
         plan.counts = {term.on: self.counts[term.on] for term in plan.terms}
         plan.config = fit_config(self.config)
         plan.stepper = steppers.find(plan.config.stepper.type)

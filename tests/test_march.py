@@ -114,6 +114,27 @@ def test_poor_start_is_refused(folder):
         march(Jump(), folder, hidden=4)
 
 
+def test_checkpoint_as_start(folder):
+    """A march goes on from a checkpoint at its time; a fit of another u0 is refused."""
+    stepper, first = fixed("sdirk4", 0.05), folder / "first"
+    end = march(Heat(), first, end=0.1, stepper=stepper)[1]
+    last, start = (str(file) for file in (checkpoint.newest(first)[0], checkpoint.paths(first)[0]))
+    state, run = march(Heat(), folder / "b", stepper=stepper, run={"initial": last})[1:]
+    assert run.first_step == 0 and state.step == 2 and state.time == pytest.approx(0.2)
+    assert run.last.measured().relative_l2 < 1e-5
+    begun = march(Heat(), folder / "c", stepper=stepper, run={"initial": start, "max_steps": 0})[1]
+    assert begun.time == 0 and info(folder / "c")["start_error"] < 1e-8 and end.time > 0
+
+    class Other(Heat):
+        def start(self, x):
+            return torch.sin(2 * pi * x[:, 0])
+
+    with pytest.raises(UsageError, match="solves another problem"):
+        march(Other(), folder / "d", run={"initial": start})
+    with pytest.raises(UsageError, match="would end at run.max_time"):
+        march(Heat(), folder / "e", end=0.1, run={"initial": last})
+
+
 class NoStart(nedhpc.Problem):
     domain = nedhpc.Box([0.0], [1.0])
 
@@ -228,3 +249,29 @@ def test_last_layer_is_a_method_of_lines(folder):
     last = run.plan.ansatz.linear_columns.start
     assert (state.theta_P[:last] == first.theta_P[:last]).all()
     assert run.last.measured().relative_l2 < 2e-6
+
+
+def test_network_is_fitted_again(folder):
+    """If the network cannot follow a front, other features can, on a state that is the same."""
+
+    class Front(nedhpc.Problem):
+        domain = nedhpc.Periodic([0.0], [2 * pi])
+
+        @nedhpc.rate()
+        def burgers(self, j):
+            return -j.u * j.u_x + 0.05 * j.u_xx
+
+        def start(self, x):
+            return torch.sin(x[:, 0])
+
+    def until_failure(out, refits):
+        settings = {"adapt": "none", "max_projection_error": 2e-5, "refits": refits}
+        stepper = {"type": "sdirk3", "dt": 0.1, "sdirk3": settings}
+        try:
+            march(Front(), out, hidden=12, end=2.0, stepper=stepper)
+        except FailedStepError as error:
+            print(error)
+        return info(out)["time"], checkpoint.newest(out)[1].stepper.get("refits", 0)
+
+    once, again = until_failure(folder / "a", 0), until_failure(folder / "b", 2)
+    assert once[1] == 0 and again[1] > 0 and again[0] > once[0]

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from nedhpc.flows.descent import Flow
+from nedhpc.flows.energy import Energy
 from nedhpc.flows.stage import Desk, Pose, StageTerm
 from nedhpc.parallel.comm import total
 from nedhpc.sampling.points import Points
 
 INTERIOR = "interior"
+DIFFERENCE = 1e-4
+"""Step of the time derivative of a condition, as a share of its relaxation time."""
 
 
 class Evolution(Flow):
@@ -32,6 +35,11 @@ class Evolution(Flow):
         super().__init__(*arguments, **options)
         self.desk, self.stops, self.is_linear = desk, tuple(stops), is_linear
         self.stage = next(term for term in self.energy.terms if isinstance(term, StageTerm))
+        energy, terms = self.energy, desk.conserved
+        self.conserved = (
+            Energy(energy.problem, terms, energy.ansatz, energy.chunk) if terms else None
+        )
+        """Holds the integrals of the conserved quantities; None if there are none."""
 
     def pose(self, pose: Pose) -> None:
         """Pose a stage, on the points of the present sample. Local."""
@@ -43,10 +51,38 @@ class Evolution(Flow):
         """Pose a stage that theta solves, so that only the conditions count. Local."""
         self.pose(Pose(t, 0.0, ((1.0, theta_P),)))
 
+    def tangent(self, theta_P: Tensor, t: float, relaxation: float, columns: slice):
+        """Rows J of the tangent space at theta, and the N that they shall represent.
+
+        A condition r = 0 on the boundary becomes dr/dtheta theta_dot = -r_t - r / relaxation.
+
+        Args:
+            theta_P: parameters, (P,).
+            t: time.
+            relaxation: time in which an error of a condition decays by the factor e.
+            columns: columns of the rows.
+
+        Returns:
+            A (this rank's scaled rows) and b_N, of which A theta_dot = b.
+        """
+        base = ((1.0, theta_P),)
+        self.pose(Pose(t, relaxation, base))
+        r_N = self.evaluate(theta_P, t)[1]
+        if len(self.energy.terms) > 1:
+            # The residual of the interior is zero if the length is zero: only conditions are left.
+            ends = []
+            for sign in (1, -1):
+                self.desk.put(Pose(t, 0.0, base, boundary_t=t + sign * DIFFERENCE * relaxation))
+                ends.append(self.evaluate(theta_P, t)[1])
+            r_N = r_N + (ends[0] - ends[1]) / (2 * DIFFERENCE)
+        self.desk.put(Pose(t, 0.0, base))
+        return self.rows(theta_P, columns).A, -r_N / relaxation
+
     def posed(self, points: Mapping[str, Points]) -> dict[str, Points]:
         """The points with the base of the present stage as targets. Local."""
         pose, inside = self.desk.pose, points[INTERIOR]
-        columns = [sum(w * self.jets(theta_P, inside)[:, 0] for w, theta_P in pose.base)]
+        carry = self.stage.carry
+        columns = [sum(w * carry(self.jets(theta_P, inside)) for w, theta_P in pose.base)]
         if pose.share < 1:
             columns.append((1 - pose.share) * self.jets(pose.last_P, inside).flatten(1))
         return {**points, INTERIOR: replace(inside, y_NM=torch.cat(columns, 1))}
@@ -60,9 +96,37 @@ class Evolution(Flow):
                 [self.energy.ansatz.jets(theta_P, x_ND, self.stage.layout) for x_ND in parts]
             )
 
+    @property
+    def quantity_names(self) -> list[str]:
+        """Names of the conserved quantities, with a number for each of several components. Local.
+
+        They are "mass", or "mass.0" and "mass.1".
+        """
+        found = []
+        for term in self.desk.conserved:
+            several = [f"{term.name}.{k}" for k in range(term.num_components)]
+            found += several if len(several) > 1 else [term.name]
+        return found
+
+    def quantities(self, theta_P: Tensor) -> np.ndarray:
+        """The conserved quantities, (K,)."""
+        return self._integrals(theta_P, slopes=False)[:, 0]
+
+    def quantity_slopes(self, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The conserved quantities (K,) and their derivatives (K, P). Cost O(N P)."""
+        sums_KP = self._integrals(theta_P, slopes=True)
+        return sums_KP[:, 0], sums_KP[:, 1:]
+
+    def _integrals(self, theta_P, slopes):
+        if self.conserved is None:
+            return np.empty((0, 1))
+        with self.phases("rows"):
+            sums = self.conserved.integrate(theta_P, self.sample, slopes).cpu().numpy()
+            return total(self.comm, sums.ravel()).reshape(sums.shape)
+
     def values(self, theta_P: Tensor) -> Tensor:
-        """u at this rank's points of the sample, (N, M). Local."""
-        return self.jets(theta_P, self.sample[INTERIOR])[:, 0]
+        """u, or L(u) if N is its rate, at this rank's points of the sample, (N, M). Local."""
+        return self.stage.carry(self.jets(theta_P, self.sample[INTERIOR]))
 
     @property
     def measure(self) -> float:

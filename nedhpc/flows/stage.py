@@ -2,13 +2,14 @@
 
 The stage asks for the u that satisfies u - base = a dt N(u) in the interior and the conditions on
 the boundary at the stage's time. `base` is a sum of multiples of known networks, e.g. of the last
-step and of earlier stages. As N(u) it is projected to the network by least squares: the Energy,
-rows, solvers and ptc of any other problem minimise it.
+step and of earlier stages. For L(u)_t = N(u), L(u) and L(base) take their places. As N(u) it is
+projected to the network by least squares: the Energy, rows, solvers and ptc of any other problem
+minimise it.
 
 Reference for discretising in time before projecting: Chen et al., arXiv:2404.10771 (TENG).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -19,8 +20,7 @@ from nedhpc.ansatz.jets import JetLayout
 from nedhpc.errors import UsageError
 from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm, Clock
-from nedhpc.problems.march import start_jets
-from nedhpc.problems.terms import Rate, Residual
+from nedhpc.problems.terms import Conserved, Rate, Residual
 
 
 @dataclass(slots=True)
@@ -51,6 +51,8 @@ class Desk:
     pose: Pose = field(default_factory=Pose)
     rate_clock: Clock = field(default_factory=Clock)
     boundary_clock: Clock = field(default_factory=Clock)
+    conserved: tuple[BoundTerm, ...] = ()
+    """The conserved quantities."""
 
     def put(self, pose: Pose) -> None:
         """Pose a stage."""
@@ -67,6 +69,12 @@ class StageTerm(BoundTerm):
 
     rate: BoundTerm = None  # pyright: ignore
     desk: Desk = None  # pyright: ignore
+    carried: tuple[tuple[int, int], ...] = ()
+    """(channel, output) of each jet L(u) of which N is the rate."""
+
+    def carry(self, j_NCM: Tensor) -> Tensor:
+        """L(u) (N, M) of jets (N, C, M)."""
+        return torch.stack([j_NCM[:, channel, output] for channel, output in self.carried], 1)
 
     def value(self, x_ND, j_NCM, c_NQ, y_NM, n_ND):
         pose, M = self.desk.pose, self.num_outputs
@@ -74,19 +82,20 @@ class StageTerm(BoundTerm):
         if pose.share < 1:
             seen = pose.share * j_NCM + y_NM[:, M:].reshape(j_NCM.shape)
         rate_NM = self.rate.value(x_ND, seen, c_NQ, None, None)
-        return j_NCM[:, 0] - y_NM[:, :M] - pose.length * rate_NM
+        return self.carry(j_NCM) - y_NM[:, :M] - pose.length * rate_NM
 
 
 @dataclass(frozen=True, slots=True)
 class FitTerm(BoundTerm):
-    """The residual of the fit to u0: the jets that N uses, each relative to its size."""
+    """The residual of the fit to a given u: the jets that N uses, each relative to its size."""
 
-    problem: Problem = None  # pyright: ignore
+    given: Callable[[Tensor, JetLayout], Tensor] = None  # pyright: ignore
+    """Jets (N, C, M) of the given u at points."""
     weight_CM: Tensor = None  # pyright: ignore
 
     def value(self, x_ND, j_NCM, c_NQ, y_NM, n_ND):
         with torch.no_grad():
-            target = start_jets(self.problem, x_ND.detach(), self.layout)
+            target = self.given(x_ND.detach(), self.layout)
         return ((j_NCM - target) * self.weight_CM.to(target)).flatten(1)
 
 
@@ -104,24 +113,41 @@ def march_terms(terms: Sequence[BoundTerm], problem: Problem) -> tuple[tuple[Bou
                     f"term {term.name!r}: its method returns {term.num_components} columns; needed "
                     f"is one for each output, in this order: {', '.join(problem.outputs)}"
                 )
-            rate = replace(term, layout=with_values(term, problem), clock=desk.rate_clock)
-            kind = Residual(term.name, on=term.on)
-            found.append(StageTerm(**_shallow(replace(rate, kind=kind)), rate=rate, desk=desk))
+            found.append(_stage(term, problem, desk))
+        elif isinstance(term.kind, Conserved):
+            desk.conserved += (replace(term, clock=desk.boundary_clock),)
         else:
             found.append(replace(term, clock=desk.boundary_clock))
     return tuple(found), desk
 
 
-def fit_term(stage: StageTerm, problem: Problem, weight_CM: Tensor) -> FitTerm:
-    """The term of the fit to u0, on the jets of a stage."""
+def _stage(term: BoundTerm, problem: Problem, desk: Desk) -> StageTerm:
+    """The stage of a rate."""
+    of = tuple(term.kind.of) or tuple(problem.outputs)
+    if len(of) != len(problem.outputs):
+        raise UsageError(
+            f"term {term.name!r}: of = {of}; needed is one jet for each of the outputs "
+            f"{', '.join(problem.outputs)}"
+        )
+    rate = replace(term, layout=with_values(term, problem, of), clock=desk.rate_clock)
+    places = {name: (channel, output) for name, channel, output in rate.layout.entries}
+    if any(isinstance(places[name][0], tuple) for name in of):
+        raise UsageError(f"term {term.name!r}: of = {of}; a gradient is not one jet")
+    kind, carried = Residual(term.name, on=term.on), tuple(places[name] for name in of)
+    shared = _shallow(replace(rate, kind=kind))
+    return StageTerm(**shared, rate=rate, desk=desk, carried=carried)
+
+
+def fit_term(stage: StageTerm, given: Callable, weight_CM: Tensor) -> FitTerm:
+    """The term of the fit to a given u, on the jets of a stage."""
     num_components = stage.layout.num_channels * stage.num_outputs
     term = replace(stage.rate, kind=stage.kind, num_components=num_components)
-    return FitTerm(**_shallow(term), problem=problem, weight_CM=weight_CM)
+    return FitTerm(**_shallow(term), given=given, weight_CM=weight_CM)
 
 
-def with_values(term: BoundTerm, problem: Problem) -> JetLayout:
-    """The layout of a term's jets together with the values of all outputs."""
-    names = (*problem.outputs, *term.layout.names)
+def with_values(term: BoundTerm, problem: Problem, others: Sequence[str]) -> JetLayout:
+    """The layout of a term's jets together with the values of all outputs, and with others."""
+    names = (*problem.outputs, *others, *term.layout.names)
     return jets.parse(dict.fromkeys(names), tuple(problem.outputs), problem.coordinates)
 
 

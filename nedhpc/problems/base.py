@@ -33,7 +33,7 @@ from torch import Tensor
 from nedhpc.domains.base import Domain
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.table import Table
-from nedhpc.problems.terms import CrossEntropy, Density, Integral, Rate, Residual, Term
+from nedhpc.problems.terms import Conserved, CrossEntropy, Density, Integral, Rate, Residual, Term
 
 Method = TypeVar("Method", bound=Callable)
 
@@ -95,16 +95,31 @@ def integral(
     return _decorator(Integral, on, {"target": target, "weight": weight, "jets": jets})
 
 
-def rate(*, jets: Sequence[str] | None = None):
-    """Decorator: the method returns N of u_t = N(u), and the run marches in time.
+def rate(*, of: Sequence[str] = (), jets: Sequence[str] | None = None):
+    """Decorator: the method returns N of L(u)_t = N(u), and the run marches in time.
 
     The method returns (N,), or (N, M) with a column for each output. `Problem.start` gives u at
     t = 0, and residuals on the boundary hold at all times. An argument t is the present time.
 
     Args:
+        of: names of the jets L(u), one for each output, e.g. ("lap_psi",) for the equation of the
+            vorticity in terms of the stream function psi; the outputs themselves if not given.
         jets: as for `residual`.
     """
-    return _decorator(Rate, "interior", {"jets": jets})
+    return _decorator(Rate, "interior", {"of": of, "jets": jets})
+
+
+def conserved(on: str = "interior", *, jets: Sequence[str] | None = None):
+    """Decorator: the integral of what the method returns is conserved by a march in time.
+
+    Its value is in the series as metrics/<name of the method>. The key `conserve` of the stepper's
+    table names the quantities that each step keeps to rounding error.
+
+    Args:
+        on: part of the domain.
+        jets: as for `residual`.
+    """
+    return _decorator(Conserved, on, {"jets": jets})
 
 
 class Problem:

@@ -16,11 +16,20 @@ from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.corners import InBall, LShape, LShapeFeature, OutsideDisk, SquareWithHoles
 from nedhpc.problems.coverage import periodic_errors
 from nedhpc.problems.data import DataSet, named_sets
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
 from nedhpc.problems.eigenvalue import Eigenvalue
+from nedhpc.problems.elliptic import (
+    AdvectionDiffusion,
+    Eikonal,
+    Helmholtz,
+    NonlinearPoisson,
+    PoissonBoltzmann,
+)
+from nedhpc.problems.fluids import BackwardStep, Cavity, Kovasznay, Stokes
 from nedhpc.problems.heat import Heat
 from nedhpc.problems.integrals import bind, constraint
 from nedhpc.problems.inverse import Conductivity, Viscosity
@@ -31,11 +40,18 @@ from nedhpc.problems.marches import (
     Burgers,
     HeatMarch,
     KdV,
+    KdVTwoSolitons,
     KuramotoSivashinsky,
 )
+from nedhpc.problems.marches_in_many import FokkerPlanck, Transport
+from nedhpc.problems.marches_in_plane import AllenCahnPlane, BurgersPlane, HeatPlane, TaylorGreen
+from nedhpc.problems.marches_of_systems import GrayScott, Schroedinger, Wave
+from nedhpc.problems.materials import Materials
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
-from nedhpc.problems.terms import Integral, Term
+from nedhpc.problems.solids import Beam, Biharmonic, Elasticity
+from nedhpc.problems.terms import Conserved, Integral, Term
+from nedhpc.problems.variational import PLaplacian, PoissonRitz
 from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
 
@@ -54,6 +70,26 @@ ATTRIBUTES = (
 """Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
+    "helmholtz": Helmholtz,
+    "nonlinear_poisson": NonlinearPoisson,
+    "poisson_boltzmann": PoissonBoltzmann,
+    "advection_diffusion": AdvectionDiffusion,
+    "eikonal": Eikonal,
+    "poisson_ritz": PoissonRitz,
+    "p_laplacian": PLaplacian,
+    "l_shape": LShape,
+    "l_shape_feature": LShapeFeature,
+    "square_with_holes": SquareWithHoles,
+    "outside_disk": OutsideDisk,
+    "in_ball": InBall,
+    "materials": Materials,
+    "biharmonic": Biharmonic,
+    "beam": Beam,
+    "elasticity": Elasticity,
+    "kovasznay": Kovasznay,
+    "cavity": Cavity,
+    "stokes": Stokes,
+    "backward_step": BackwardStep,
     "heat": Heat,
     "eigenvalue": Eigenvalue,
     "regression": Regression,
@@ -65,7 +101,17 @@ CATALOGUE: dict[str, type[Problem]] = {
     "burgers": Burgers,
     "allen_cahn": AllenCahn,
     "kdv": KdV,
+    "kdv_two_solitons": KdVTwoSolitons,
     "kuramoto_sivashinsky": KuramotoSivashinsky,
+    "heat_plane": HeatPlane,
+    "allen_cahn_plane": AllenCahnPlane,
+    "burgers_plane": BurgersPlane,
+    "taylor_green": TaylorGreen,
+    "wave": Wave,
+    "schroedinger": Schroedinger,
+    "gray_scott": GrayScott,
+    "transport": Transport,
+    "fokker_planck": FokkerPlanck,
 }
 
 
@@ -331,6 +377,8 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
         if key not in known:
             errors.append(unknown(f"weights.{key}", "name of a term or part", key, known))
     integrals = _bind_integrals(problem, terms, errors)
+    conserved = [term for term in integrals if isinstance(term.kind, Conserved)]
+    integrals = tuple(term for term in integrals if term not in conserved)
     for term in terms:
         weight = weights.get(term.name, 1.0)
         weight *= weights.get(term.on, 1.0) if term.on != term.name else 1.0
@@ -348,7 +396,7 @@ def bind_terms(problem: Problem, weights: Mapping[str, float]) -> tuple[BoundTer
         errors.append("there are integrals only; a run needs a term, or an integral with a target")
     if errors:
         raise ConfigError(errors)
-    return tuple(bound)
+    return (*bound, *conserved)
 
 
 def _bind_integrals(

@@ -20,7 +20,7 @@ from nedhpc.problems.base import Problem
 from nedhpc.problems.bound import BoundTerm
 from nedhpc.problems.data import named_sets
 from nedhpc.problems.dry_run import dry_run, probe_points
-from nedhpc.problems.terms import Integral
+from nedhpc.problems.terms import Conserved, Integral
 
 POINT = "integrals"
 """The part of one point that carries the residuals I - target."""
@@ -29,6 +29,11 @@ POINT = "integrals"
 def nodes_of(on: str) -> str:
     """Name of the part that holds the nodes of the integrals over the part `on`."""
     return f"{on}_nodes"
+
+
+def part_of(nodes: str) -> str:
+    """Name of the part that the nodes of that name lie on."""
+    return nodes.removesuffix("_nodes")
 
 
 def bind(problem: Problem, integral: Integral) -> BoundTerm:
@@ -95,8 +100,10 @@ def constraint(
 
 
 def integrals_of(terms: Iterable[BoundTerm]) -> tuple[BoundTerm, ...]:
-    """The integrals that the terms use; each term that uses some knows all of them."""
-    return next((term.integrals for term in terms if term.integrals), ())
+    """The integrals that the terms use, or are; each term that uses some knows all of them."""
+    terms = tuple(terms)
+    used = next((term.integrals for term in terms if term.integrals), ())
+    return (*used, *(term for term in terms if isinstance(term.kind, Conserved)))
 
 
 def sampled(terms: Sequence[BoundTerm]) -> tuple[BoundTerm, ...]:

@@ -11,7 +11,7 @@ from nedhpc.ansatz.jets import JetLayout
 from nedhpc.errors import UsageError
 from nedhpc.problems.base import Problem
 from nedhpc.problems.dry_run import SUBSETS, probe_points, same_in_subsets
-from nedhpc.problems.terms import Rate, Residual, Term
+from nedhpc.problems.terms import Conserved, Rate, Residual, Term
 from nedhpc.user_calls import called
 
 NUM_PROBES = 512
@@ -21,8 +21,13 @@ NUM_PROBES = 512
 def march_errors(problem: Problem, terms: Sequence[Term]) -> list[str]:
     """All that keeps a problem with a rate from marching in time; nothing without a rate."""
     rates = [term for term in terms if isinstance(term, Rate)]
+    conserved = [term for term in terms if isinstance(term, Conserved)]
     if not rates:
-        return []
+        return [
+            f"{term.name!r} is conserved in time, and there is no @nedhpc.rate(); without a march "
+            "in time, use @nedhpc.integral"
+            for term in conserved
+        ]
     errors = []
     if len(rates) > 1:
         names = ", ".join(term.name for term in rates)
@@ -48,7 +53,8 @@ def march_errors(problem: Problem, terms: Sequence[Term]) -> list[str]:
         f"term {term.name!r} is a {type(term).__name__} on {term.on!r}; beside its rate, a march "
         "in time has residuals on parts of the boundary only"
         for term in terms
-        if term not in rates and (type(term) is not Residual or term.on in ("interior", "data"))
+        if term not in [*rates, *conserved]
+        and (type(term) is not Residual or term.on in ("interior", "data"))
     ]
     return errors
 

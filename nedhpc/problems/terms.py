@@ -124,14 +124,23 @@ class Integral(Residual):
     target: float | Sequence[float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Conserved(Integral):
+    """A quantity C = sum_q w_q f(x_q, j_q) over a part that a march in time conserves."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rate(Term):
-    """The right-hand side N of u_t = N(u), whose value (N, M) has a column for each output.
+    """The right-hand side N of L(u)_t = N(u), whose value (N, M) has a column for each output.
 
     It is not minimised itself: a run that marches in time makes a residual of it for each stage of
     a step (flows/stage.py).
+
+    Args:
+        of: names of the jets L(u), one for each output; the outputs themselves if not given.
     """
 
-    __slots__ = ()
+    of: Sequence[str] = ()
 
 
 class Density(Term):

@@ -103,6 +103,7 @@ class Case:
             solver = SOLVERS[plan.solver](self.comm, self.config.solver.rtol, settings)
         given = (self.comm, plan.energy, plan.metric, solver, plan.is_factored, self.phases)
         self.flow = Flow(*given) if plan.desk is None else self._evolution(plan.desk, given)
+        conserved = () if plan.desk is None else plan.desk.conserved
         sampler = Sampler(
             self.comm.rank,
             self.comm.size,
@@ -114,7 +115,7 @@ class Case:
             self.device,
             self.dtype,
             self.config.sampling.grow_draws,
-            {term.on for term in sampled(plan.terms) if "n" in term.roles},
+            {term.on for term in (*sampled(plan.terms), *conserved) if "n" in term.roles},
         )
         sampling = self.config.sampling
         # Without resample_every, only running.adaptation draws again: to follow the residual.
@@ -196,6 +197,13 @@ class Case:
         sample = self.flow.sample
         sample_K = self._integrated(theta_P, sample).as_written(theta_P, sample)
         return total(self.comm, sample_K.cpu().numpy()), written_K, float(balanced_K.sum())
+
+    def conserved(self, theta_P: Tensor) -> dict[str, float]:
+        """The conserved quantities of a march by name. Collective."""
+        flow = self.flow
+        if not isinstance(flow, Evolution):
+            return {}
+        return dict(zip(flow.quantity_names, flow.quantities(theta_P).tolist(), strict=True))
 
     def draw_number(self, step: int) -> int:
         """Number of the draw that a step uses. Local."""

@@ -19,7 +19,7 @@ from nedhpc.problems import table
 from nedhpc.problems.data import digest
 from nedhpc.running.case import Case
 from nedhpc.running.choice import first
-from nedhpc.running.first_fit import fitted
+from nedhpc.running.first_fit import continued, fitted
 from nedhpc.running.start import rebalanced, taken_over
 from nedhpc.user_code import digests, remember
 
@@ -60,8 +60,7 @@ def open_folder(
     if comm.rank == 0:
         remember(plan.config, user_files)
     if state is None:
-        begun = (case, taken_over(case, *initial)) if initial else _first(case, is_open)
-        case, state = begun
+        case, state = _first(case, is_open, initial)
         record = RunRecord.start(case.config)
         case.take_up(state)
         case.say_scales()
@@ -84,9 +83,11 @@ def open_folder(
     return case, state, record, agreed(comm, _series, comm, file, last_step)
 
 
-def _first(case: Case, is_open: bool) -> tuple[Case, State]:
+def _first(case: Case, is_open: bool, initial: Resumed | None) -> tuple[Case, State]:
     """The case and the state at step 0 of a new run. Collective."""
-    return (case, fitted(case)) if case.plan.problem.is_march else first(case, is_open)
+    if case.plan.problem.is_march:
+        return case, continued(case, *initial) if initial else fitted(case)
+    return (case, taken_over(case, *initial)) if initial else first(case, is_open)
 
 
 def _initial(comm, plan: Plan) -> Resumed | None:

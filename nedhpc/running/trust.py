@@ -103,8 +103,9 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
         if before is not None and len(before.error_f):
             scaling = case.leg.pieces.last_scaling
             energy = case.leg.energy_after(error_jets(ansatz, scaling, before.error_f))
+        bounds, is_noisy = (domain.low, domain.high), bool(case.plan.data)
         energy, samples = _with_full_weights(energy, [case.flow.sample, case.held_out])
-        found = estimate(case.comm, energy, theta_P, samples, domain.low, domain.high)
+        found = estimate(case.comm, energy, theta_P, samples, *bounds, is_noisy)
     now = Known(np.full(len(spread_M), np.nan), spread_M)
     if found is not None:
         error_M = found.error_M * ansatz.scaling.size_M

@@ -7,7 +7,8 @@ from nedhpc.config import Sampling
 from nedhpc.domains.base import Domain
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import unknown
-from nedhpc.problems.integrals import sampled
+from nedhpc.problems.integrals import integrals_of, part_of, sampled
+from nedhpc.problems.terms import Conserved
 from nedhpc.sampling import quadrature
 from nedhpc.sampling.points import ADAPTED
 
@@ -39,6 +40,10 @@ def point_counts(sampling: Sampling, domain: Domain, terms: Sequence, data) -> d
                 _check_grid(on, counts[on], domain)
         except UsageError as error:
             errors.append(str(error))
+    for term in integrals_of(terms):
+        # A march changes the quantity at the points of its sample, which the nodes must resolve.
+        if isinstance(term.kind, Conserved) and getattr(sampling, term.on, None) is None:
+            counts[term.on] = max(counts[term.on], counts.get(part_of(term.on), 0))
     if sampling.rule == "residual":
         inside = [term for term in terms if term.on == ADAPTED]
         if ADAPTED in counts and not domain.parts[ADAPTED].dim:
