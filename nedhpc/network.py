@@ -9,15 +9,12 @@ from nedhpc.ansatz.module import ModuleNetwork
 from nedhpc.config import Config
 from nedhpc.errors import UsageError
 from nedhpc.problems import construct
-from nedhpc.problems.base import Problem, declared_terms
+from nedhpc.problems.base import Problem
 from nedhpc.problems.conditions import hard_layer, some_points
-from nedhpc.problems.data import MANY_ROWS, named_sets
 from nedhpc.user_calls import called
 from nedhpc.user_code import load_class
 
 USUAL_ACTIVATION = "tanh"
-NARROW = [16]
-"""Hidden layers with which the search for fields in data begins."""
 
 
 def with_network(config: Config, problem: Problem) -> Config:
@@ -25,26 +22,12 @@ def with_network(config: Config, problem: Problem) -> Config:
 
     In one coordinate one layer is enough, and its last-layer fit is nearly exact. In more, two
     layers of 24 units resolve fronts that one layer of 64 does not, for as many parameters.
-    Fields that are sought from data get few units, because noise is what many units would fit.
     """
     if config.network.hidden is not None or config.network.name is not None:
         return config
     hidden = [64] if problem.domain.dim == 1 else [24, 24]
-    if seeks_fields(problem):
-        hidden = NARROW
     network = config.network.model_copy(update={"hidden": hidden})
     return config.model_copy(update={"network": network})
-
-
-def seeks_fields(problem: Problem) -> bool:
-    """True if many rows of data are there to determine fields beside the equations. Local.
-
-    If there are coefficients, the data determine these.
-    """
-    sets = named_sets(problem.data)
-    on_data = [term.on in sets for term in declared_terms(problem)]
-    is_beside = any(on_data) and not all(on_data) and not problem.coefficients
-    return is_beside and max(len(data.x_ND) for data in sets.values()) >= MANY_ROWS
 
 
 def make_network(config: Config, problem: Problem):

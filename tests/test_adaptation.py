@@ -9,10 +9,10 @@ from mpi4py import MPI
 from test_scaling import default_table
 
 import nedhpc
-from nedhpc.flows import estimate
 from nedhpc.errors import ConfigError
 from nedhpc.files import checkpoint, series
 from nedhpc.files.resume import load_resume
+from nedhpc.flows import estimate
 from nedhpc.plan import Plan
 from nedhpc.postprocess.fresh import fresh_energy
 from nedhpc.postprocess.info import info

@@ -7,10 +7,7 @@ from test_adaptation import COMM, plan_of, run, small
 
 import nedhpc
 from nedhpc.files import series
-from nedhpc.flows.noise import LEAST_SHARE, shares
-from nedhpc.plan import Plan
 from nedhpc.postprocess.info import info
-from nedhpc.problems.inverse import Viscosity
 from nedhpc.running.case import Case
 
 
@@ -77,22 +74,6 @@ def test_a_field_is_found_from_noisy_data_of_which_none_are_held_out_by_the_user
     assert np.abs(a - 1 - (x * (1 - x))[:, 0]).max() < 0.03
 
 
-class Waves(Conductivity):
-    """The same with a = 2 + sin(40 x), for which 16 units are too few."""
-
-    @staticmethod
-    def clean(x):
-        return np.sin(40 * x)
-
-    @nedhpc.residual("interior")
-    def pde(self, x, j):
-        return j.a - j.u - 2
-
-    @nedhpc.residual("boundary")
-    def wall(self, x, j):
-        return j.u - torch.sin(40 * x[:, 0])
-
-
 @pytest.mark.parametrize(
     ("num_rows", "sampling", "held_out"),
     [(400, {}, 40), (99, {}, 0), (400, {"data": 400}, 0), (400, {"adapt": "none"}, 0)],
@@ -106,48 +87,3 @@ def test_a_tenth_of_many_rows_is_held_out_unless_all_are_asked_for(num_rows, sam
     if held_out:
         assert len(others) == held_out
         assert not set(trained[:, 0].tolist()) & set(others[:, 0].tolist())
-
-
-def test_data_of_which_only_noise_is_left_weigh_as_little_as_the_equations():
-    rng = np.random.default_rng(0)
-    x = rng.random((1000, 2))
-    noise = torch.as_tensor(0.1 * rng.standard_normal((1000, 1)))
-    wave = torch.as_tensor(np.sin(6 * x[:, :1]))
-    r = torch.cat([noise, noise + wave, noise + 0.05 * wave], 1)
-    share_K = shares(x, r, equations=1e-4)
-    np.testing.assert_allclose(share_K[:2], [0.01, 1.0], rtol=0.15)
-    assert 0.05 < share_K[2] < 0.3  # the mean square of the wave is 0.12 of that of the noise
-    assert (shares(x, r[:, :1], equations=0.0) == LEAST_SHARE).all()
-    assert (shares(x, r[:, :1], equations=1.0) == 1).all()
-
-
-def test_repeated_points_show_the_noise_and_few_points_do_not():
-    rng = np.random.default_rng(0)
-    x = np.repeat(rng.random((500, 1)), 2, axis=0)
-    # Independent from place to place, but equal at each: a signal, as far as can be known.
-    signal = torch.as_tensor(np.repeat(rng.standard_normal((500, 1)), 2, axis=0))
-    noise = torch.as_tensor(rng.standard_normal((1000, 1)))
-    assert (shares(x, signal + 0.1 * noise, 1e-4) == 1).all()
-    assert (shares(x, noise, 1e-2) < 0.02).all()
-    assert (shares(x[:99], noise[:99], 1e-2) == 1).all()
-
-
-@pytest.mark.parametrize(
-    ("problem", "hidden"),
-    [(Conductivity(), [16]), (Conductivity(num_rows=99), [64]), (Viscosity(), [24, 24])],
-)
-def test_fields_that_are_sought_from_data_get_few_units_at_first(problem, hidden):
-    assert Plan.of_table({}, problem=problem).config.network.hidden == hidden
-
-
-def test_a_run_lowers_the_weight_of_noisy_data_beside_equations(tmp_path):
-    _, state = run(Conductivity(), tmp_path / "run", **small(max_steps=40))
-    plan = plan_of(Conductivity(), **small())
-    assert float(plan.enter(state).energy.balance.share["sensors"]) < 0.01
-
-
-def test_fields_in_data_without_noise_get_a_wider_network(tmp_path):
-    problem = Waves(noise=0.0)
-    tables = small(max_steps=80) | {"network": {}}
-    run(problem, tmp_path / "run", **tables)
-    assert nedhpc.load(tmp_path / "run", problem).config.network.hidden != [16]

@@ -11,7 +11,6 @@ every part but the interior. The derivatives are those at a reference state, so 
 not change within a run of the flow (row equilibration, as for a linear system).
 
 An integral I that a term uses counts as a jet more, whose unit is its own sensitivity to unit jets.
-The weight of noisy data is lowered beside the equations, as flows/noise.py says.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,6 @@ import torch
 from torch import Tensor
 
 from nedhpc.domains.base import Domain
-from nedhpc.flows import noise
 from nedhpc.problems.bound import BoundTerm, num_components
 from nedhpc.problems.data import DataSet
 from nedhpc.problems.integrals import integrals_of
@@ -74,39 +72,6 @@ class Balance:
             for term in terms
         }
         """Root mean square of the sensitivity of each component, {term: (K,)}."""
-        self.equations = 0.0
-        """Mean square of the largest component of the equations and conditions, if there are data
-        beside them."""
-        self.share: dict[str, Tensor] = {}
-        """Share of their weight that terms on data keep, {term: (K,)}; 1 unless there is noise."""
-        self.share = self._shares(terms, domain, data or {})
-
-    def _shares(self, terms, domain: Domain, data: Mapping[str, DataSet]) -> dict[str, Tensor]:
-        """The shares of the terms on data, if fields are sought in them beside equations.
-
-        Coefficients are sought in data of full weight: a field that the equations determine up to a
-        few numbers cannot follow noise, and with lower weights the numbers converge later.
-        """
-        others = [term for term in terms if term.on not in data]
-        on_data = [term for term in terms if term.on in data]
-        if not others or not on_data or len(self.theta_P) > self.ansatz.num_parameters:
-            return {}
-        others = [self._balanced(term, domain, data)[1].square().mean(0) for term in others]
-        self.equations, found = float(torch.cat(others).max()), {}
-        for term in on_data:
-            x_ND, r_NK = self._balanced(term, domain, data)
-            found[term.name] = noise.shares(x_ND.numpy() / self.half_D, r_NK, self.equations)
-        return found
-
-    def _balanced(self, term: BoundTerm, domain: Domain, data) -> tuple[Tensor, Tensor]:
-        """(x (N, D), r (N, K)): some points of a term and its residual there, of size one."""
-        probe = Probe(term, domain, data, self._coefficients)
-        most = max(1, JET_BYTES // self.ansatz.point_bytes(term.layout))
-        x, c = probe.x_ND[:most], probe.c_NQ[:most]
-        y, n = (None if v is None else v[:most] for v in (probe.y_NM, probe.n_ND))
-        value_NK = term.value(x, self._jets(term, x), c, y, n)
-        measure = 1.0 if term.on in data else domain.parts[term.on].measure or 1.0
-        return x, measure**0.5 * self.factors(term, x, y, n) * value_NK
 
     def _integrate(self, integrals: tuple[BoundTerm, ...], domain: Domain, data) -> None:
         """Set value and unit (I,) of the integrals' components, from some points of each part."""
@@ -151,9 +116,7 @@ class Balance:
             beside_NK = self._sensitivity(term, x_ND, j_NCM + NUDGE * unit_CM, c_NQ, y_NM, n_ND)
             is_linear = (s_NK > 0) & ((beside_NK - s_NK).abs() < 0.5 * s_NK)
             s_NK = torch.where(small & ~is_linear, typical_K.expand_as(s_NK), s_NK)
-        factor_NK = self._weight(term) / s_NK
-        share_K = self.share.get(term.name)
-        return factor_NK if share_K is None else factor_NK * share_K.to(factor_NK).sqrt()
+        return self._weight(term) / s_NK
 
     def _weight(self, term: BoundTerm) -> float:
         parts = self.domain.parts

@@ -9,7 +9,6 @@ Every CHECK_EVERY steps the energy on held-out points is compared with that on t
   time is made shorter, and any other problem starts again with a wider network, if its size is the
   program's choice, or from other parameters. A window that did not help gets a wider network too.
 - If the state of a window is good, the next window continues it.
-- If the residual of data is seen to be noise, their weight is lowered (flows/noise.py).
 
 All decisions use numbers that are the same on every rank, and their memory is part of the state, so
 that a resumed run decides as an uninterrupted one.
@@ -22,12 +21,11 @@ import numpy as np
 
 from nedhpc.errors import UsageError
 from nedhpc.files.checkpoint import Piece, State
-from nedhpc.flows.noise import have_changed
 from nedhpc.plan import Plan
 from nedhpc.problems.windows import why_not
 from nedhpc.running.best import remember, remembered
 from nedhpc.running.case import Case
-from nedhpc.running.growth import can_widen, carried_over, first_leg, wider_plan
+from nedhpc.running.growth import carried_over, first_leg, wider_plan
 from nedhpc.running.memory import check
 from nedhpc.running.start import fresh, rebalanced
 from nedhpc.running.trust import POOR, Known, known, moments
@@ -56,9 +54,6 @@ WRONG = 0.1
 """A state with a larger energy tells nothing about the size of the solution."""
 EASY = 1e-9
 """If a window ends with less energy, the next one is twice as long."""
-NOISE_RATIO = 2.0
-"""Ratio of a weight of data that noise asks for to the present one from which it is changed."""
-MAX_REWEIGHTS = 12
 RESCALE = 3.0
 """Ratio of an output's spread to its size from which the outputs are rescaled."""
 MAX_RESCALES = 3
@@ -115,10 +110,9 @@ class Adaptation:
             "begun": self.run.clock.wall_time,
             "checks": 0,
             "rescales": 0,
-            "reweights": 0,
             "starts": 1,
             "first_draw": 0,
-            "can_widen": int(can_widen(self.plan)),
+            "can_widen": int(self.plan.chooses_hidden and not self.plan.data),
             "failed": 0,
             "held_out": np.empty(0),
             "moves": np.empty(0),
@@ -136,12 +130,14 @@ class Adaptation:
         if not self.is_active or (state.step % CHECK_EVERY and not info.stalled):
             return None
         E, held_out = float(info.E_K.sum()), self.case.held_out_energy(theta_P)
-        reweighted = self._reweighted(state)
-        if reweighted is not None:
-            return reweighted
         for name, value in (("energies", E), ("held_out", held_out)):
             memory[name] = np.append(memory[name], value)[-PATIENCE - 1 :]
         if self._has_passed_the_minimum(theta_P, state):
+            self.ended = (
+                "the energy on held-out rows has passed its minimum, because the data are noisy or "
+                f"the network is too large for them; the state after step {memory['best_step']} is "
+                "kept"
+            )
             return state
         memory["checks"] += 1
         if self._is_hopeless(held_out):
@@ -170,22 +166,6 @@ class Adaptation:
         if not (info.stalled or _is_slow(memory["energies"], share)):
             return None
         return self._slow(theta_P, state, held_out, info.stalled)
-
-    def _reweighted(self, state: State) -> State | None:
-        """The state with other weights of noisy data; None if they fit. Local."""
-        before, number = self.case.leg.energy.balance, self.memory["reweights"]
-        if before is None or not before.share or number >= MAX_REWEIGHTS:
-            return None
-        state = rebalanced(self.case, dataclasses.replace(state, stepper={}))
-        share = self.plan.enter(state).energy.balance.share
-        if not have_changed(before.share.values(), share.values(), NOISE_RATIO):
-            return None
-        # Energies with other weights cannot be compared.
-        kept = _kept(self.memory) | {"rescales": self.memory["rescales"]}
-        self.memory = self._new_memory(**kept, reweights=number + 1)
-        lowest = min(float(share_K.min()) for share_K in share.values())
-        self._say(state, f"data keep a share {lowest:.2g} of their weight, because they are noisy")
-        return state
 
     def _is_hopeless(self, held_out: float) -> bool:
         """True if this window is too long, so that its end need not be waited for."""
@@ -253,20 +233,12 @@ class Adaptation:
                 return self._give_up(theta_P, state, held_out)
             if self.is_followed(state):
                 return self._next(theta_P, state, held_out)
-        elif self._is_too_narrow(held_out):
-            wider, is_wrong = self._wider(theta_P, state, held_out), held_out > HOPELESS
-            if wider is None and is_wrong and stalled and memory["starts"] < self.max_starts:
+        elif held_out > HOPELESS:
+            wider = self._wider(theta_P, state, held_out)
+            if wider is None and stalled and memory["starts"] < self.max_starts:
                 return self._again(theta_P, state, held_out)
             return wider
         return None
-
-    def _is_too_narrow(self, held_out: float) -> bool:
-        """True if the network may be too small: for the equations, or for data without noise."""
-        balance = self.case.leg.energy.balance
-        if balance is None or not balance.share:
-            return held_out > HOPELESS
-        is_noise = all(bool((share_K < 1).all()) for share_K in balance.share.values())
-        return held_out > EASY and (not is_noise or balance.equations > POOR)
 
     def _give_up(self, theta_P, state: State, held_out: float) -> State | None:
         """A shorter window; if that did not help before, a wider network."""
@@ -314,19 +286,12 @@ class Adaptation:
         return fresh(self.case, state, draw)
 
     def _has_passed_the_minimum(self, theta_P, state: State) -> bool:
-        """True if the energy on held-out rows has risen for some time: the run ends. Collective."""
+        """True if the energy on held-out rows of noisy data has risen for some time."""
         has_rows = any(len(data.held_out_x) for data in self.plan.data.values())
         if not has_rows or not self.adapts:
             return False
         remember(self.case, self.memory, state, theta_P)
-        best = self.memory["best_step"]
-        if state.step - best < NOISE_STEPS:
-            return False
-        self.ended = (
-            "the energy on held-out rows has passed its minimum, because the data are noisy or "
-            f"the network is too large for them; the state after step {best} is kept"
-        )
-        return True
+        return state.step - self.memory["best_step"] >= NOISE_STEPS
 
     @property
     def _times(self):

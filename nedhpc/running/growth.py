@@ -7,7 +7,6 @@ import numpy as np
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.errors import UsageError
 from nedhpc.files.checkpoint import State
-from nedhpc.network import seeks_fields
 from nedhpc.plan import Plan
 from nedhpc.running.best import PREFIX
 from nedhpc.running.start import first_growth
@@ -18,11 +17,6 @@ by 4 and by 5."""
 MAX_PARAMETERS = 4000
 BEST = (PREFIX + "theta", PREFIX + "reference")
 """Entries of the adaptation's memory that are parameters."""
-
-
-def can_widen(plan: Plan) -> bool:
-    """True if the widths are the program's choice, and data do not forbid more units. Local."""
-    return plan.chooses_hidden and (not plan.data or seeks_fields(plan.problem))
 
 
 def wider_plan(plan: Plan) -> Plan | None:

@@ -1,17 +1,14 @@
 """How far the answer can be trusted: its error, and what is wrong with it in words. Collective."""
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
-from nedhpc.flows.energy import Energy
 from nedhpc.flows.estimate import MAX_DIM, error_jets, estimate
 from nedhpc.parallel.comm import total
 from nedhpc.running.case import Case
-from nedhpc.sampling.points import Points
 
 POOR = 1e-5
 """A balanced energy above this is too large for a solution to be trusted."""
@@ -71,22 +68,6 @@ def moments(case: Case, theta_P: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return mean_M, np.sqrt(np.maximum(square_M - mean_M**2, 0))
 
 
-def _with_full_weights(energy: Energy, samples: list[dict[str, Points]]):
-    """The energy and samples if no data had a low weight for their noise. Local.
-
-    Data determine the solution, however little they weigh.
-    """
-    if not energy.balance.share:
-        return energy, samples
-    energy = copy.copy(energy)
-    energy.balance = copy.copy(energy.balance)
-    energy.balance.share = {}
-    return energy, [
-        {on: replace(p, factors=energy.factors(on, p)) for on, p in points.items()}
-        for points in samples
-    ]
-
-
 def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
     """What is known of the error in the present window and those before. Cost: some seconds.
 
@@ -103,8 +84,8 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
         if before is not None and len(before.error_f):
             scaling = case.leg.pieces.last_scaling
             energy = case.leg.energy_after(error_jets(ansatz, scaling, before.error_f))
+        samples = [case.flow.sample, case.held_out]
         bounds, is_noisy = (domain.low, domain.high), bool(case.plan.data)
-        energy, samples = _with_full_weights(energy, [case.flow.sample, case.held_out])
         found = estimate(case.comm, energy, theta_P, samples, *bounds, is_noisy)
     now = Known(np.full(len(spread_M), np.nan), spread_M)
     if found is not None:
