@@ -30,6 +30,8 @@ class Outcome(NamedTuple):
     status: str
     """One of converged, stalled, max_steps, max_time, wall_time, stopped; as in `nedhpc info`."""
     run_dir: Path
+    is_interrupted: bool = False
+    """True if a signal or the scheduler's time limit ended it, so that the job may be requeued."""
 
 
 def run(
@@ -51,10 +53,10 @@ def run(
             config names.
         resume: "auto" continues the run that is in `out`, if there is one. If the problem's file
             has changed since, it must be given as `problem`.
-        observers: the user's own, called after each step.
+        observers: the user's own, called after each step, beside those of output.observers.
 
     Returns:
-        The status and the run folder.
+        The status, the run folder, and whether a signal or time limit ended the run.
 
     Raises:
         NedError: the run failed; the error is the same on every rank. If steps were made, the
@@ -253,7 +255,7 @@ def evolve(comm, plan, run_dir: Path, lock, resumed, observers, signals) -> Outc
     run = Run(comm, plan, run_dir, resumed, signals, observers, lock)
     run.evolve()
     compare(run)
-    return Outcome(run.status, run_dir)
+    return Outcome(run.status, run_dir, run.is_interrupted)
 
 
 @contextmanager

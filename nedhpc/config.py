@@ -214,10 +214,7 @@ class KrylovTable(Section):
     rank: Count = 100
     """Rank of the preconditioner's low-rank approximation."""
     rtol: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    """The iteration ends if the residual r has fallen by this factor.
-
-    LSQR also ends if |A^T r| is at most rtol |A| |r|.
-    """
+    """The iteration ends if |r| has fallen by it; LSQR also if |A^T r| <= rtol |A| |r|."""
     max_iterations: Count = 200
     """If these do not suffice, the last iterate is used and the run shows a note."""
 
@@ -280,6 +277,8 @@ class Output(Section):
 
     every_steps: Count = 10
     """Number of steps between entries of series.h5; relative_l2 is measured for each entry."""
+    observers: list[str] = []
+    """Names of observers: csv, json_lines, tensorboard, or of classes in the problem's file."""
     times: list[Positive] = []  # that the steps of a march meet, and whose states march.h5 holds
 
 

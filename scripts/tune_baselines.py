@@ -2,28 +2,27 @@
 """Tune the baselines SGD, Adam and L-BFGS on one seed: the rate, its schedule, then the sample.
 
 Run inside the environment: `scripts/tune_baselines.py [CONFIG.toml ...] [--seconds 20]`. Without
-configs it tunes for those of TUNED. Each trial has the same wall time. The script prints a table
-and writes the best settings and all trials to docs/baselines.json:
+configs it tunes for those of TUNED. Each trial has the same wall time. The searches are those of
+`nedhpc tune`, in folders below --out: if the script is started again there, it goes on, and no
+trial is made twice. The script prints a table and writes the best settings and all trials to
+docs/baselines.json:
 
     {config: {stepper: {"section.key": value}}, "trial_seconds": s, "trials": ...}
 
-A trial that is already there is not run again. schedule_steps is the number of steps of a trial, so
-for another wall time T, multiply it by T / trial_seconds.
+schedule_steps is the number of steps of a trial, so for another wall time T, multiply it by
+T / trial_seconds.
 """
 
 import argparse
-import itertools
 import json
+import logging
 import math
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import numpy as np
-
+import nedhpc
 from nedhpc import config as configs
-from nedhpc.files.series import read as read_series
+from nedhpc.cli.tune import Choice, Search
 from nedhpc.plan import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,11 +76,10 @@ def always(path, stepper):
     return {"output.every_steps": EVERY[stepper]} | ({"sampling.grow_draws": 0} if grows else {})
 
 
-def trial(path, stepper, settings, seconds, seed):
-    """(error, steps) of one run. The error is infinite if the run diverged.
+def searched(path, stepper, over, seconds, seed, out):
+    """[settings, error, steps] of all trials over lists of values. error is None if one diverged.
 
-    The error is relative L2, or 1 - accuracy. It is the median over the last fifth of the time,
-    because at a constant rate the error of a single step is random.
+    The error is relative L2, or 1 - accuracy.
     """
     fixed = {
         "stepper.type": stepper,
@@ -92,64 +90,52 @@ def trial(path, stepper, settings, seconds, seed):
         "run.target_relative_l2": 1e-30,
         "checkpoint.every_seconds": 1e6,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-P", "-m", "nedhpc", "run", str(path), "--out", folder + "/run"]
-        command += [
-            f"--set={key}={json.dumps(value)}"
-            for key, value in (fixed | always(path, stepper) | settings).items()
+    classifies = any(isinstance(term, nedhpc.CrossEntropy) for term in Plan.read(path).terms)
+    search = Search(
+        path,
+        {key: Choice(tuple(map(json.dumps, values))) for key, values in over.items()},
+        out,
+        [f"{key}={json.dumps(value)}" for key, value in (fixed | always(path, stepper)).items()],
+        measure="metrics/accuracy" if classifies else "relative_l2",
+        is_largest=classifies,
+    )
+    return [
+        [
+            trial.user_attrs["settings"],
+            (1 - trial.value if classifies else trial.value)
+            if math.isfinite(trial.value)
+            else None,
+            trial.user_attrs["step"],
         ]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        series = Path(folder) / "run" / "series.h5"
-        if done.returncode == 2 or not series.exists():
-            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-        columns = read_series(series)
-    errors = (
-        1 - columns["metrics/accuracy"] if "metrics/accuracy" in columns else columns["relative_l2"]
-    )
-    error = float(np.median(errors[columns["wall_time"] >= 0.8 * columns["wall_time"][-1]]))
-    return (error if done.returncode == 0 and math.isfinite(error) else math.inf), int(
-        columns["step"][-1]
-    )
+        for trial in search.run()
+    ]
 
 
-def tune(path, stepper, known, save, seconds, seed):
-    """The best [settings, error, steps] of the trials of a stepper.
+def tune(path, stepper, seconds, seed, out):
+    """All [settings, error, steps] of a stepper, the best last.
 
     The trials are:
 
     1. the grid, with constant rates;
     2. a cosine decay, from the best rate of the grid and from the next higher rate;
     3. the best settings so far, with the other way to sample.
-
-    `known` holds all trials. A new trial is appended, and save() is called.
     """
 
-    def tried(settings):
-        found = next((entry for entry in known if same(settings, entry[0])), None)
-        if found is None:
-            error, steps = trial(path, stepper, settings, seconds, seed)
-            found = [settings, error if math.isfinite(error) else None, steps]
-            known.append(found)
-            save()
-            print(
-                f"{path.stem} {stepper} {settings}: {error:.2e}, {steps} steps",
-                file=sys.stderr,
-                flush=True,
-            )
-        return found
+    def one(settings, name):
+        over = {key: (value,) for key, value in settings.items()}
+        return searched(path, stepper, over, seconds, seed, out / name)
 
     own, other = samplings(path)
-    grid = [
-        tried(dict(zip(GRIDS[stepper], values, strict=True)) | own)
-        for values in itertools.product(*GRIDS[stepper].values())
-    ]
-    entries = [best(grid)]
+    over = GRIDS[stepper] | {key: (value,) for key, value in own.items()}
+    trials = searched(path, stepper, over, seconds, seed, out / "grid")
     if stepper in SCHEDULED:
-        rate = SCHEDULED[stepper]
-        higher = [entry for entry in grid if entry[0][rate] > entries[0][0][rate]]
-        entries += [tried(decaying(entry, stepper)) for entry in [entries[0], *higher[:1]]]
-    settings, _, _ = best(entries)
-    return best([*entries, tried(settings | other)])
+        rate, first = SCHEDULED[stepper], best(trials)
+        higher = [trial for trial in trials if trial[0][rate] > first[0][rate]]
+        higher.sort(key=lambda trial: trial[0][rate])
+        for trial in [first, *higher[:1]]:
+            trials += one(decaying(trial, stepper), f"decay-{trial[0][rate]:g}")
+    trials += one(best(trials)[0] | other, "sampling")
+    return sorted(trials, key=lambda trial: trial is best(trials))
 
 
 def best(entries):
@@ -170,13 +156,6 @@ def decaying(entry, stepper):
     }
 
 
-def same(a, b):
-    """Whether the settings are equal. schedule_steps is left out: it depends on the machine."""
-    return {key: value for key, value in a.items() if "schedule_steps" not in key} == {
-        key: value for key, value in b.items() if "schedule_steps" not in key
-    }
-
-
 def arguments():
     """The parsed command line."""
     parser = argparse.ArgumentParser(
@@ -187,11 +166,13 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=20.0, help="wall time of a trial")
     parser.add_argument("--seed", type=int, default=0, help="run.seed of all trials")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "baselines.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "baselines")
     return parser.parse_args()
 
 
 def main():
     args = arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     table = (
         json.loads(args.output.read_text())
         if args.output.exists()
@@ -202,25 +183,26 @@ def main():
             f"{args.output} holds trials of {table['trial_seconds']} s: use --seconds "
             f"{table['trial_seconds']} or another --output"
         )
-
-    def save():
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = args.output.with_suffix(".part")
-        temporary.write_text(json.dumps(table, indent=1) + "\n")
-        temporary.replace(args.output)
-
     print("| config | stepper | error | steps | settings |\n|---|---|---|---|---|")
     for path in args.configs or [ROOT / "configs" / f"{name}.toml" for name in TUNED]:
         for stepper in args.steppers:
-            known = table["trials"].setdefault(path.stem, {}).setdefault(stepper, [])
-            settings, error, steps = tune(
-                path.resolve(), stepper, known, save, args.seconds, args.seed
-            )
+            out = args.out.absolute() / path.stem / stepper
+            trials = tune(path.resolve(), stepper, args.seconds, args.seed, out)
+            settings, error, steps = trials[-1]
+            table["trials"].setdefault(path.stem, {})[stepper] = trials
             table.setdefault(path.stem, {})[stepper] = settings | always(path, stepper)
-            save()
+            save(table, args.output)
             shown = "diverged" if error is None else f"{error:.2e}"
             listed = ", ".join(f"{key} = {value}" for key, value in settings.items())
             print(f"| {path.stem} | {stepper} | {shown} | {steps} | {listed} |", flush=True)
+
+
+def save(table, output):
+    """Write the table in the place of the file."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_suffix(".part")
+    temporary.write_text(json.dumps(table, indent=1) + "\n")
+    temporary.replace(output)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import nedhpc
 from nedhpc.errors import ConfigError
 from nedhpc.files import checkpoint, series
 from nedhpc.files.resume import load_resume
+from nedhpc.flows import estimate
 from nedhpc.plan import Plan
 from nedhpc.postprocess.fresh import fresh_energy
 from nedhpc.postprocess.info import info
@@ -283,6 +284,44 @@ def test_a_missing_condition_is_told(tmp_path):
     assert any("do not determine" in text for text in info(tmp_path / "run")["warnings"])
 
 
+class Front(nedhpc.Problem):
+    """A front u = (1 + e^(x - 5 t))^-2 of width 0.05 of the domain, u_t = u_xx + 6 u (1 - u)."""
+
+    domain = nedhpc.SpaceTime([-20.0], [40.0], end=4.0)
+
+    @staticmethod
+    def solution(x):
+        return (1 + torch.exp(x[:, 0] - 5 * x[:, 1])) ** -2
+
+    @nedhpc.residual()
+    def pde(self, j):
+        return j.u_t - j.u_xx - 6 * j.u * (1 - j.u)
+
+    @nedhpc.residual(on="initial")
+    def start(self, x, j):
+        return j.u - self.solution(x)
+
+    @nedhpc.residual(on="boundary")
+    def ends(self, x, j):
+        return j.u - self.solution(x)
+
+
+def test_more_features_show_the_error_of_a_front(tmp_path, monkeypatch):
+    """Few features cannot follow it, and explain little of the residual."""
+    found = {}
+    for counts in (estimate.COUNTS[:1], estimate.COUNTS):
+        monkeypatch.setattr(estimate, "COUNTS", counts)
+        folder = tmp_path / str(len(counts))
+        tables = small(max_steps=6, start="last_layer", windows=1)
+        tables["sampling"] = {"interior": 1500, "boundary": 200, "initial": 200, "adapt": "none"}
+        run(Front(), folder, **tables)
+        found[len(counts)] = info(folder)["error_estimate"]
+    x = np.random.default_rng(0).uniform([-20, 0], [40, 4], (4000, 2))
+    exact = Front.solution(torch.as_tensor(x)).numpy()
+    true = np.std(nedhpc.load(folder, Front())(x)[:, 0] - exact) / np.std(exact)
+    assert true > 0.02 and found[1] < true / 5 < found[3] < 5 * true
+
+
 class Rod(nedhpc.Problem):
     """Heat in a rod, whose right wall has a condition or not."""
 
@@ -312,6 +351,38 @@ def test_a_wall_without_a_condition_is_told(tmp_path, walls):
     run(Rod(walls), tmp_path / "run", **tables)
     told = [text for text in info(tmp_path / "run")["warnings"] if "do not determine" in text]
     assert len(told) == (walls == 1)
+
+
+class String(nedhpc.Problem):
+    """u_tt = c^2 u_xx, whose velocity at the start is given or not."""
+
+    domain = nedhpc.SpaceTime([0.0], [1.0], end=1.0)
+
+    def __init__(self, speed: float = 1.0, has_velocity: bool = True):
+        self.speed, self.has_velocity = speed, has_velocity
+
+    @nedhpc.residual()
+    def wave(self, j):
+        return j.u_tt - self.speed**2 * j.u_xx
+
+    @nedhpc.residual(on="initial")
+    def start(self, x, j):
+        given = [j.u - torch.sin(torch.pi * x[:, 0]), j.u_t]
+        return torch.stack(given[: 1 + self.has_velocity], 1)
+
+    @nedhpc.residual(on="boundary")
+    def ends(self, j):
+        return j.u
+
+
+@pytest.mark.parametrize("speed", [0.6, 1.4, 1.96])
+@pytest.mark.parametrize("has_velocity", [False, True])
+def test_a_velocity_that_is_not_given_is_told(tmp_path, speed, has_velocity):
+    tables = small(max_steps=8, start="auto", windows=1)
+    tables["sampling"] = {"interior": 400, "boundary": 200, "initial": 100}
+    run(String(speed, has_velocity), tmp_path / "run", **tables)
+    told = [text for text in info(tmp_path / "run")["warnings"] if "do not determine" in text]
+    assert len(told) == (not has_velocity)
 
 
 def test_another_start_is_tried_and_the_best_is_kept(tmp_path):

@@ -22,12 +22,14 @@ class Pieces:
     """
 
     def __init__(self, ansatz, solved: Iterable[tuple[float, np.ndarray, Scaling]] = ()):
-        self.ansatz, self.ends, self._solved = ansatz, [], []
+        self.ansatz, self.ends = ansatz, []
+        self.solved = []
+        """The ansatz and the parameters of each solved window, in order."""
         for end, theta_P, scaling in solved:
             piece = copy.copy(ansatz)
             piece.scaling = scaling
             self.ends.append(end)
-            self._solved.append((piece, torch.as_tensor(theta_P)))
+            self.solved.append((piece, torch.as_tensor(theta_P)))
 
     def jets(self, theta_P: torch.Tensor, x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:
         """Jets (N, C, M) of the whole solution.
@@ -37,11 +39,11 @@ class Pieces:
             x_ND: points; with windows their last coordinate is the time.
             layout: the channels.
         """
-        if not self._solved:
+        if not self.solved:
             return self.ansatz.jets(theta_P, x_ND, layout)
         ends = torch.as_tensor(self.ends, dtype=x_ND.dtype, device=x_ND.device)
         window_N = torch.searchsorted(ends, x_ND[:, -1].contiguous())
-        all_pieces = [*self._solved, (self.ansatz, theta_P)]
+        all_pieces = [*self.solved, (self.ansatz, theta_P)]
         j_NCM = x_ND.new_empty(len(x_ND), layout.num_channels, self.ansatz.num_outputs)
         for number, (piece, theta) in enumerate(all_pieces):
             here_N = window_N == number
@@ -51,11 +53,11 @@ class Pieces:
 
     def last(self, x_ND: torch.Tensor, layout: JetLayout) -> torch.Tensor:
         """Jets (N, C, M) of the last solved window, continued to any time."""
-        piece, theta_P = self._solved[-1]
+        piece, theta_P = self.solved[-1]
         with torch.no_grad():
             return piece.jets(theta_P.to(x_ND), x_ND, layout)
 
     @property
     def last_scaling(self) -> Scaling:
         """The scaling of the last solved window."""
-        return self._solved[-1][0].scaling
+        return self.solved[-1][0].scaling

@@ -5,8 +5,8 @@ import logging
 log = logging.getLogger("nedhpc")
 
 
-def run(args, comm) -> str:
-    """Run a config to the end, or continue what is in its run folder. Returns the status."""
+def run(args, comm) -> bool:
+    """Run a config, or continue what is in its run folder. True if it was interrupted."""
     from nedhpc import api
     from nedhpc.plan import Plan
 
@@ -18,11 +18,11 @@ def run(args, comm) -> str:
     named = [setting.partition("=")[0].strip() for setting in args.overrides]
     outcome = api.start(comm, make, args.out, name, args.resume, signals=args.signals, named=named)
     report(comm, outcome.run_dir)
-    return outcome.status
+    return outcome.is_interrupted
 
 
-def resume(args, comm) -> str:
-    """Continue a run from its newest valid checkpoint. Returns the status."""
+def resume(args, comm) -> bool:
+    """Continue a run from its newest valid checkpoint. True if it was interrupted."""
     from nedhpc import api
 
     args.signals.install()
@@ -30,7 +30,7 @@ def resume(args, comm) -> str:
         comm, args.run_dir, args.overrides, args.petsc_options, signals=args.signals
     )
     report(comm, outcome.run_dir)
-    return outcome.status
+    return outcome.is_interrupted
 
 
 def report(comm, run_dir) -> None:

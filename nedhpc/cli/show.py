@@ -14,10 +14,12 @@ def check(args) -> None:
     """Validate a config, try each term once, and predict the cost of a step. Local."""
     from nedhpc.plan import Plan
     from nedhpc.problems.integrals import sampled
+    from nedhpc.running.observers import made
     from nedhpc.user_code import digests, remember
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     plan = Plan.read(args.config, args.overrides, args.petsc_options, num_ranks=args.ranks)
+    made(plan.config.output.observers)
     remember(plan.config, digests(plan.config))
     points = ", ".join(f"{name} {count}" for name, count in plan.counts.items())
     held_out = sum(len(data.held_out_x) for data in plan.data.values())
@@ -109,18 +111,19 @@ def info(args) -> None:
     if args.json:
         print(json.dumps(found, indent=2))
         return
-    for name, value in found.items():
-        if value not in (None, {}, [], ""):
-            text = f"{value:.6g}" if isinstance(value, float) else value
-            print(f"{name:18} {text}")
+    from nedhpc.postprocess import info_table, tables
+
+    tables.show(tables.pairs(info_table.rows(found)))
 
 
 def plot(args) -> None:
-    """Draw a figure of convergence, timings and fields, and print its path."""
+    """Draw a figure of convergence, timings, sample and fields, and print its path."""
+    from nedhpc.cli.look import given_problem
+    from nedhpc.postprocess.plot import KINDS
     from nedhpc.postprocess.plot import plot as draw
 
     output = args.output or args.paths[0] / "plot.png"
-    draw(args.paths, output)
+    draw(args.paths, output, args.show or KINDS, given_problem(args))
     print(output)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nedhpc.errors import FutureSchemaError, NotAStateError
 from nedhpc.files import possible
+from nedhpc.files.descriptions import describe
 from nedhpc.files.folder import set_aside
 from nedhpc.files.record import RunRecord
 from nedhpc.files.sealed import names, open_sealed, sealed_file
@@ -66,6 +67,8 @@ class State:
     """The windows before it."""
     adaptation: dict = field(default_factory=dict)
     """Memory of running.adaptation, {name: number or array}."""
+    observers: dict[str, dict] = field(default_factory=dict)
+    """Memory of the user's observers, {name: {name: number, text or array}}."""
 
     @property
     def parameters(self) -> np.ndarray:
@@ -109,6 +112,7 @@ def write(run_dir: str | Path, state: State, record: RunRecord, keep: int) -> Pa
         if state.selection:
             write_table(file.create_group("sampling/selection"), state.selection)
         _write_frozen(file, state)
+        describe(file)
         file.attrs["complete"] = True
     for old in paths(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
@@ -130,6 +134,8 @@ def _write_frozen(file: h5py.File, state: State) -> None:
         write_table(group.create_group("scaling"), piece.scaling)
     if state.adaptation:
         write_table(file.create_group("adaptation"), state.adaptation)
+    for name, table in state.observers.items():
+        write_table(file.create_group(f"observers/{name}"), table)
 
 
 def _read_frozen(file: h5py.File) -> dict:
@@ -146,6 +152,8 @@ def _read_frozen(file: h5py.File) -> dict:
         found["window"] = possible.interval(*value(windows, "now").tolist())
     if "adaptation" in file:
         found["adaptation"] = read_table(file["adaptation"])
+    observers = file.get("observers", {})
+    found["observers"] = {name: read_table(observers[name]) for name in observers}
     found["pieces"] = tuple(
         Piece(
             *possible.interval(*value(windows[name], "times").tolist()),

@@ -2,25 +2,32 @@
 
 from pathlib import Path
 
-from nedhpc.files import checkpoint, series
+from nedhpc.files import checkpoint, march, series
 from nedhpc.files.sealed import reseal
 
 
 def accept(path: str | Path) -> str:
-    """Seal an edited checkpoint or series, so that nedhpc reads it again.
+    """Seal an edited checkpoint, series or march, so that nedhpc reads it again.
 
     Returns:
-        What the file is: "checkpoint" or "series".
+        What the file is: "checkpoint", "march" or "series".
 
     Raises:
-        NotAStateError: the file is neither, or its content is malformed; it stays as it is.
+        NotAStateError: the file is none of them, or its content is malformed; it stays as it is.
         StorageError: the system cannot read or write the file.
     """
     found = []
 
     def check(file):
-        found.append("checkpoint" if "format" in file.attrs else "series")
-        checkpoint.parse(file, path) if found[0] == "checkpoint" else series.parse(file)
+        if "format" in file.attrs:
+            found.append("checkpoint")
+            checkpoint.parse(file, path)
+        elif "theta" in file:
+            found.append("march")
+            march.parse(file)
+        else:
+            found.append("series")
+            series.parse(file)
 
     reseal(path, check)
     return found[0]

@@ -5,12 +5,15 @@ The datasets are /time (K,) and /theta (K, P). One rank rewrites the file atomic
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from nedhpc.files.sealed import open_sealed, sealed_file
 from nedhpc.files.tables import value
 
 NAME = "march.h5"
+NOTHING = np.empty(0), np.empty((0, 0))
+"""Times and parameters of a march that has none yet."""
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -20,9 +23,17 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         NotAStateError: the file is torn or corrupt.
     """
     if not path.exists():
-        return np.empty(0), np.empty((0, 0))
+        return NOTHING
     with open_sealed(path) as file:
-        return value(file, "time"), value(file, "theta")
+        return parse(file)
+
+
+def parse(file: h5py.File) -> tuple[np.ndarray, np.ndarray]:
+    """What `read` returns, of an open file; h5py's errors or ValueError if it is malformed."""
+    times, theta_KP = value(file, "time"), value(file, "theta")
+    if times.ndim != 1 or theta_KP.ndim != 2 or len(times) != len(theta_KP):
+        raise ValueError("its times and its parameters do not belong together")
+    return times, theta_KP
 
 
 def write(path: Path, times: np.ndarray, theta_KP: np.ndarray) -> None:
@@ -32,4 +43,6 @@ def write(path: Path, times: np.ndarray, theta_KP: np.ndarray) -> None:
         time.make_scale("time")
         theta = file.create_dataset("theta", data=theta_KP)
         theta.dims[0].attach_scale(time)
-        time.attrs["long_name"], theta.attrs["long_name"] = "time of the march", "parameters"
+        theta.dims[0].label, theta.dims[1].label = "time", "parameter"
+        for dataset, long_name in ((time, "time of the march"), (theta, "parameters")):
+            dataset.attrs.update({"long_name": long_name, "units": "1"})

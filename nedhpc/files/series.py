@@ -125,17 +125,18 @@ def write(path: Path, columns: dict[str, array], count: int) -> None:
     with sealed_file(path) as file:
         step = file.create_dataset("step", data=np.array(columns["step"][:count], np.int64))
         step.make_scale("step")
-        _describe(step, "step")
+        step.attrs.update(described("step"))
         for name in sorted(columns.keys() - {"step"}):
             # The slice is one operation of the interpreter: no entry is appended amid it.
             dataset = file.create_dataset(name, data=np.asarray(columns[name][:count]))
             dataset.dims[0].attach_scale(step)
-            _describe(dataset, name)
+            dataset.attrs.update(described(name))
 
 
-def _describe(dataset, name):
-    dataset.attrs["units"] = UNITS.get(name, "s" if name.startswith("seconds/") else "1")
-    dataset.attrs["long_name"] = LONG_NAMES.get(name, name.replace("/", " "))
+def described(name: str) -> dict[str, str]:
+    """The attributes `units` and `long_name` of a column."""
+    units = UNITS.get(name, "s" if name.startswith("seconds/") else "1")
+    return {"units": units, "long_name": LONG_NAMES.get(name, name.replace("/", " "))}
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

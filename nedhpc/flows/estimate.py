@@ -8,10 +8,11 @@ the outputs' sizes:
 
     y = argmin |L Phi V S^-1 y + r|.
 
-The features explain only a part of r, and the error that belongs to the rest is not seen. It is
-taken to be as large for the same size of residual: y is divided by |P r| / |r|, where P projects on
-the columns of L Phi. Without this the estimate was up to 4 times too small on parabolic problems
-of scripts/bench_trust.py, with it at most 1.4 times (apart from errors at rounding).
+The features explain only a part of r, the share |P r| / |r|, where P projects on the columns of
+L Phi. More features are tried if the share is small and the error may matter: a front or a wave
+that 128 features cannot follow hides errors that are 60 times the estimate. What the last of them
+do not explain is taken to give an error as large for the same size of residual: y is divided by the
+share. With noisy data, more features would explain the noise, so there are no more.
 
 In a later time window, r is the residual of the initial condition that the window before, with its
 own estimated error added, would give. So an error that grows from window to window is found.
@@ -23,9 +24,10 @@ The sensitivity is the smallest singular value of L Phi V S^-1 for smooth featur
 u can be changed without changing any residual: the conditions do not determine the solution. For an
 ordinary differential equation, few features show this. Where a wall lacks a condition, u can be
 changed by any smooth function of the wall, to which the features only come near: the value falls to
-zero as features are added. If the conditions determine the solution, it does not fall. Hence
+zero as features are added, the more slowly the more coordinates there are. If the conditions
+determine the solution, it does not fall. Hence
 
-    sensitivity = s_all (s_all / s_some)^2,
+    sensitivity = s_all (s_all / s_some)^(D + 1),
 
 if that is less than s_few, the value of a few features.
 """
@@ -47,11 +49,19 @@ from nedhpc.problems.terms import gradients
 from nedhpc.sampling.points import Points
 from nedhpc.solvers.tsqr import merge
 
-NUM_FEATURES = 128
-SLOPES = np.geomspace(1, 60, NUM_FEATURES)[:, None]
-"""Standard deviation of the slopes of each random feature, in scaled coordinates."""
-SMOOTH = np.geomspace(1, 8, NUM_FEATURES)[:, None]
-"""The same for the sensitivity. Steep features would hide smooth functions by rounding."""
+COUNTS = (128, 512, 1024)
+"""Numbers of features that are tried, the last only for one output: larger matrices take long."""
+STEEP, SMOOTH = 60.0, 8.0
+"""Largest standard deviation of the slopes of a feature, in scaled coordinates; the least is 1.
+
+SMOOTH is that for the sensitivity. Steep features would hide smooth functions by rounding.
+"""
+ENOUGH = 0.9
+"""Share of the residual from which no more features are tried."""
+MATTERS = 1e-4
+"""Error, in units of the outputs' sizes, below which no more features are tried."""
+LEAST_ROWS = 2
+"""Rows for each column, so that more features do not only follow the points."""
 FEW, SOME = 24, 48
 """Numbers of the features, the smoothest first, with which the sensitivity is compared."""
 MAX_POINTS = 4000
@@ -72,6 +82,8 @@ class Estimate:
     """Root mean square of the estimated error of each output, in units of its size."""
     theta_f: np.ndarray
     """Parameters (P_f,) of the features whose sum is the error."""
+    share: float
+    """Share of the residual that the features explain."""
     sensitivity: float
     """Root mean square of the balanced residual for an error of u of size one, at the least.
 
@@ -80,31 +92,39 @@ class Estimate:
 
 
 def features(
-    energy: Energy, slopes: np.ndarray, low: np.ndarray, high: np.ndarray
+    energy: Energy, number: int, steepest: float, low: np.ndarray, high: np.ndarray
 ) -> tuple[MLP, np.ndarray]:
     """A network of random features in the variables of the ansatz, and its parameters. Local.
 
     Args:
         energy: the energy; its ansatz gives scaling, embedding and hard conditions.
-        slopes: as SLOPES.
+        number: number of the features.
+        steepest: as STEEP.
         low: lower bounds of the domain, (D,).
         high: upper bounds, (D,).
     """
-    net = _network(energy.ansatz, energy.ansatz.scaling)
+    net = _network(energy.ansatz, energy.ansatz.scaling, number)
+    slopes = np.geomspace(1, steepest, number)[:, None]
     return net, net.features(12345, slopes, low, high)
 
 
-def _network(ansatz, scaling: Scaling) -> MLP:
+def _network(ansatz, scaling: Scaling, number: int) -> MLP:
     """A network of the features, in the variables of the ansatz. Local."""
     net = MLP(
         len(scaling.centre_D),
-        [NUM_FEATURES],
+        [number],
         ansatz.num_outputs,
         embedding=ansatz.embedding,
         constraint=ansatz.constraint,
     )
     net.scaling = scaling
     return net
+
+
+def _number(ansatz, scaling: Scaling, theta_f: np.ndarray) -> int:
+    """Number of the features to which parameters belong. Local."""
+    one, biases = _network(ansatz, scaling, 1).num_parameters, ansatz.num_outputs
+    return (len(theta_f) - biases) // (one - biases)
 
 
 def error_jets(
@@ -117,7 +137,7 @@ def error_jets(
         scaling: its scaling when the error was estimated.
         theta_f: as in Estimate.
     """
-    net = _network(ansatz, scaling)
+    net = _network(ansatz, scaling, _number(ansatz, scaling, theta_f))
     error, zero = torch.as_tensor(theta_f), torch.as_tensor(theta_f).clone()
     zero[net.linear_columns] = 0  # leaves the offset, and what the hard conditions ask for
 
@@ -135,6 +155,7 @@ def estimate(
     samples: list[dict[str, Points]],
     low: np.ndarray,
     high: np.ndarray,
+    is_noisy: bool = False,
 ) -> Estimate | None:
     """The estimate, as the module's docstring says; None if there are too few points.
 
@@ -144,25 +165,52 @@ def estimate(
         theta_P: parameters, (P,).
         samples: points with factors: the training and the held-out ones.
         low, high: bounds of the domain, (D,).
+        is_noisy: there are data, so that the residual may be noise.
     """
     nodes = {integral.on for integral in energy.integrals}
     samples = [
         {on: p if on in nodes else _thinned(p) for on, p in points.items()} for points in samples
     ]
-    share, triangles = len(samples) ** -0.5, []
-    steep, smooth = (features(energy, slopes, low, high) for slopes in (SLOPES, SMOOTH))
-    for net, theta in (steep, smooth):
-        theta_f = torch.as_tensor(theta).to(theta_P)
-        rows = [
-            r for points in samples for r in _residuals(comm, energy, theta_P, net, theta_f, points)
-        ]
-        values_M = [
-            torch.cat([_values(comm, net, theta_f, points, m) for points in samples])
-            for m in range(net.num_outputs)
-        ]
-        R = _triangle(comm, share * torch.cat(rows))
-        triangles.append((R, [_triangle(comm, share * values) for values in values_M]))
-    return on_rank_0(comm, _solved, *triangles, *steep)
+    smooth = features(energy, COUNTS[0], SMOOTH, low, high)
+    _, R, Phi_M = _triangles(comm, energy, theta_P, samples, *smooth)
+    sensitivity = on_rank_0(comm, _sensitivity, R, Phi_M, len(low) + 1)
+    found, num_outputs = None, energy.ansatz.num_outputs
+    for number in COUNTS[:1] if is_noisy or sensitivity is None else COUNTS:
+        more = found is not None
+        if more and (number * num_outputs > COUNTS[-1] or not _matters(found)):
+            break
+        steep = features(energy, number, STEEP, low, high)
+        num_rows, R, Phi_M = _triangles(comm, energy, theta_P, samples, *steep)
+        if more and num_rows < LEAST_ROWS * number * num_outputs:
+            break
+        found = on_rank_0(comm, _error, R, Phi_M, *steep, sensitivity)
+        if found is None:
+            break
+    return found
+
+
+def _matters(found: Estimate) -> bool:
+    """True if features leave much of the residual, and so perhaps much of the error, unseen."""
+    return found.share < ENOUGH and float(found.error_M.max()) > MATTERS
+
+
+def _triangles(comm, energy: Energy, theta_P, samples, net: MLP, theta: np.ndarray):
+    """(number of rows of all ranks, R of [L Phi, r], R of Phi for each output). Collective."""
+    share = len(samples) ** -0.5
+    theta_f = torch.as_tensor(theta).to(theta_P)
+    rows = torch.cat(
+        [r for points in samples for r in _residuals(comm, energy, theta_P, net, theta_f, points)]
+    )
+    values_M = [
+        torch.cat([_values(comm, net, theta_f, points, m) for points in samples])
+        for m in range(net.num_outputs)
+    ]
+    num_rows = total(comm, [len(rows)])[0]
+    return (
+        num_rows,
+        _triangle(comm, share * rows),
+        [_triangle(comm, share * values) for values in values_M],
+    )
 
 
 def _thinned(points: Points) -> Points:
@@ -228,13 +276,13 @@ def _values(comm, net: MLP, theta_f, points: dict[str, Points], m: int) -> torch
     seed[:, 0, m] = (weight_N / measure).sqrt() / float(net.scaling.size_M[m])
     columns = net.linear_columns
     rows = lin.rows(seed, x_ND.new_empty(len(x_ND), columns.stop - columns.start), columns)
-    return rows[:, _columns_of(m, net.num_outputs)]
+    return rows[:, _columns_of(m, net.num_outputs, rows.shape[1] // net.num_outputs - 1)]
 
 
-def _columns_of(m: int, num_outputs: int) -> list[int]:
+def _columns_of(m: int, num_outputs: int, number: int) -> list[int]:
     """Columns of the last layer that belong to output m: its weights, then its bias."""
-    start = m * NUM_FEATURES
-    return [*range(start, start + NUM_FEATURES), num_outputs * NUM_FEATURES + m]
+    start = m * number
+    return [*range(start, start + number), num_outputs * number + m]
 
 
 def _triangle(comm, rows: torch.Tensor) -> torch.Tensor | None:
@@ -242,49 +290,52 @@ def _triangle(comm, rows: torch.Tensor) -> torch.Tensor | None:
     return merge(comm, torch.linalg.qr(rows.double(), mode="r").R)
 
 
-def _solved(steep, smooth, net: MLP, theta_f: np.ndarray) -> Estimate | None:
-    """The estimate from the triangles (R, Phi_M) of both sets of features. Local."""
-    found, sensitivity = _operator(*steep, NUM_FEATURES), _sensitivity(*smooth)
+def _error(R, Phi_M, net: MLP, theta_f: np.ndarray, sensitivity) -> Estimate | None:
+    """The estimate from the triangles of steep features. Local."""
+    found = _operator(R, Phi_M)
     if found is None or sensitivity is None:
         return None
     B, blocks = found
     U, s, Vh = torch.linalg.svd(B, full_matrices=False)
-    r = steep[0][:, -1]
+    r = R[:, -1]
     explained = U.T @ r
     y = -Vh.T @ (explained / s.clamp(min=LEAST * float(s[0])))
-    y *= float(r.norm()) / max(float(explained.norm()), np.finfo(float).tiny)
+    tiny = np.finfo(float).tiny
+    share = float(explained.norm()) / max(float(r.norm()), tiny)
+    y /= max(share, tiny)
     parts = y.split([basis.shape[1] for _, basis in blocks])
     last = np.zeros(net.linear_columns.stop - net.linear_columns.start)
     for part, (columns, basis) in zip(parts, blocks, strict=True):
         last[columns] = (basis @ part).cpu().numpy()
     theta_f = theta_f.copy()
     theta_f[net.linear_columns] = last
-    return Estimate(np.array([float(part.norm()) for part in parts]), theta_f, sensitivity)
+    error_M = np.array([float(part.norm()) for part in parts])
+    return Estimate(error_M, theta_f, share, sensitivity)
 
 
-def _sensitivity(R, Phi_M) -> float | None:
+def _sensitivity(R, Phi_M, exponent: int) -> float | None:
     """The sensitivity, as the module's docstring says; None if there are too few points."""
-    found = [_operator(R, Phi_M, number) for number in (FEW, SOME, NUM_FEATURES)]
+    found = [_operator(R, Phi_M, number) for number in (FEW, SOME, None)]
     if None in found:
         return None
     few, some, every = (float(torch.linalg.svdvals(operator[0])[-1]) for operator in found)
     # Rounding may make the value of all features larger than that of some.
-    return min(few, every * min(1.0, every / some) ** 2 if some else 0.0)
+    return min(few, every * min(1.0, every / some) ** exponent if some else 0.0)
 
 
-def _operator(R, Phi_M, number: int):
+def _operator(R, Phi_M, number: int | None = None):
     """L Phi V S^-1 for the first `number` features, and (columns, V S^-1) of each output. Local.
 
     None if there are too few points, or if a value is not finite.
     """
     if not all(values.isfinite().all() for values in (R, *Phi_M)):
         return None
-    blocks = []
+    blocks, every = [], Phi_M[0].shape[1] - 1
     for m, Phi in enumerate(Phi_M):
-        local = [*range(number), NUM_FEATURES]
+        local = [*range(every if number is None else number), every]
         _, s, Vh = torch.linalg.svd(Phi[:, local], full_matrices=False)
         kept = s > CUTOFF * s[0]
-        columns = [_columns_of(m, len(Phi_M))[i] for i in local]
+        columns = [_columns_of(m, len(Phi_M), every)[i] for i in local]
         blocks.append((columns, Vh[kept].T / s[kept]))
     B = torch.cat([R[:, columns] @ basis for columns, basis in blocks], 1)
     return None if len(B) < B.shape[1] else (B, blocks)

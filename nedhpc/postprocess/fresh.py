@@ -35,7 +35,7 @@ def fresh_energy(
     solution = Solution(path, problem)
     state = solution.state
     with float64_default():
-        plan = Plan(solution.config, solution.problem)
+        plan = Plan(solution.config, problem)
         legs = [*_windows_before(state), state]
         found = [_energies(plan, leg, num_points) for leg in legs]
     windows = [leg.window or (0.0, 1.0) for leg in legs]

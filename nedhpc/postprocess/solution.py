@@ -2,7 +2,10 @@
 
 import copy
 import dataclasses
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -11,17 +14,33 @@ from numpy.typing import ArrayLike
 from nedhpc.ansatz import jets
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
-from nedhpc.errors import UsageError, shortened
+from nedhpc.errors import NotAStateError, UsageError, shortened
 from nedhpc.files import checkpoint, march, series
 from nedhpc.network import make_network, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
+from nedhpc.postprocess.solution_module import SolutionModule
 from nedhpc.problems import Problem
 from nedhpc.problems.reference import exact_values, reference_values
 from nedhpc.user_code import check_familiar
 
+if TYPE_CHECKING:
+    import xarray
+
+log = logging.getLogger("nedhpc")
+T = TypeVar("T")
+
 CHUNK = 16384
 """Number of points that are evaluated at once."""
+
+
+def _intact(read: Callable[[Path], T], path: Path) -> T | None:
+    """What a file beside the checkpoint holds; None if it is not there or, with a warning, torn."""
+    try:
+        return read(path) if path.exists() else None
+    except NotAStateError as error:
+        log.warning("%s", error)
+        return None
 
 
 class Solution:
@@ -81,13 +100,13 @@ class Solution:
         self.outputs = tuple(self.problem.outputs)
         known = {name: self.record.stats.get(f"error_estimate_{name}") for name in self.outputs}
         self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}
-        file = self.run_dir / "series.h5"
-        self.series = series.read(file) if file.exists() else {}
-        self._march = march.read(self.run_dir / march.NAME)
+        self.series = _intact(series.read, self.run_dir / "series.h5") or {}
+        self._march = _intact(march.read, self.run_dir / march.NAME) or march.NOTHING
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
         """The values u(x), (N, M)."""
-        return np.stack([self._jets(self.outputs, x)[name] for name in self.outputs], 1)
+        found = self.jets(self.outputs, x)
+        return np.stack([found[name] for name in self.outputs], 1)
 
     def jet(self, name: str, x: ArrayLike) -> np.ndarray:
         """A derivative by its name: (N,) for e.g. "u_xx" or "lap_u", (N, D) for "grad_u".
@@ -95,12 +114,12 @@ class Solution:
         Raises:
             UsageError: no output or derivative has that name.
         """
-        return self._jets((name,), x)[name]
+        return self.jets((name,), x)[name]
 
     def gradient(self, x: ArrayLike) -> np.ndarray:
         """First derivatives du_m/dx_d, (N, M, D), including that in time."""
         names = [[f"{u}_{x}" for x in self.problem.coordinates] for u in self.outputs]
-        found = self._jets(tuple(name for row in names for name in row), x)
+        found = self.jets([name for row in names for name in row], x)
         return np.stack([np.stack([found[name] for name in row], 1) for row in names], 1)
 
     def exact(self, x: ArrayLike) -> np.ndarray | None:
@@ -113,6 +132,30 @@ class Solution:
             return None if self.problem.reference is None else reference_values(self.problem, x_ND)
         with float64_default():
             return exact_values(self.problem, x_ND, self.state.time).numpy()
+
+    def module(self) -> SolutionModule:
+        """The network as a torch module: points (N, D) to (N, M), differentiable, on the CPU.
+
+            program = torch.export.export(u.module(), (x,))
+
+        `parameters()` are those of the network, `to("cuda")` moves it, and torch.export writes it
+        for programs without nedhpc. Its parameters are copies.
+        """
+        every = [*self._pieces.solved, (self.ansatz, self.state.theta_P)]
+        return SolutionModule(self.outputs, self.problem.coordinates, every, self._pieces.ends)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """The time series as an xarray.Dataset over `step`, with units and long names.
+
+        Raises:
+            UsageError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise UsageError("this needs xarray: pip install 'nedhpc[data]'") from None
+        found = {n: ("step", values, series.described(n)) for n, values in self.series.items()}
+        return xarray.Dataset(found)
 
     @property
     def times(self) -> np.ndarray:
@@ -163,8 +206,12 @@ class Solution:
     def _scaling(self, arrays) -> Scaling:
         return Scaling.of(arrays, self.problem.domain.dim, len(self.problem.outputs))
 
-    def _jets(self, names, x):
-        """{name: values} of jets at points, in chunks."""
+    def jets(self, names: Sequence[str], x: ArrayLike) -> dict[str, np.ndarray]:
+        """Outputs and derivatives by name, as `jet` gives them, from one evaluation.
+
+        Raises:
+            UsageError: no output or derivative has that name.
+        """
         layout = jets.parse(names, self.outputs, self.problem.coordinates)
         theta_P = torch.as_tensor(self.state.theta_P)
         with float64_default(), torch.no_grad():
@@ -172,4 +219,4 @@ class Solution:
                 layout.view(self._pieces.jets(theta_P, x_ND, layout))
                 for x_ND in self.points(x).split(CHUNK)
             ]
-        return {name: torch.cat([getattr(j, name) for j in parts]).numpy() for name in names}
+        return {name: torch.cat([getattr(j, name) for j in parts]).numpy() for name in layout.names}

@@ -44,6 +44,12 @@ def read_arrays(path: Path, inputs: Sequence[str], targets: Sequence[str] | int)
         return _choose(names, load, inputs, targets)
 
 
+def array_names(path: Path) -> list[str]:
+    """Names of the arrays in an NPZ or HDF5 file."""
+    with _arrays(path) as (names, _):
+        return list(names)
+
+
 def read_grid(
     path: Path, inputs: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[np.ndarray], np.ndarray] | None:

@@ -14,13 +14,23 @@ from nedhpc.domains.trial import domain_errors
 from nedhpc.errors import ConfigError, UsageError
 from nedhpc.files.tables import bad_name
 from nedhpc.names import unknown
+from nedhpc.problems import heats, odes, space_time
 from nedhpc.problems.base import Problem, declared_terms
 from nedhpc.problems.bound import BoundTerm
+from nedhpc.problems.corners import InBall, LShape, LShapeFeature, OutsideDisk, SquareWithHoles
 from nedhpc.problems.coverage import periodic_errors
 from nedhpc.problems.data import DataSet, named_sets
 from nedhpc.problems.digits import Digits
 from nedhpc.problems.dry_run import dry_run
 from nedhpc.problems.eigenvalue import Eigenvalue
+from nedhpc.problems.elliptic import (
+    AdvectionDiffusion,
+    Eikonal,
+    Helmholtz,
+    NonlinearPoisson,
+    PoissonBoltzmann,
+)
+from nedhpc.problems.fluids import BackwardStep, Cavity, Kovasznay, Stokes
 from nedhpc.problems.heat import Heat
 from nedhpc.problems.integrals import bind, constraint
 from nedhpc.problems.inverse import Conductivity, Viscosity
@@ -37,9 +47,12 @@ from nedhpc.problems.marches import (
 from nedhpc.problems.marches_in_many import FokkerPlanck, Transport
 from nedhpc.problems.marches_in_plane import AllenCahnPlane, BurgersPlane, HeatPlane, TaylorGreen
 from nedhpc.problems.marches_of_systems import GrayScott, Schroedinger, Wave
+from nedhpc.problems.materials import Materials
 from nedhpc.problems.poisson import Poisson
 from nedhpc.problems.regression import Regression
+from nedhpc.problems.solids import Beam, Biharmonic, Elasticity
 from nedhpc.problems.terms import Conserved, Integral, Term
+from nedhpc.problems.variational import PLaplacian, PoissonRitz
 from nedhpc.user_calls import called, shortened
 from nedhpc.user_code import find_class
 
@@ -58,6 +71,26 @@ ATTRIBUTES = (
 """Attributes of a problem, which may be properties and raise."""
 CATALOGUE: dict[str, type[Problem]] = {
     "poisson": Poisson,
+    "helmholtz": Helmholtz,
+    "nonlinear_poisson": NonlinearPoisson,
+    "poisson_boltzmann": PoissonBoltzmann,
+    "advection_diffusion": AdvectionDiffusion,
+    "eikonal": Eikonal,
+    "poisson_ritz": PoissonRitz,
+    "p_laplacian": PLaplacian,
+    "l_shape": LShape,
+    "l_shape_feature": LShapeFeature,
+    "square_with_holes": SquareWithHoles,
+    "outside_disk": OutsideDisk,
+    "in_ball": InBall,
+    "materials": Materials,
+    "biharmonic": Biharmonic,
+    "beam": Beam,
+    "elasticity": Elasticity,
+    "kovasznay": Kovasznay,
+    "cavity": Cavity,
+    "stokes": Stokes,
+    "backward_step": BackwardStep,
     "heat": Heat,
     "eigenvalue": Eigenvalue,
     "regression": Regression,
@@ -71,6 +104,20 @@ CATALOGUE: dict[str, type[Problem]] = {
     "kdv": KdV,
     "kdv_two_solitons": KdVTwoSolitons,
     "kuramoto_sivashinsky": KuramotoSivashinsky,
+    "burgers_spacetime": space_time.BurgersSpaceTime,
+    "allen_cahn_spacetime": space_time.AllenCahnSpaceTime,
+    "kdv_spacetime": space_time.KdVSpaceTime,
+    "kuramoto_sivashinsky_spacetime": space_time.KuramotoSivashinskySpaceTime,
+    "gray_scott_spacetime": space_time.GrayScottSpaceTime,
+    "wave_spacetime": space_time.WaveSpaceTime,
+    "heat_ball": heats.HeatBall,
+    "heat_varying": heats.HeatVarying,
+    "heat_multiscale": heats.HeatMultiscale,
+    "heat_holes": heats.HeatHoles,
+    "heat_long": heats.HeatLong,
+    "lotka_volterra": odes.LotkaVolterra,
+    "robertson": odes.Robertson,
+    "integro_differential": odes.IntegroDifferential,
     "heat_plane": HeatPlane,
     "allen_cahn_plane": AllenCahnPlane,
     "burgers_plane": BurgersPlane,

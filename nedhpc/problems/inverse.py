@@ -46,12 +46,7 @@ class Viscosity(Problem):
         self.data = measured(self, num_points, noise, noise_seed)
 
     def exact(self, x):
-        """Cole and Hopf's formula."""
-        z, w = (torch.as_tensor(a).to(x) for a in np.polynomial.hermite.hermgauss(NUM_NODES))
-        y = x[:, :1] - 2 * torch.sqrt(self.nu * x[:, 1:]) * z
-        power = (1 - torch.cos(pi * y)) / (2 * pi * self.nu)
-        weight = w * torch.exp(power - power.amax(1, keepdim=True))
-        return -(weight * torch.sin(pi * y)).sum(1) / weight.sum(1)
+        return cole_hopf(x, self.nu)
 
     def pde(self, j, c):
         return j.u_t + j.u * j.u_x - c.nu * j.u_xx
@@ -111,6 +106,20 @@ class Conductivity(Problem):
 
     def sensors(self, j, y):
         return j.u - y[:, 0]
+
+
+def cole_hopf(x, nu: float):
+    """Cole and Hopf's solution (N,) of Burgers' equation that is -sin pi x at t = 0.
+
+    Args:
+        x: points (N, 2) of space and time.
+        nu: viscosity.
+    """
+    z, w = (torch.as_tensor(a).to(x) for a in np.polynomial.hermite.hermgauss(NUM_NODES))
+    y = x[:, :1] - 2 * torch.sqrt(nu * x[:, 1:]) * z
+    power = (1 - torch.cos(pi * y)) / (2 * pi * nu)
+    weight = w * torch.exp(power - power.amax(1, keepdim=True))
+    return -(weight * torch.sin(pi * y)).sum(1) / weight.sum(1)
 
 
 def measured(problem: Problem, num_points: int, noise: float, seed: int) -> DataSet:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 CONTOUR = 32
 """Points on the circle over which the coefficients are averaged."""
+NODES = 8
+"""States through which a polynomial in time goes, if times differ."""
 
 
 class Spectral:
@@ -73,6 +75,25 @@ class Spectral:
             u = np.einsum("nk,nk...->n...", phase, u)
         u = np.real(u) / self.kept.size
         return torch.as_tensor(u if num_outputs > 1 else u[:, 0]).to(x_ND)
+
+    def over_time(self, x_ND: Tensor) -> Tensor:
+        """u (N,) at points (N, 2) of x and t: a polynomial in time through eight states.
+
+        It is for one coordinate and one output.
+        """
+        x, t = x_ND.detach().cpu().numpy().T
+        if not len(x):
+            return x_ND[:, 0]
+        first = np.maximum(np.floor(t / self.dt).astype(int) - NODES // 2 + 1, 0)
+        self._at((first.max() + NODES) * self.dt)
+        states = np.stack(self._states)[:, 0, self.kept]
+        place = t / self.dt - first
+        u = np.zeros(len(x))
+        phase = np.exp(1j * np.outer(x - self.low[0], self._lines[0]))
+        for m in range(NODES):
+            weight = np.prod([(place - n) / (m - n) for n in range(NODES) if n != m], 0)
+            u += weight * np.real(phase * states[first + m]).sum(1)
+        return torch.as_tensor(u / self.kept.size).to(x_ND)
 
     def _at(self, t: float) -> np.ndarray:
         """Fourier coefficients at a time; the same whatever times were asked for before."""

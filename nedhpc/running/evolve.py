@@ -15,6 +15,7 @@ from nedhpc.files.checkpoint import State
 from nedhpc.files.lock import Lock
 from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import write_config
+from nedhpc.files.series import Series
 from nedhpc.files.writer import Writer
 from nedhpc.flows.uncertainty import standard_errors
 from nedhpc.flows.worst import worst
@@ -30,11 +31,13 @@ from nedhpc.running.folder import open_folder
 from nedhpc.running.guard import Guard, located
 from nedhpc.running.limits import Clock, Limits, time_limit
 from nedhpc.running.measured import OTHER_ENERGIES, Measured, Moment
-from nedhpc.running.observers import Observer, Stop
+from nedhpc.running.observers import Observer, Stop, made
+from nedhpc.running.own import Own
 from nedhpc.running.recorder import Checkpoints, Progress, Recorder
 from nedhpc.running.rescue import Rescue
 from nedhpc.running.signals import StopSignals
 from nedhpc.running.states import States
+from nedhpc.running.triggers import Triggers
 from nedhpc.running.trust import Known, warnings
 from nedhpc.steppers.base import StepInfo
 
@@ -51,7 +54,7 @@ class Run:
         resumed: (State, RunRecord) of the checkpoint to continue from, as files.resume loads them;
             None for a new run.
         signals: signals that may stop the run; default: none.
-        observers: the user's own, called after the built-in ones.
+        observers: the user's own, beside those that the config names.
         lock: the lock of run_dir, which is checked before each write; None if there is none.
     """
 
@@ -67,6 +70,7 @@ class Run:
     ):
         started = time.monotonic()
         self.comm, self.run_dir = comm, run_dir
+        self.own = Own([*made(plan.config.output.observers), *observers])
         self.writer = Writer(comm, run_dir, lock)
         self.is_resumed, self.status, self.note = resumed is not None, "running", ""
         self.known: Known | None = None
@@ -92,9 +96,14 @@ class Run:
         self.guard = Guard(self.case)
         self.adaptation = Adaptation(self, state)
         self.checkpoints = Checkpoints(series)
-        rescue = [] if signals is None else [Rescue(self.checkpoints)]
-        built_in = [Recorder(series), States(), Limits(), self.checkpoints, Progress()]
-        self.observers = [*built_in, *rescue, *observers]
+        self.observers = self._observers(series, signals is not None)
+
+    def _observers(self, series: Series, is_rescued: bool) -> list[Observer]:
+        """All observers in order: a checkpoint holds what those before it made of the step."""
+        rescue = [Rescue(self.checkpoints)] if is_rescued else []
+        triggers = Triggers(self.checkpoints)
+        before = [Recorder(series), States(), Limits(), self.own, triggers]
+        return [*before, self.checkpoints, Progress(), *rescue]
 
     def _warn_of_contradictions(self):
         for text in self.contradictions if self.comm.rank == 0 else []:
@@ -228,6 +237,11 @@ class Run:
         self.warn()
 
     @property
+    def is_interrupted(self) -> bool:
+        """True if a signal or the scheduler's limit ended the run, so that it may go on. Local."""
+        return self.status == "stopped" and self.clock.reason != 0
+
+    @property
     def solved_to(self) -> float | None:
         """Time to which the solution was found, if that is not the end. Local."""
         state = self.last.state
@@ -314,9 +328,10 @@ class Run:
         self._own = self.comm.Dup()
         try:
             yield
-        except StorageError:
-            raise
-        except NedError as error:
+        except BaseException as error:
+            self.own.error(self, error)
+            if isinstance(error, StorageError) or not isinstance(error, NedError):
+                raise
             self._agreed(error)
             message = located(self.case, self.good, error)
             self.status, self.note, self.last = "failed", message, self.good

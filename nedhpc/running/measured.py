@@ -65,3 +65,26 @@ class Moment:
         """True if the energy is known, by the measurement or the step, and finite. Local."""
         E_K = self.info.E_K
         return self._measured is not None or (E_K is not None and bool(np.isfinite(E_K).all()))
+
+
+def entry(moment: Moment) -> dict[str, float]:
+    """The numbers of a moment by their names in series.h5. Collective at the first call.
+
+    What is not known is NaN.
+    """
+    measured, state, info = moment.measured(), moment.state, moment.info
+    error = measured.relative_l2
+    found = {
+        "step": state.step,
+        "time": state.time,
+        "dt": info.dt,
+        "energy": measured.energy,
+        **{name: getattr(measured, name) for name in OTHER_ENERGIES},
+        "relative_l2": np.nan if error is None else error,
+        "wall_time": state.wall_time,
+        "solver/effective_rank": info.effective_rank,
+        "solver/projection_error": info.projection_error,
+    }
+    found |= {f"energy_terms/{name}": E for name, E in measured.energy_terms.items()}
+    found |= {f"metrics/{name}": value for name, value in measured.metrics.items()}
+    return found | {f"coefficients/{name}": value for name, value in state.coefficients.items()}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from nedhpc.files import checkpoint
 from nedhpc.files.series import Series
 from nedhpc.parallel.comm import total
-from nedhpc.running.measured import OTHER_ENERGIES
+from nedhpc.running.measured import entry
 from nedhpc.running.observers import Observer
 
 log = logging.getLogger("nedhpc")
@@ -51,26 +51,11 @@ class Recorder(Observer):
         self.series.amend({f"coefficient_errors/{name}": value for name, value in errors})
 
     def _record(self, run, moment):
-        measured, state, info = moment.measured(), moment.state, moment.info
+        state, found = moment.state, entry(moment)
         self._recorded = state.step
-        error = measured.relative_l2
-        entry = {
-            "step": state.step,
-            "time": state.time,
-            "dt": info.dt,
-            "energy": measured.energy,
-            **{name: getattr(measured, name) for name in OTHER_ENERGIES},
-            "relative_l2": np.nan if error is None else error,
-            "wall_time": state.wall_time,
-            "solver/effective_rank": info.effective_rank,
-            "solver/projection_error": info.projection_error,
-        }
         seconds = run.case.phases.take()
-        entry |= {f"seconds/{phase}": value for phase, value in seconds.items()}
-        entry |= {f"energy_terms/{name}": E for name, E in measured.energy_terms.items()}
-        entry |= {f"metrics/{name}": value for name, value in measured.metrics.items()}
-        entry |= {f"coefficients/{name}": value for name, value in state.coefficients.items()}
-        self.series.append(entry)
+        found |= {f"seconds/{phase}": value for phase, value in seconds.items()}
+        self.series.append(found)
         entries = state.step / run.config.output.every_steps
         seconds = SERIES_SECONDS * max(1.0, entries / SERIES_ENTRIES)
         if state.wall_time - self._written >= seconds:
@@ -111,6 +96,7 @@ class Checkpoints(Observer):
             self._memory = int(total(run.comm, [resident])[0])
             record = dataclasses.replace(run.record, stats=self.stats(run, moment))
             state, keep = copy.deepcopy(moment.state), run.config.checkpoint.keep
+            state.observers = run.own.states
             write_series = self.series.writing()
 
             def write():

@@ -51,7 +51,7 @@ class Rescue(Observer):
 
     def step(self, run, moment):
         # A wider network has another record. No step changes the state of an earlier one.
-        self._latest = moment, run.record
+        self._latest = moment, run.record, run.own.states
 
     def end(self, run, stop):
         self._latest = None  # the state that follows is the last one, which the run writes itself
@@ -75,8 +75,8 @@ class Rescue(Observer):
         latest = self._latest
         if latest is None:
             return
-        moment, record = latest
-        state = moment.state
+        moment, record, observers = latest
+        state = dataclasses.replace(moment.state, observers=observers)
         if state.step in map(checkpoint.step_of, checkpoint.paths(run.run_dir)):
             return
         # The energy of most steps is not known before an output is due.

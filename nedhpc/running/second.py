@@ -65,7 +65,7 @@ def compare(run: Run) -> None:
         second = _solved(run)
         if second.status == "stopped":
             reason = describe(second.clock.reason)
-            run.status = "stopped"
+            run.status, run.clock.reason = "stopped", second.clock.reason
             run.note = (
                 f"stopped {reason} during the second solution; `nedhpc resume {run.run_dir}` "
                 "makes it again"
@@ -103,6 +103,7 @@ def second_plan(plan: Plan, seconds: float) -> Plan:
         "problem": ProblemTable(name=config.problem.name),
         "network": config.network.model_copy(update={"hidden": hidden}),
         "run": config.run.model_copy(update=settings),
+        "output": config.output.model_copy(update={"observers": []}),
     }
     config = config.model_copy(update=tables)
     return Plan(config, plan.problem, plan.num_ranks, plan.available_bytes)

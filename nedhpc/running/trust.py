@@ -85,7 +85,8 @@ def known(case: Case, theta_P: Tensor, before: Known | None) -> Known:
             scaling = case.leg.pieces.last_scaling
             energy = case.leg.energy_after(error_jets(ansatz, scaling, before.error_f))
         samples = [case.flow.sample, case.held_out]
-        found = estimate(case.comm, energy, theta_P, samples, domain.low, domain.high)
+        bounds, is_noisy = (domain.low, domain.high), bool(case.plan.data)
+        found = estimate(case.comm, energy, theta_P, samples, *bounds, is_noisy)
     now = Known(np.full(len(spread_M), np.nan), spread_M)
     if found is not None:
         error_M = found.error_M * ansatz.scaling.size_M
