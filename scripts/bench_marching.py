@@ -150,8 +150,9 @@ def draw(found: list[dict], path: str) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), sharey="row")
+    figure, axes = plt.subplots(2, 2, figsize=(11, 9), sharey="row", layout="constrained")
     for row, case in zip(axes, CASES, strict=True):
         for axis, key in zip(row, ("seconds", "linearisations"), strict=True):
             for name in dict.fromkeys(run["stepper"] for run in found):
@@ -163,9 +164,9 @@ def draw(found: list[dict], path: str) -> None:
             axis.set_xlabel(key.replace("linearisations", "right-hand sides"))
             axis.set_title(case)
             axis.grid(alpha=0.3)
+            axis.xaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel("relative L2 error at the end")
-    axes[1, 1].legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[1, 1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=90)
 
 
