@@ -38,6 +38,10 @@ MODERATE, NEAR, EXACT = 1e4, 10.0, 1e-10
 below which none is better than another."""
 GOOD, AIM = 1e-8, 1e-9
 """Relative L2 error with which no other scale is tried, and the one at which a fit ends."""
+SHARE = 1e-4
+"""A fit ends too if its error is at most this share of the march's tolerance."""
+ENOUGH = 1e-6
+"""Error of a fit with which random features are kept, if only the last layer will move."""
 MAX_STEPS, CHECK_EVERY, SLOW = 200, 10, 0.7
 """Most steps of a fit, and the share of the energy that CHECK_EVERY steps may leave at most."""
 
@@ -159,7 +163,7 @@ def _best(
         found = fit_error(fit, theta_P, u)
         if found < error:
             best, error = theta_P, found
-        if error <= GOOD:
+        if error <= max(GOOD, _aim(fit)):
             break
     return best, error
 
@@ -205,7 +209,8 @@ def _descended(fit: Case, theta_P: Tensor, dt: float, u: Callable) -> Tensor:
     If only the last layer will move, random features are better than those that suit u0 only.
     """
     is_linear = fit.config.flow.parameters == "last_layer"
-    enough = fit.config.run.max_start_error if is_linear else AIM
+    aim = _aim(fit)
+    enough = max(aim, min(ENOUGH, fit.config.run.max_start_error)) if is_linear else aim
     if fit_error(fit, theta_P, u) < enough:
         return theta_P
     rule, energies = Ptc(fit.flow, Ptc.Settings()), []
@@ -214,9 +219,14 @@ def _descended(fit: Case, theta_P: Tensor, dt: float, u: Callable) -> Tensor:
         energies.append(float(info.E_K.sum()))
         is_checked = step % CHECK_EVERY == 0
         is_slow = step >= CHECK_EVERY and energies[-1] > SLOW * energies[-1 - CHECK_EVERY]
-        if info.stalled or is_slow or is_checked and fit_error(fit, theta_P, u) < AIM:
+        if info.stalled or is_slow or is_checked and fit_error(fit, theta_P, u) < aim:
             break
     return theta_P
+
+
+def _aim(fit: Case) -> float:
+    """The error at which a fit ends. Local."""
+    return max(AIM, SHARE * fit.plan.stepper_settings.tolerance)
 
 
 def fit_error(fit: Case, theta_P: Tensor, given: Callable[[Tensor], Tensor]) -> float:
