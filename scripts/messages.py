@@ -34,28 +34,36 @@ ABOUT = {
 OTHERS = "Config and the rest"
 
 
-COLLECTED = "ConfigError, UsageError or warning"
-PARTS = {"ValueError": COLLECTED, "TypeError": COLLECTED, "Stop": "end of a run"}
-"""Kinds of the messages of other classes, which become parts of expected errors."""
+OTHER = "part of an error, or a warning"
+"""Kind of a text that is collected first, or joined to another one, before it is shown."""
+SILENT = ("info", "debug", "print", "command", "add_argument", "add_parser", "ArgumentParser")
+"""Calls whose texts are no messages of errors."""
+NAMES = ("nedhpc/cli/main.py", "nedhpc/files/descriptions.py")
+"""Modules whose texts are help and names."""
 MIN_WORDS = 4
-"""Shorter texts that a function collects are names, not messages."""
+"""Shorter texts outside the making of an error are names, not messages."""
 
 
-def raised(tree):
-    """(kind, node) of each place of a module that makes a message.
-
-    Errors are made where they are raised. Mistakes of a config or a problem are collected first,
-    and so are warnings: they are appended to a list or yielded.
-    """
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in (*CLASSES, *PARTS):
-                yield PARTS.get(node.func.id, node.func.id), node
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr == "append":
-                yield COLLECTED, node
-        elif isinstance(node, ast.Yield | ast.AugAssign | ast.Return):
-            yield COLLECTED, node
+def raised(node):
+    """(kind, text, line) of each text in a syntax tree that may be shown as an error."""
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        if name in SILENT:
+            return
+        if name in CLASSES:  # the message of one error, which may have several parts
+            found = " ".join(text for argument in node.args for text in texts(argument))
+            if found:
+                yield name, found, node.lineno
+            return
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return  # a docstring
+    if isinstance(node, ast.Constant | ast.JoinedStr):
+        for text in texts(node):
+            if len(text.split()) >= MIN_WORDS and " | " not in text:  # that is a type
+                yield OTHER, text, node.lineno
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from raised(child)
 
 
 def texts(node):
@@ -78,18 +86,16 @@ def part(node):
 
 def messages():
     """{title: [(kind, message, file, line)]} of all messages in the code."""
-    found, seen = {}, set()
+    found = {}
     for path in sorted((ROOT / "nedhpc").rglob("*.py")):
-        title = ABOUT.get(path.relative_to(ROOT / "nedhpc").parts[0], OTHERS)
-        for kind, node in raised(ast.parse(path.read_text())):
-            parts = texts(node)
-            text = " ".join(" ".join(parts).split())
-            longest = max((len(part.split()) for part in parts), default=0)
-            is_message = longest >= (1 if kind in CLASSES else MIN_WORDS)
-            if is_message and (path, text) not in seen:
-                seen.add((path, text))
-                entry = (kind, text, path.relative_to(ROOT), node.lineno)
-                found.setdefault(title, []).append(entry)
+        name, seen = path.relative_to(ROOT), set()
+        title = ABOUT.get(name.parts[1], OTHERS)
+        tree = ast.parse("" if str(name) in NAMES else path.read_text())
+        for kind, text, line in raised(tree):
+            flat = " ".join(text.split())
+            if flat and flat not in seen:
+                seen.add(flat)
+                found.setdefault(title, []).append((kind, flat, name, line))
     return found
 
 
@@ -99,9 +105,9 @@ def page():
         "# Troubleshooting",
         "",
         "First run `nedhpc doctor`: it says what is wrong with the machine and the environment.",
-        "`nedhpc check CONFIG.toml` tries a problem before a run. The lists below hold all messages",
-        "of errors and warnings; `<...>` stands for what differs from case to case. Search for a few",
-        "words of the message that you see: it ends with the remedy.",
+        "`nedhpc check CONFIG.toml` tries a problem before a run. The lists below hold messages of",
+        "errors and warnings; `<...>` stands for what differs. Search for some words of the one that",
+        "you see: it ends with the remedy.",
         "",
         "| error | exit code | meaning |",
         "|---|---|---|",

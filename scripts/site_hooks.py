@@ -17,25 +17,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LATER = ("problems.md", "time_stepping.md", "results.md")
-"""Pages of the navigation that may be missing."""
 COPIED = {"index": "README", "contributing": "CONTRIBUTING", "changelog": "CHANGELOG"}
-
-
-def on_config(config):
-    """Leave out what LATER names and is not written."""
-    missing = [name for name in LATER if not (ROOT / "docs" / name).exists()]
-    config.nav = present(config.nav, missing)
-    return config
-
-
-def present(nav, missing):
-    """The navigation without the missing pages."""
-    if isinstance(nav, dict):
-        return {title: present(inner, missing) for title, inner in nav.items()}
-    if isinstance(nav, list):
-        return [present(entry, missing) for entry in nav if entry not in missing]
-    return nav
 
 
 def on_files(files, config):
