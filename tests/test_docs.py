@@ -1,4 +1,4 @@
-"""The documents: README's Python blocks run, and each command that a document shows is valid."""
+"""The documents: their Python blocks run, and each command that a document shows is valid."""
 
 import re
 import shlex
@@ -16,13 +16,11 @@ from nedhpc.errors import NotAStateError
 from nedhpc.files import checkpoint
 
 README = ROOT / "README.md"
-DOCUMENTS = (
-    README,
-    ROOT / "docs" / "running_on_a_cluster.md",
-    ROOT / "docs" / "reliability.md",
-    ROOT / "docs" / "domains.md",
-)
-FILE_FORMAT = ROOT / "docs" / "file_format.md"
+DOCS = ROOT / "docs"
+NO_COMMANDS = ("how_it_works", "file_format")
+"""Their indented blocks are formulas and layouts."""
+DOCUMENTS = (README, *(page for page in sorted(DOCS.glob("*.md")) if page.stem not in NO_COMMANDS))
+FILE_FORMAT = DOCS / "file_format.md"
 FIXTURES = ROOT / "tests" / "fixtures" / "first_edition"
 PLACEHOLDERS = {"CONFIG": "configs/poisson_1d.toml"}
 
@@ -39,7 +37,7 @@ assert u.coefficients == {} and u.series["energy"][-1] < u.series["energy"][0]
 
 
 def python_blocks(document):
-    """The fenced Python blocks of a Markdown file, in order."""
+    """The fenced Python blocks without a title of a Markdown file, in order."""
     return re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.M | re.S)
 
 
@@ -51,13 +49,14 @@ def shell_lines(document):
 
 
 def nedhpc_arguments(words):
-    """The arguments of `nedhpc`, without launcher and PETSc options; None for other programs."""
+    """The arguments of `nedhpc`, without launcher, PETSc options and pipe; None for others."""
     if words[0] == "mpirun":
         words = words[3:]  # mpirun -n RANKS
     if not words or words[0] not in ("nedhpc", "scripts/nedhpc"):
         return None
     words = [PLACEHOLDERS.get(word, word) for word in words[1:]]
-    return words[: words.index("--")] if "--" in words else words
+    ends = [words.index(word) for word in ("--", "|", ">") if word in words]
+    return words[: min(ends, default=None)]
 
 
 def shown(document):
@@ -81,18 +80,19 @@ def python(folder, code):
 
 def test_the_problem_of_readme_is_solved_and_loaded(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    solve, load, *_ = python_blocks(README)
+    solve, load = python_blocks(README)
     assert len(solve.splitlines()) == 8
     quick = solve.replace("nedhpc.run({", 'nedhpc.run({"run": {"max_steps": 40}, ')
     assert quick != solve
     python(tmp_path, "\n".join([quick, RENAME, load, CHECKS]))
 
 
-def test_the_table_of_readme_is_read(tmp_path):
-    _, _, table, *_ = python_blocks(README)
+def test_the_table_of_the_document_is_read(tmp_path):
+    table, _ = python_blocks(DOCS / "own_data.md")
     check = "assert x.tolist() == [[2.5], [2.6]] and data.y_NM.tolist() == [[0.18], [0.19]]"
     python(tmp_path, f"{table}\n{check}")
-    (given,) = re.findall(r"^```toml\n(.*?)^```$", README.read_text(), re.M | re.S)
+    text = (DOCS / "own_data.md").read_text()
+    (given,) = re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S)
     (tmp_path / "case.toml").write_text(given)
     assert main(["check", str(tmp_path / "case.toml")]) == 0
 
@@ -107,13 +107,13 @@ def test_the_problem_of_readme_is_valid_in_a_config(tmp_path, capsys):
     assert main(["check", str(tmp_path / "case.toml")]) == 0, capsys.readouterr().err
 
 
-def test_the_coefficient_of_readme_comes_from_a_table(tmp_path):
-    *_, plate, _ = python_blocks(README)
+def test_the_coefficient_of_the_document_comes_from_a_table(tmp_path):
+    _, plate = python_blocks(DOCS / "own_data.md")
     python(tmp_path, f"{plate}\nfrom nedhpc.plan import Plan\nPlan.of_table({{}}, None, Plate())")
 
 
-def test_the_march_of_readme_runs(tmp_path):
-    *_, march = python_blocks(README)
+def test_the_march_of_the_document_runs(tmp_path):
+    (march,) = python_blocks(DOCS / "time_stepping.md")
     python(tmp_path, march.replace('"max_time"', '"max_steps": 1, "max_time"'))
 
 
@@ -167,6 +167,29 @@ def test_blocks_of_a_document_are_shell(document):
 def is_output(block):
     """Some blocks show what a program prints instead of what the user types."""
     return block.lstrip().startswith("rank 0 on")
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """Links, anchors, and each public name of the Python interface."""
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "troubleshooting" / "index.html").exists()
+
+
+PAGES = [*sorted((DOCS / "tutorial").glob("*.md")), DOCS / "observers.md"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_a_reader_can_follow_the_page(page):
+    """Each command and program of a page succeeds, from top to bottom."""
+    script = [sys.executable, "-P", "scripts/check_docs.py", page]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_readme_names_each_room():
