@@ -31,7 +31,8 @@ HEAD = """# Ready problems
 
 Each file in `configs/` is a problem that runs as it is; `nedhpc problems` lists their classes. The
 errors are relative L2 errors against the solution or reference that the problem names. This page
-and its pictures are made by `scripts/make_gallery.py`.
+and its pictures are made by `scripts/make_gallery.py`; it does not show every config yet. The times
+were taken beside other processes. [accuracy.md](accuracy.md) has more figures, with three seeds.
 """
 
 
