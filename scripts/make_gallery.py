@@ -4,8 +4,9 @@
 Run inside the environment: `scripts/make_gallery.py [--only NAME ...] [--seconds 300] [--page]`.
 
 Each config runs as a user runs it, for --seconds at most. Its figures go to docs/problems.json and
-the picture that `nedhpc plot` draws to docs/problems/NAME.png, reduced to 16 colours. With --only,
-all other entries stay; with --page, nothing runs and only the page is written anew.
+the picture that `nedhpc plot` draws of the fields and their errors to docs/problems/NAME.png,
+reduced to 64 colours. With --only, all other entries stay; with --page, nothing runs and only the
+page is written anew.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from nedhpc.problems import build
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "problems.json", ROOT / "docs" / "problems.md"
 NEDHPC = [sys.executable, "-P", "-m", "nedhpc"]
-WIDTH, COLOURS = 640, 16
+WIDTH, COLOURS = 640, 64
 """Width of a picture in pixels, and the number of its colours."""
 HEAD = """# Ready problems
 
@@ -42,7 +43,10 @@ def measure(name, seconds, pictures):
     with tempfile.TemporaryDirectory() as folder:
         out, image = Path(folder) / name, Path(folder) / "plot.png"
         limit = ["--set", f"run.max_wall_time={seconds}"]
-        commands = (["run", config, "--out", out, *limit], ["plot", out, "-o", image])
+        commands = (
+            ["run", config, "--out", out, *limit],
+            ["plot", out, "-o", image, "--show", "fields"],
+        )
         for command in commands:
             subprocess.run([*NEDHPC, *command], check=True, capture_output=True)
         done = subprocess.run(
