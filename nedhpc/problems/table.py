@@ -33,11 +33,11 @@ Outside = Literal["refuse", "nearest", "extend"]
 class Table:
     """A function of x that interpolates the values of a file. Local.
 
-    The file is one that `nedhpc.read_table` reads: text (.csv .dat .txt .tsv), .parquet or arrays
-    (.npz .npy .h5 .hdf5) with a row for each point. If the points are all those of a grid, in any
-    order, they are interpolated by tensor-product splines; if not, as scattered points. Arrays may
-    also be a grid as it is: `inputs` names an axis (n_d,) for each coordinate, and the targets have
-    the shape (n_1, ..., n_D), or (n_1, ..., n_D, M).
+    The file is one that `nedhpc.read_table` reads: text (.csv .dat .txt .tsv), .parquet, arrays
+    (.npz .npy .h5 .hdf5) or a mesh (.vtu .vtk), with a row for each point. If the points are all
+    those of a grid, in any order, they are interpolated by tensor-product splines; if not, as
+    scattered points. Arrays may also be a grid as it is: `inputs` names an axis (n_d,) for each
+    coordinate, and the targets have the shape (n_1, ..., n_D), or (n_1, ..., n_D, M).
 
     Orders, with the error for a smooth function and distances h of the points:
 

@@ -20,12 +20,14 @@ from nedhpc.files.sealed import MALFORMED
 from nedhpc.names import unknown
 from nedhpc.problems.array_files import read_arrays, read_parquet
 from nedhpc.problems.cells import Table, short, to_numbers
+from nedhpc.problems.mesh_files import read_mesh
 from nedhpc.problems.text_table import TextOptions, read_text
 
 log = logging.getLogger("nedhpc")
 
 TEXT = (".csv", ".dat", ".txt", ".tsv")
 ARRAYS = (".npz", ".npy", ".h5", ".hdf5")
+MESHES = (".vtu", ".vtk")
 UNREADABLE = (
     *MALFORMED,
     EOFError,
@@ -38,7 +40,7 @@ UNREADABLE = (
     lzma.LZMAError,
 )
 """The errors of numpy, h5py and pandas if the content of a file is not what its name says."""
-SUFFIXES = (*TEXT, ".parquet", *ARRAYS)
+SUFFIXES = (*TEXT, ".parquet", *ARRAYS, *MESHES)
 
 
 def read_table(
@@ -57,8 +59,9 @@ def read_table(
     Text files (.csv, .dat, .txt, .tsv) may have comment lines, a header, a row of units, quotes,
     and any usual separator and encoding. What a file leaves open is inferred and logged. Parquet
     files (.parquet) hold columns too. NumPy and HDF5 files (.npz, .npy, .h5, .hdf5) hold arrays
-    x (N, D) and y (N, M), or one array of columns, or arrays that `inputs` and `targets` name. No
-    file is read by pickle.
+    x (N, D) and y (N, M), or one array of columns, or arrays that `inputs` and `targets` name. VTK
+    files (.vtu, .vtk) hold coordinates x, y, z of points and arrays of values at them. No file is
+    read by pickle.
 
     Args:
         path: the file.
@@ -120,6 +123,8 @@ def _read(path: Path, inputs, targets, options: TextOptions) -> Table:
         return read_parquet(path)
     if suffix in ARRAYS:
         return read_arrays(path, inputs, targets)
+    if suffix in MESHES:
+        return read_mesh(path, inputs, targets)
     raise UsageError(f"its name ends in none of {' '.join(SUFFIXES)}")
 
 
