@@ -35,6 +35,7 @@ from nedhpc.problems.contradictions import contradictions
 from nedhpc.problems.coverage import remarks
 from nedhpc.problems.data import DataSet, named_sets, validated
 from nedhpc.problems.integrals import with_nodes
+from nedhpc.problems.reentrant import corner_notes
 from nedhpc.problems.reference import check_reference
 from nedhpc.problems.sizes import output_sizes
 from nedhpc.problems.windows import continued, why_not
@@ -237,6 +238,10 @@ class Plan:
         terms = [*self.terms, *hard_terms(problem)]
         given = (terms, self.domain, self.given, problem.coefficients.values(), num_outputs)
         return [*contradictions(*given), *remarks(problem, self.terms)]
+
+    def notes(self) -> list[str]:
+        """What makes this problem hard for a smooth network, a sentence each. Local."""
+        return [] if self.problem.is_march else corner_notes(self.problem, self.terms)
 
     @classmethod
     def read(

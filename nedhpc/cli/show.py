@@ -46,6 +46,8 @@ def check(args) -> None:
         print(line)
     for text in plan.contradictions():
         print(f"warning       {text}")
+    for text in plan.notes():
+        print(f"note          {text}")
     print(f"rows          {plan.num_rows}, at most {local} a rank")
     print(f"method        {plan.method}")
     print(f"memory        {mebibytes(sum(plan.memory.values()))} MiB on rank 0 ({needs})")

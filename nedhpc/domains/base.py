@@ -187,6 +187,15 @@ class Domain:
         """
         return []
 
+    def reentrant_corners(self) -> list[tuple[np.ndarray, float]]:
+        """Corners of the boundary that point into the domain; none if that is not known. Local.
+
+        Returns:
+            Pairs (point, angle): the first coordinates of a corner, which holds for all values of
+            the others, and the angle inside the domain, in radians, greater than pi.
+        """
+        return []
+
     def inside(self, x_ND: np.ndarray) -> np.ndarray:
         """Tells which of the points between low and high belong to the domain. Local.
 

@@ -75,6 +75,10 @@ class Extrusion(Shape):
         z_N = x_ND[:, -1]
         return self.base.inside(x_ND[:, :-1]) & (z_N > self.low[-1]) & (z_N < self.high[-1])
 
+    def reentrant_corners(self) -> list[tuple[np.ndarray, float]]:
+        """The corners of the base, which are edges."""
+        return self.base.reentrant_corners()
+
     def level(self, x_ND: torch.Tensor) -> torch.Tensor:
         low, high = float(self.low[-1]), float(self.high[-1])
         along = 4 * (x_ND[:, -1] - low) * (high - x_ND[:, -1]) / (high - low) ** 2

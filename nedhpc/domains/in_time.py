@@ -77,6 +77,9 @@ class InTime(Domain):
                 found.append((beside, ("initial", _at(within_ND, start))))
         return found
 
+    def reentrant_corners(self) -> list[tuple[np.ndarray, float]]:
+        return self.space.reentrant_corners()
+
     def distance(self, x_ND: torch.Tensor, part: str) -> torch.Tensor:
         """(t - start) / (end - start) for "initial"; that of space for its parts."""
         if part != "initial":

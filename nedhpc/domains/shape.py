@@ -25,6 +25,12 @@ from nedhpc.errors import UsageError
 
 CORNER_GAP = 1e-6
 """How far the points of `corners` are away from a corner, as a share of the curve."""
+CIRCLE_POINTS, CIRCLE_RADIUS = 3600, 1e-3
+"""Points on a circle around a corner that tell its angle, and the radius as a share of the shape.
+"""
+REENTRANT = 1.1
+"""Angles below this multiple of pi are no corners that point into the domain. Solutions with their
+exponent, above 0.9, are hardly singular, and a curve made of short edges has many of them."""
 ON_BOUNDARY = 1e-6
 """A sensor that is nearer to the boundary than this share of the shape may lie outside."""
 RESERVED = ("interior", "boundary", "initial", "data")
@@ -197,6 +203,22 @@ class Shape(Domain):
         radius = 8 * CORNER_GAP * max(face.measure for face, _ in ends)
         for i, k in sorted(tree.query_pairs(radius)):
             yield (ends[i][0], ends[k][0]), ends[i][1][None], ends[k][1][None]
+
+    def reentrant_corners(self) -> list[tuple[np.ndarray, float]]:
+        """As in Domain, for shapes in two dimensions; the angles are right to about 0.01."""
+        if self.dim != 2:
+            return []
+        radius = CIRCLE_RADIUS * float((self.high - self.low).max())
+        phi_N = 2 * np.pi * (np.arange(CIRCLE_POINTS) + 0.5) / CIRCLE_POINTS
+        circle_N2 = radius * np.stack([np.cos(phi_N), np.sin(phi_N)], 1)
+        found = []
+        for _, x_ND, other_ND in self._meetings():
+            corner = (x_ND[0] + other_ND[0]) / 2
+            angle = 2 * np.pi * float(np.mean(self.inside(corner + circle_N2)))
+            is_new = all(np.abs(corner - other).max() > radius for other, _ in found)
+            if angle > REENTRANT * np.pi and is_new:
+                found.append((corner, angle))
+        return found
 
     def __sub__(self, other: "Shape") -> "Shape":
         from nedhpc.domains.constructive import Difference

@@ -38,13 +38,7 @@ def _missing(problem: Problem, terms: Sequence[BoundTerm]) -> list[str]:
     if any(term.on in sets or not term.kind.is_least_squares for term in terms):
         return []
     time = domain.dim - 1 if domain.coordinates[-1] == "t" else None
-    used = {
-        alpha
-        for term in terms
-        if term.on in domain.parts and domain.parts[term.on].dim == domain.dim
-        for alphas in term.layout.members
-        for alpha in alphas
-    }
+    used = channels_inside(domain, terms)
     held, places = {term.on for term in terms} | set(problem.hard), []
     if any(sum(i != time for i in alpha) > 1 for alpha in used) and "boundary" not in held:
         pieces = set(domain.boundary_pieces) or _sides(domain)
@@ -59,6 +53,17 @@ def _missing(problem: Problem, terms: Sequence[BoundTerm]) -> list[str]:
         "no condition, as at an outflow"
         for place in places
     ]
+
+
+def channels_inside(domain: Domain, terms: Sequence[BoundTerm]) -> set[tuple[int, ...]]:
+    """The derivatives that terms on the interior use, as numbers of coordinates. Local."""
+    return {
+        alpha
+        for term in terms
+        if term.on in domain.parts and domain.parts[term.on].dim == domain.dim
+        for alphas in term.layout.members
+        for alpha in alphas
+    }
 
 
 def _sides(domain: Domain) -> set[str | None]:

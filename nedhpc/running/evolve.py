@@ -86,7 +86,7 @@ class Run:
         self.plan, self.config = self.case.plan, self.case.config
         if not self.is_resumed:  # it was written before the start chose the network
             self._write_config()
-        self._warn_of_contradictions()
+        self._say_what_is_known()
         self.first_step, self.first_wall_time = state.step, state.wall_time
         self.is_compared = plan.config.run.estimate_error and not self.case.evaluation.has_reference
         """True if a second solution follows, as running.second makes it."""
@@ -105,9 +105,13 @@ class Run:
         before = [Recorder(series), States(), Limits(), self.own, triggers]
         return [*before, self.checkpoints, Progress(), *rescue]
 
-    def _warn_of_contradictions(self):
-        for text in self.contradictions if self.comm.rank == 0 else []:
+    def _say_what_is_known(self):
+        if self.comm.rank:
+            return
+        for text in self.contradictions:
             log.warning("%s", text)
+        for text in self.plan.notes():
+            log.info("note: %s", text)
 
     def evolve(self) -> tuple[str, State]:
         """Evolve to the end of the run. Collective on comm.
