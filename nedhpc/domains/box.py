@@ -123,9 +123,8 @@ class Box(Shape):
         """As in Domain, for each pair of walls; none in more than MAX_CORNER_DIM dimensions."""
         if self.dim > MAX_CORNER_DIM:
             return []
-        overlaps = [pair for pair in super().corners() if pair[0][1] is pair[1][1]]
         sides = [(name, *side) for name, walls in self._walls.items() for side in walls.sides]
-        return overlaps + [
+        return self._overlaps() + [
             ((a[0], self._edge(a, b)), (b[0], self._edge(b, a)))
             for a, b in itertools.combinations(sides, 2)
             if a[1] != b[1]

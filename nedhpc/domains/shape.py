@@ -11,6 +11,7 @@ Its parts are "interior", "boundary" (the whole of it), "inlet", "outlet", "hole
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike
 from nedhpc.domains.base import Domain, Part
 from nedhpc.domains.isolated import isolated
 from nedhpc.domains.piece import Piece, Test, collected, cut
+from nedhpc.domains.seams import seam
 from nedhpc.errors import UsageError
 
 CORNER_GAP = 1e-6
@@ -177,14 +179,24 @@ class Shape(Domain):
             raise UsageError(f"the domain already has a part {name!r}; choose another name")
 
     def corners(self) -> list[tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]]:
-        """As in Domain, for shapes in two dimensions; and each named part beside "boundary"."""
+        """As in Domain; in one dimension only each named part beside "boundary"."""
+        found = self._overlaps()
+        for faces, x_ND, other_ND in self._meetings() if self.dim == 2 else ():
+            names = [("boundary", face.name) if face.name else ("boundary",) for face in faces]
+            found += [((a, x_ND), (b, other_ND)) for a in names[0] for b in names[1]]
+        gap = CORNER_GAP * float((self.high - self.low).max())
+        for a, b in itertools.combinations(sorted(self.names), 2) if self.dim > 2 else ():
+            pair = seam(collected(self._faces_of(a)), collected(self._faces_of(b)), gap)
+            if pair is not None:
+                found.append(((a, pair[0]), (b, pair[1])))
+        return found
+
+    def _overlaps(self):
+        """Points of each named part, as points of "boundary" and of the part."""
         found = []
         for name in sorted(self.names):
             x_ND = sample(self.parts[name])
             found.append((("boundary", x_ND), (name, x_ND)))
-        for faces, x_ND, other_ND in self._meetings() if self.dim == 2 else ():
-            names = [("boundary", face.name) if face.name else ("boundary",) for face in faces]
-            found += [((a, x_ND), (b, other_ND)) for a in names[0] for b in names[1]]
         return found
 
     def _meetings(self):
