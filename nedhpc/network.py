@@ -1,5 +1,8 @@
 """The network of a config's table [network], with what the program chooses. Local."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from nedhpc.ansatz import embeddings
@@ -99,6 +102,24 @@ def make_singular(problem: Problem) -> Singular | None:
             "function"
         )
     return Singular(problem.singular, s.shape[1])
+
+
+def singular_coefficients(ansatz, outputs: Sequence[str], theta_P: np.ndarray) -> dict[str, float]:
+    """The trained coefficients of singular functions, {"singular_u_1": value}. Local.
+
+    Args:
+        ansatz: of `make_network`.
+        outputs: names of the outputs.
+        theta_P: parameters of the network, (P,).
+    """
+    if not isinstance(ansatz, MLP):
+        return {}
+    C_MF = ansatz.singular_coefficients(theta_P)
+    return {
+        f"singular_{output}_{k + 1}": float(C_F[k])
+        for output, C_F in zip(outputs, C_MF, strict=True)
+        for k in range(len(C_F))
+    }
 
 
 def make_embedding(config: Config, problem: Problem):

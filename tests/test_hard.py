@@ -358,4 +358,9 @@ def test_a_singular_function_resolves_the_corner_of_an_l(tmp_path):
         "run": {"max_steps": 50, "target_relative_l2": 1e-5},
     }
     nedhpc.run(table, problem=LShape, out=tmp_path / "a")
-    assert info(tmp_path / "a")["relative_l2"] < 1e-5
+    found, u = info(tmp_path / "a"), nedhpc.load(tmp_path / "a", LShape)
+    assert found["relative_l2"] < 1e-5
+    coefficient = found["coefficients"]["singular_u_1"]
+    assert abs(coefficient - 1.5) < 1e-3  # `exact` has 1.5 corner(x)
+    assert u.coefficients == {"singular_u_1": coefficient} and u.coefficient_errors == {}
+    assert u.series["coefficients/singular_u_1"][-1] == coefficient

@@ -133,6 +133,14 @@ class MLP:
         bias.of(theta_P)[:] = ratio * bias.of(theta_P) + (old.offset_M - new.offset_M) / new.size_M
         return theta_P
 
+    def singular_coefficients(self, theta_P: np.ndarray) -> np.ndarray:
+        """The coefficients (M, F) of the singular functions, in units of u; F = 0 without any.
+
+        With a hard condition, they multiply distance(x) singular(x).
+        """
+        num = self.singular.width if self.singular else 0
+        return self.scaling.size_M[:, None] * self.layout[-2].of(theta_P)[:, :num]
+
     def widened(self, theta_P: np.ndarray, narrow: "MLP") -> np.ndarray:
         """Parameters (P,) with which this network gives the same u as a narrower one.
 

@@ -50,7 +50,7 @@ def info(path: str | Path) -> dict[str, Any]:
         file, skipped = path, {}
         state, record = checkpoint.read(path)
     stats = {key: _plain(value) for key, value in record.stats.items()}
-    coefficients = {name: _plain(value) for name, value in state.coefficients.items()}
+    coefficients = _coefficients(stats, state)
     metrics = _with_prefix(stats, "metrics_")
     metrics |= {"coefficients": coefficients} if coefficients else {}
     measured = {name: stats.get(name) for name in NUMBERS}
@@ -98,6 +98,12 @@ def _plain(value):
     """A number or string of Python; None if it is not finite, which JSON does not have."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _coefficients(stats, state):
+    """Those of singular functions, then those of the problem."""
+    found = {name: value for name, value in stats.items() if name.startswith("singular_")}
+    return found | {name: _plain(value) for name, value in state.coefficients.items()}
 
 
 def _with_prefix(stats, prefix):

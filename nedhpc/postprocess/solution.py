@@ -16,7 +16,7 @@ from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import NotAStateError, UsageError, shortened
 from nedhpc.files import checkpoint, march, series
-from nedhpc.network import make_network, with_network
+from nedhpc.network import make_network, singular_coefficients, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
 from nedhpc.postprocess.solution_module import SolutionModule
@@ -62,7 +62,7 @@ class Solution:
     """
 
     coefficients: dict[str, float]
-    """The problem's trainable coefficients."""
+    """The problem's trainable coefficients, and those of its singular functions."""
     coefficient_errors: dict[str, float]
     """Their standard errors from the noise of the data; NaN if they are not known."""
     error_estimates: dict[str, float]
@@ -94,10 +94,12 @@ class Solution:
                 f"{path}: the parameters ({self.record.parameters}) do not belong to this "
                 f"problem, whose network has {shortened(', '.join(checkpoint.layout(self.ansatz)))}"
             )
+        self.outputs = tuple(self.problem.outputs)
         self.coefficients = {name: float(c) for name, c in self.state.coefficients.items()}
         errors = {n: self.record.stats.get(f"coefficient_error_{n}") for n in self.coefficients}
         self.coefficient_errors = {n: np.nan if e is None else float(e) for n, e in errors.items()}
-        self.outputs = tuple(self.problem.outputs)
+        given = (self.ansatz, self.outputs, self.state.theta_P)
+        self.coefficients = singular_coefficients(*given) | self.coefficients
         known = {name: self.record.stats.get(f"error_estimate_{name}") for name in self.outputs}
         self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}
         self.series = _intact(series.read, self.run_dir / "series.h5") or {}

@@ -19,6 +19,7 @@ from nedhpc.files.series import Series
 from nedhpc.files.writer import Writer
 from nedhpc.flows.uncertainty import standard_errors
 from nedhpc.flows.worst import worst
+from nedhpc.network import singular_coefficients
 from nedhpc.parallel.comm import all_come, on_rank_0
 from nedhpc.parallel.failure import AloneError
 from nedhpc.plan import Plan
@@ -294,6 +295,9 @@ class Run:
             balanced_held_out_energy=balanced_held_out,
             relative_l2=error,
             metrics=metrics,
+            singular=singular_coefficients(
+                self.plan.ansatz, self.plan.problem.outputs, state.theta_P
+            ),
         )
 
     def stats(self, moment: Moment) -> dict:
@@ -324,6 +328,7 @@ class Run:
         stats |= {"energy": measured.energy, "relative_l2": np.nan if error is None else error}
         stats |= {name: getattr(measured, name) for name in OTHER_ENERGIES}
         stats |= {f"metrics_{name}": value for name, value in measured.metrics.items()}
+        stats |= measured.singular
         return stats | {f"energy_terms_{name}": E for name, E in measured.energy_terms.items()}
 
     @contextlib.contextmanager

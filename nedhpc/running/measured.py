@@ -30,6 +30,8 @@ class Measured:
     """None without a reference."""
     metrics: dict[str, float]
     """Means of the problem's own metrics."""
+    singular: dict[str, float] = field(default_factory=dict)
+    """Coefficients of the problem's singular functions."""
 
 
 @dataclass(slots=True)
@@ -87,4 +89,5 @@ def entry(moment: Moment) -> dict[str, float]:
     }
     found |= {f"energy_terms/{name}": E for name, E in measured.energy_terms.items()}
     found |= {f"metrics/{name}": value for name, value in measured.metrics.items()}
-    return found | {f"coefficients/{name}": value for name, value in state.coefficients.items()}
+    coefficients = measured.singular | state.coefficients
+    return found | {f"coefficients/{name}": value for name, value in coefficients.items()}
