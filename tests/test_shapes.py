@@ -187,6 +187,32 @@ def test_grids_fit_on_boxes_and_curves_only():
             part.grid(100, 0, 100)
 
 
+def test_a_part_in_time_has_an_even_grid_if_the_part_has_one():
+    box = nedhpc.InTime(nedhpc.Rectangle([0, 0], [2, 1], sides=dict(left="inlet")), 3, start=1)
+    for name, count in [("interior", 4**3), ("boundary", 6 * 4 * 6), ("inlet", 25), ("initial", 9)]:
+        part, whole = box.parts[name], box.parts[name].grid(count, 0, count)
+        np.testing.assert_array_equal(part.grid(count, 5, 9), whole[5:9])
+        mean = whole.mean(0) if name != "inlet" else np.append(whole[:, :2].mean(0) + [1, 0], 2)
+        np.testing.assert_allclose(mean, [1, 0.5, 1 if name == "initial" else 2])
+        assert len(np.unique(whole, axis=0)) == count
+    # Midpoints integrate 1 + x^2 t to second order: 4 + (8 / 3) 4.
+    x = box.parts["interior"].grid(20**3, 0, 20**3)
+    integral = box.parts["interior"].measure * (1 + x[:, 0] ** 2 * x[:, 2]).mean()
+    assert integral == pytest.approx(4 + 32 / 3, rel=1e-3)
+    disk = nedhpc.InTime(nedhpc.Disk([0, 0], 1), 1)
+    rim = disk.parts["boundary"].grid(400, 0, 400)
+    assert len(np.unique(rim[:, 2])) == 20 and np.allclose(np.hypot(rim[:, 0], rim[:, 1]), 1)
+    sensors = nedhpc.InTime(SQUARE.with_points("sensors", [[0.5, 0.5], [0.7, 0.2]]), 1)
+    assert len(np.unique(sensors.parts["sensors"].grid(20, 0, 20), axis=0)) == 20
+    for part, count, message in [
+        (disk.parts["interior"], 64, "needs a part that an even grid fits on"),
+        (box.parts["interior"], 62, "an even grid of the part at each of about 4 times"),
+        (sensors.parts["sensors"], 21, "at each of about 10 times"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            part.grid(count, 0, 0)
+
+
 def test_parts_of_boundary_and_interior_are_named_by_regions():
     domain = HOLED.with_part("steel", nedhpc.Disk([1.5, 0.5], 0.2), on="interior")
     domain = domain.with_part("slit", lambda x: (x[:, 1] == 0) & (x[:, 0] > 1.25))

@@ -6,6 +6,10 @@ import numpy as np
 
 from nedhpc.domains.base import Part
 from nedhpc.domains.piece import Piece, choose, far
+from nedhpc.errors import UsageError
+
+UNEVEN = 3.0
+"""An even grid has at most so many times more, or fewer, cells along the interval than across."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,15 @@ def lifted(base: Part, low: float, high: float, name: str | None = None) -> Piec
         beyond_N = np.maximum(np.maximum(low - x_ND[:, -1], x_ND[:, -1] - high), 0)
         return np.hypot(gap(x_ND[:, :-1]), beyond_N)
 
+    def cells(count, start, stop):
+        if is_flat:
+            return np.column_stack([base.grid(count, start, stop), np.full(stop - start, low)])
+        index_N, times = np.arange(start, stop), _num_times(base, count)
+        x_ND = base.grid(count // times, 0, count // times)[index_N % (count // times)]
+        share_N = (index_N // (count // times) + 0.5) / times
+        return np.column_stack([x_ND, low + (high - low) * share_N])
+
+    has_grid = base.cells is not None and base.weight_N is None and (base.dim or not is_flat)
     found = Lifted(
         dim=base.dim + (not is_flat),
         measure=base.measure * (1.0 if is_flat else high - low),
@@ -60,9 +73,34 @@ def lifted(base: Part, low: float, high: float, name: str | None = None) -> Piec
         place=lambda unit_NK: found.points(unit_NK)[0],
         outward=None if outward is None or is_flat else normal,
         gap=distance,
+        cells=cells if has_grid else None,
         name=name,
         base=base,
         low=low,
         high=high,
     )
     return found
+
+
+def _num_times(base: Part, count: int) -> int:
+    """Number of copies of an even grid of the base, along the interval, that are `count` points.
+
+    Raises:
+        UsageError: there is none for which the cells are about as long as wide.
+    """
+    num = (base.num_points or 1) if base.dim == 0 else None
+    even = count / num if num else max(1.0, count ** (1 / (base.dim + 1)))
+    divisors = [k for k in range(1, count + 1) if count % k == 0]
+    for times in sorted(divisors, key=lambda k: max(k / even, even / k)):
+        if not even / UNEVEN <= times <= UNEVEN * even or (num and times * num != count):
+            continue
+        try:
+            base.grid(count // times, 0, 0)
+        except UsageError:
+            continue
+        return times
+    raise UsageError(
+        f"rule 'grid' needs an even grid of the part at each of about {even:.0f} times, which "
+        f"{count} points do not give; use rule = 'sobol', or another number, such as a power "
+        f"{base.dim + 1} of a whole number"
+    )
