@@ -1,13 +1,15 @@
-"""Standard errors of coefficients from noisy data: as least squares has them, and they cover."""
+"""Standard errors from noisy data: those of coefficients as least squares has them; both cover."""
 
 import numpy as np
 import pytest
+import torch
 from mpi4py import MPI
 from scipy.optimize import curve_fit
 from test_adaptation import run, small
 
 import nedhpc
-from nedhpc.files import series
+from nedhpc.errors import UsageError
+from nedhpc.files import edit, series, uncertainty
 from nedhpc.postprocess.info import info
 
 RATE = 1.3
@@ -128,3 +130,63 @@ class Exact(nedhpc.Problem):
 def test_without_data_no_error_is_claimed(tmp_path):
     run(Exact(), tmp_path / "run", **small(max_steps=5))
     assert info(tmp_path / "run")["coefficient_errors"] == {}
+
+
+class Field(nedhpc.Problem):
+    """u' = -k(t) u on (0, 2), u(0) = 1; the field k = 1 + sin(3 t) / 2 is sought from noisy u."""
+
+    domain, outputs = nedhpc.SpaceTime([], [], 2.0), ("u", "k")
+    start, sensors = Decay.start, Decay.sensors
+
+    def __init__(self, seed: int = 0, num_rows: int = 200, noise: float = 0.01):
+        rng = np.random.default_rng(seed)
+        t = rng.uniform(0, 2, (num_rows, 1))
+        u = self.exact(torch.as_tensor(t)).numpy()[:, :1]
+        self.data = nedhpc.DataSet(t, u + noise * rng.standard_normal(t.shape))
+
+    @nedhpc.residual("interior")
+    def ode(self, j):
+        return j.u_t + j.k * j.u
+
+    def exact(self, x):
+        t = x[:, 0]
+        return torch.stack([torch.exp((torch.cos(3 * t) - 1) / 6 - t), 1 + torch.sin(3 * t) / 2], 1)
+
+
+TIMES = np.linspace(0.02, 1.98, 50)
+
+
+def field(seed, folder):
+    """Errors of u and k at TIMES (50, 2), and their standard errors."""
+    tables = {
+        "network": {"hidden": [6], "activation": "tanh"},
+        "sampling": {"interior": 64, "adapt": "none"},
+    }
+    run(Field(seed), folder, **small(max_steps=60) | tables)
+    solution = nedhpc.load(folder, Field())
+    return solution(TIMES) - solution.exact(TIMES), solution.standard_errors(TIMES)
+
+
+def test_an_unknown_field_has_standard_errors_at_points(tmp_path):
+    error, width = field(0, tmp_path / "run")
+    assert error.shape == width.shape == (50, 2)
+    assert (np.abs(error) < 4 * width).all()
+    # The standard error of u is that of a fit of some six parameters to 200 values.
+    assert 0.01 * (3 / 200) ** 0.5 < np.sqrt((width[:, 0] ** 2).mean()) < 0.01 * (12 / 200) ** 0.5
+    file = tmp_path / "run" / uncertainty.NAME
+    assert edit.accept(file) == "uncertainty"
+    resumed = tmp_path / "run"
+    file.unlink()
+    with pytest.raises(UsageError, match="standard errors are not known"):
+        nedhpc.load(resumed, Field()).standard_errors(TIMES)
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_field_covers_the_truth(tmp_path):
+    found = [field(seed, tmp_path / str(seed)) for seed in range(20)]
+    error, width = (np.stack(parts) for parts in zip(*found, strict=True))
+    covered = (np.abs(error) < 1.96 * width).mean((0, 1))
+    assert (covered > 0.88).all()
+    # They are not wide for nothing.
+    size, wide = (np.sqrt((a**2).mean((0, 1))) for a in (error, width))
+    assert (wide < 2 * size).all()

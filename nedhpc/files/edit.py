@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from nedhpc.files import checkpoint, march, series
+from nedhpc.files import checkpoint, march, series, uncertainty
 from nedhpc.files.sealed import reseal
 
 
 def accept(path: str | Path) -> str:
-    """Seal an edited checkpoint, series or march, so that nedhpc reads it again.
+    """Seal an edited file of a run, so that nedhpc reads it again.
 
     Returns:
-        What the file is: "checkpoint", "march" or "series".
+        What the file is: "checkpoint", "march", "uncertainty" or "series".
 
     Raises:
         NotAStateError: the file is none of them, or its content is malformed; it stays as it is.
@@ -25,6 +25,9 @@ def accept(path: str | Path) -> str:
         elif "theta" in file:
             found.append("march")
             march.parse(file)
+        elif "factor" in file:
+            found.append("uncertainty")
+            uncertainty.parse(file)
         else:
             found.append("series")
             series.parse(file)

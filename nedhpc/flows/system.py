@@ -148,7 +148,7 @@ def as_tensor(array: np.ndarray, template: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(array, dtype=template.dtype, device=template.device)
 
 
-def metric_triangle(comm, B, eps: float) -> torch.Tensor:
+def metric_triangle(comm, B, eps: float | np.ndarray) -> torch.Tensor:
     """The upper triangle R_M (P, P) with R_M^T R_M = B^T B + eps I. Collective on comm.
 
     It is the R of a QR factorisation of [B; sqrt(eps) I], which does not square B's condition
@@ -157,13 +157,12 @@ def metric_triangle(comm, B, eps: float) -> torch.Tensor:
     Args:
         comm: communicator of the ranks that hold rows.
         B: this rank's rows, a RowOperator.
-        eps: Tikhonov parameter.
+        eps: Tikhonov parameter; or one for each column, (P,), on the diagonal in the place of I.
     """
     P = B.num_columns
     # Each rank reduces its own rows to a triangle; rank 0 gets the triangle of all.
     R = merge(comm, local_triangle(B))
     if comm.rank == 0:
-        identity = torch.eye(P, dtype=R.dtype, device=R.device)
-        R = torch.linalg.qr(torch.cat([R, np.sqrt(eps) * identity]), mode="r").R
+        R = torch.linalg.qr(torch.cat([R, B.tensor(np.sqrt(eps) * np.eye(P))]), mode="r").R
     R = np.empty((P, P)) if R is None else R.double().cpu().numpy()
     return B.tensor(broadcast(comm, np.ascontiguousarray(R)))

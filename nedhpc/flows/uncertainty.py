@@ -1,26 +1,25 @@
-"""Standard errors of trained coefficients c, from the noise of the data. Collective.
+"""Standard errors of the solution and of the coefficients, from the noise of data. Collective.
 
-The solution minimises |A (theta, c) - b|^2 to first order, where the rows of A belong to equations,
-conditions and data. Only data have noise: equations and conditions are known exactly, so that their
-rows count as constraints of the strength that they have in the energy. What is left of their
-residual r_i, because the network is too small or the run ended early, is an error of the size of
-r_i. A row of data with the scale s_i has the noise s_i sigma. With a the columns of c in A and
-A_theta the others,
+The parameters and coefficients p = (theta, c) minimise |A p - b|^2 to first order, where the rows
+of A belong to equations, conditions and data. Only data have noise: equations and conditions are
+known exactly, so that their rows count as constraints of the strength that they have in the energy.
+What is left of their residual r_i, because the network is too small or the run ended early, is an
+error of the size of r_i. A row of data with the scale s_i has the noise s_i sigma. As the linear
+model holds for moderate changes of theta only, theta has a prior of the size PRIOR: there are rows
+tau theta with tau = s sigma / PRIOR, whose noise is tau PRIOR. With the QR factorisation A = Q R of
+all rows, and e_i = s_i sigma for data, tau PRIOR for the prior, r_i for equations and conditions,
 
-    v = a - A_theta (A_theta^T A_theta + tau^2 I)^-1 A_theta^T a,    S = a^T v,
-    cov(c) = S^-1 (sum_i e_i^2 v_i v_i^T) S^-1 + d d^T,    d = S^-1 v^T r,
-    e_i = s_i sigma for data, and r_i for equations and conditions,
+    cov(p) = R^-1 (Q^T diag(e^2) Q + q q^T) R^-T,    q = Q^T r,
 
-which is sigma^2 (J^T J)^-1 if only the coefficients are free and the equations hold. v is what the
-network cannot imitate of a change of c, and d is the Gauss-Newton step of c, which is zero at the
-minimum. That r_i^2 stands for a variance is White's idea (1980). As the linear model holds for
-moderate changes of theta only, theta gets a prior of the size PRIOR: tau = s sigma / PRIOR. The
-noise is that of the residuals,
+which is sigma^2 (A^T A)^-1 if there are only data with s = 1. R^-1 q is the Gauss-Newton step,
+which is zero at the minimum. That r_i^2 stands for a variance is White's idea (1980). The noise is
+that of the residuals,
 
     sigma^2 = sum_i r_i^2 / (N - sum_i h_i),
 
-by term and component, where h_i is the leverage: the share of row i that the fit takes up.
-Reference: Seber and Wild, Nonlinear Regression, 1989, sections 2.1 and 5.
+by term and component, where h_i = |Q_i|^2 is the leverage: the share of row i that the fit takes
+up. The standard error of u at x is |du/dp F| with cov(p) = F F^T. Reference: Seber and Wild,
+Nonlinear Regression, 1989, sections 2.1 and 5.
 """
 
 from dataclasses import dataclass
@@ -35,17 +34,21 @@ from nedhpc.flows.system import metric_triangle
 from nedhpc.parallel.comm import total
 from nedhpc.sampling.points import Points
 
-PRIOR = 100.0
+PRIOR = 10.0
 """Standard deviation of the network's parameters about the solution, in its scaled variables.
 
-It only matters for coefficients that the data hardly determine, which then get a large error.
+It matters only for what the data hardly determine, which then gets a large error.
 """
+FREE = 1e6
+"""A coefficient has a prior that is wider than PRIOR by this factor, and by its own size."""
 MAX_PARAMETERS = 3000
 """More parameters are not tried: the cost grows with their square."""
 LEAST_FREE = 0.5
 """Fewer degrees of freedom of a term's data tell nothing of their noise."""
 PASSES = 2
 """How often sigma is computed: tau depends on it, and it depends on tau by the leverages."""
+JITTER = 1e-14
+"""Share of its largest entry that is added to the diagonal of a covariance, against rounding."""
 
 
 @dataclass(slots=True)
@@ -61,10 +64,10 @@ class DataRows:
     num_groups: int
 
 
-def standard_errors(
+def covariance_factor(
     comm, energy: Energy, theta_P: Tensor, points: dict[str, Points]
 ) -> np.ndarray | None:
-    """Standard error of each coefficient, (Q,); the same on every rank.
+    """F (P, P) with cov(theta, c) = F F^T; the same on every rank.
 
     Args:
         comm: communicator.
@@ -73,37 +76,43 @@ def standard_errors(
         points: this rank's share of each part.
 
     Returns:
-        None if there are no coefficients or no data, more than MAX_PARAMETERS parameters, or too
-        few rows of data to show their noise. A coefficient that the data do not determine has a
-        very large value or infinity. Cost O(N P^2 + P^3).
+        None if there are no data, nothing but data and no coefficients, more than MAX_PARAMETERS
+        parameters, or too few rows of data to show their noise. A coefficient that the data do not
+        determine has a very large error. Cost O(N P^2 + P^3).
     """
-    if not (energy.num_coefficients and energy.is_least_squares):
+    if not energy.is_least_squares or energy.num_parameters > MAX_PARAMETERS:
         return None
     data = data_rows(energy, points)
-    if not data.num_groups or energy.num_parameters > MAX_PARAMETERS:
+    is_fit = all(points[term.on].y_NM is not None for term in energy.terms)
+    if not data.num_groups or (is_fit and not energy.num_coefficients):
         return None
     energy = integrated(comm, energy, theta_P, points)
-    network = slice(0, energy.num_network)
-    linear = energy.linearise(theta_P, points, network)
-    A, r_N = linear.A, linear.r_N.double().cpu().numpy()
+    linear = energy.linearise(theta_P, points)
+    r_N = linear.r_N.double().cpu().numpy()
     r_D = r_N[data.index_D] / data.scale_D
-    a_NQ = _columns(energy, theta_P, points)
     counts_G, squares_G, scales_G = (
         _by_group(comm, data, values) for values in (np.ones_like(r_D), r_D**2, data.scale_D**2)
     )
     variance_G = squares_G / counts_G
+    wide_P = np.ones(energy.num_parameters)
+    c = theta_P[energy.num_network :].double().cpu().numpy()
+    wide_P[energy.num_network :] = FREE * np.maximum(1, np.abs(c))
     for _ in range(PASSES):
-        tau2 = float((scales_G * variance_G).sum() / counts_G.sum()) / PRIOR**2
-        R = metric_triangle(comm, A, max(tau2, np.finfo(float).tiny))
-        v_NQ, S = _free_part(comm, A, R, a_NQ, tau2)
-        h_D = _leverages(A, R, v_NQ, S, data)
-        free_G = counts_G - _by_group(comm, data, h_D)
+        noise2 = float((scales_G * variance_G).sum() / counts_G.sum())
+        noise2 = max(noise2, np.finfo(float).tiny)
+        R = metric_triangle(comm, linear.A, noise2 / (PRIOR * wide_P) ** 2)
+        Q = linear.A.in_metric(R)
+        free_G = counts_G - _by_group(comm, data, _leverages(Q)[data.index_D])
         if not (free_G >= LEAST_FREE).any():
             return None
         variance_G = np.where(free_G >= LEAST_FREE, squares_G / np.maximum(free_G, LEAST_FREE), 0)
-    variance_N = r_N**2
-    variance_N[data.index_D] = data.scale_D**2 * variance_G[data.group_D]
-    return _sandwich(comm, S, v_NQ.double().cpu().numpy(), variance_N, r_N)
+    e2_N = r_N**2
+    e2_N[data.index_D] = data.scale_D**2 * variance_G[data.group_D]
+    inner = _inner(comm, Q, e2_N, linear.r_N)
+    inverse = torch.linalg.inv(R.double().cpu())
+    prior = torch.as_tensor(1 / (PRIOR * wide_P)).unsqueeze(1) * inverse
+    root = _root(inner + noise2**2 * (prior.T @ prior))
+    return (inverse @ root).numpy()
 
 
 def data_rows(energy: Energy, points: dict[str, Points]) -> DataRows:
@@ -125,47 +134,29 @@ def data_rows(energy: Energy, points: dict[str, Points]) -> DataRows:
     return DataRows(*map(np.concatenate, (index, group, scale)), len(groups))
 
 
-def _columns(energy: Energy, theta_P: Tensor, points) -> Tensor:
-    """This rank's rows of the coefficients' columns, (N, Q)."""
-    columns = slice(energy.num_network, energy.num_parameters)
-    A = energy.linearise(theta_P, points, columns).A
-    unit = torch.eye(energy.num_coefficients, dtype=theta_P.dtype, device=theta_P.device)
-    return torch.stack([A.matvec(e_Q) for e_Q in unit], 1)
-
-
 def _by_group(comm, data: DataRows, values_D: np.ndarray) -> np.ndarray:
     """Sums over the rows of each group on all ranks, (G,)."""
     return total(comm, np.bincount(data.group_D, values_D, data.num_groups))
 
 
-def _free_part(comm, A, R: Tensor, a_NQ: Tensor, tau2: float) -> tuple[Tensor, np.ndarray]:
-    """v (N, Q) of this rank and S (Q, Q), as the module's docstring says."""
-    pulled = np.stack([A.rmatvec(a_N).double().cpu().numpy() for a_N in a_NQ.unbind(1)], 1)
-    right = torch.as_tensor(total(comm, pulled), dtype=R.dtype, device=R.device)
-    x_PQ = torch.cholesky_solve(right, R, upper=True)
-    v_NQ = a_NQ - torch.stack([A.matvec(x_P) for x_P in x_PQ.unbind(1)], 1)
-    # a^T v = v^T v + tau^2 x^T x at the minimum; as a sum of squares it is never negative.
-    S = total(comm, (v_NQ.T @ v_NQ).double().cpu().numpy())
-    return v_NQ, S + tau2 * (x_PQ.T @ x_PQ).double().cpu().numpy()
+def _leverages(Q) -> np.ndarray:
+    """|Q_i|^2 of this rank's rows, (N,). Local."""
+    return np.concatenate([block.double().square().sum(1).cpu().numpy() for _, block in Q.blocks()])
 
 
-def _leverages(A, R: Tensor, v_NQ: Tensor, S: np.ndarray, data: DataRows) -> np.ndarray:
-    """The diagonal entries of A (A^T A + tau^2)^-1 A^T at the rows of data, (D,). Local."""
-    h_N = torch.zeros(len(v_NQ), dtype=torch.float64, device=v_NQ.device)
-    for part, block in A.blocks():
-        z = torch.linalg.solve_triangular(R.T, block.T, upper=False)
-        h_N[part] = z.square().sum(0).double()
-    v = v_NQ.double().cpu().numpy()[data.index_D]
-    return h_N.cpu().numpy()[data.index_D] + np.einsum("dp,pq,dq->d", v, np.linalg.pinv(S), v)
+def _inner(comm, Q, e2_N: np.ndarray, r_N: Tensor) -> Tensor:
+    """Q^T diag(e^2) Q + q q^T (P, P) of all rows but those of the prior."""
+    P = Q.num_columns
+    sums = torch.zeros(P, P, dtype=torch.float64)
+    for part, block in Q.blocks():
+        block = block.double().cpu()
+        sums += block.T @ (torch.as_tensor(e2_N[part]).unsqueeze(1) * block)
+    q_P = total(comm, Q.rmatvec(r_N).double().cpu().numpy())
+    inner = total(comm, sums.numpy().ravel()).reshape(P, P)
+    return torch.as_tensor(inner + np.outer(q_P, q_P))
 
 
-def _sandwich(comm, S: np.ndarray, v_NQ, variance_N, r_N) -> np.ndarray:
-    """Square roots of the diagonal of cov(c), (Q,); infinite if S is singular. Collective."""
-    middle = total(comm, np.einsum("n,np,nq->pq", variance_N, v_NQ, v_NQ))
-    pulled_Q = total(comm, v_NQ.T @ r_N)
-    try:
-        inverse = np.linalg.inv(S)
-    except np.linalg.LinAlgError:
-        return np.full(len(S), np.inf)
-    variance_Q = np.maximum(np.diag(inverse @ middle @ inverse), 0)
-    return np.sqrt(variance_Q + (inverse @ pulled_Q) ** 2)
+def _root(inner: Tensor) -> Tensor:
+    """The lower triangle L with L L^T = inner, which is positive but for rounding."""
+    inner.diagonal().add_(JITTER * inner.diagonal().max())
+    return torch.linalg.cholesky(inner)

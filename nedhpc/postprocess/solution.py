@@ -15,7 +15,7 @@ from nedhpc.ansatz import jets
 from nedhpc.ansatz.pieces import Pieces
 from nedhpc.ansatz.scaling import Scaling
 from nedhpc.errors import NotAStateError, UsageError, shortened
-from nedhpc.files import checkpoint, march, series
+from nedhpc.files import checkpoint, march, series, uncertainty
 from nedhpc.network import make_network, singular_coefficients, with_network
 from nedhpc.parallel.precision import float64_default
 from nedhpc.plan import make_problem
@@ -103,6 +103,8 @@ class Solution:
         known = {name: self.record.stats.get(f"error_estimate_{name}") for name in self.outputs}
         self.error_estimates = {n: np.nan if e is None else float(e) for n, e in known.items()}
         self.series = _intact(series.read, self.run_dir / "series.h5") or {}
+        known = _intact(uncertainty.read, self.run_dir / uncertainty.NAME)
+        self._step, self._factor = known or uncertainty.NOTHING
         self._march = _intact(march.read, self.run_dir / march.NAME) or march.NOTHING
 
     def __call__(self, x: ArrayLike) -> np.ndarray:
@@ -134,6 +136,34 @@ class Solution:
             return None if self.problem.reference is None else reference_values(self.problem, x_ND)
         with float64_default():
             return exact_values(self.problem, x_ND, self.state.time).numpy()
+
+    def standard_errors(self, x: ArrayLike) -> np.ndarray:
+        """Standard errors of the outputs at x from the noise of the data, (N, M), in their units.
+
+        They are those of flows/uncertainty.py: what the data hardly determine has a large error.
+
+        Raises:
+            UsageError: they are not known, because the run has no noisy data, has not ended yet,
+                has too many parameters, or has time windows.
+        """
+        if self._step != self.state.step or self.state.pieces:
+            raise UsageError(
+                f"{self.run_dir}: standard errors are not known; they are at the end of a run "
+                "with equations and noisy data, without time windows"
+            )
+        theta_P, F = torch.as_tensor(self.state.theta_P), self._factor[: len(self.state.theta_P)]
+        layout = jets.parse(self.outputs, self.outputs, self.problem.coordinates)
+        found = []
+        with float64_default():
+            for x_ND in self.points(x).split(CHUNK):
+                linear = self.ansatz.linearise(theta_P, x_ND, layout)
+                errors = []
+                for seed_M in torch.eye(len(self.outputs)):
+                    rows_NP = x_ND.new_empty(len(x_ND), len(F))
+                    linear.rows(seed_M.expand(len(x_ND), 1, -1), rows_NP)
+                    errors.append(uncertainty.standard_errors(F, rows_NP.numpy()))
+                found.append(np.stack(errors, 1))
+        return np.concatenate(found)
 
     def module(self) -> SolutionModule:
         """The network as a torch module: points (N, D) to (N, M), differentiable, on the CPU.

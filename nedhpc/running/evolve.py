@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from nedhpc.errors import FailedStepError, NedError, NonFiniteError, StorageError
-from nedhpc.files import checkpoint
+from nedhpc.files import checkpoint, uncertainty
 from nedhpc.files.checkpoint import State
 from nedhpc.files.lock import Lock
 from nedhpc.files.record import RunRecord
 from nedhpc.files.resume import write_config
 from nedhpc.files.series import Series
 from nedhpc.files.writer import Writer
-from nedhpc.flows.uncertainty import standard_errors
+from nedhpc.flows.uncertainty import covariance_factor
 from nedhpc.flows.worst import worst
 from nedhpc.network import singular_coefficients
 from nedhpc.parallel.comm import all_come, on_rank_0
@@ -235,11 +235,19 @@ class Run:
             self.doubts = doubts(self.case, theta_P)
         if self.plan.energy.is_least_squares:
             self.worst = worst(comm, leg.energy, theta_P, self.case.held_out)
-        errors_Q = standard_errors(comm, leg.energy, theta_P, self.case.flow.sample)
-        if errors_Q is not None:
-            pairs = zip(state.coefficients, errors_Q.tolist(), strict=True)
-            self.coefficient_errors = dict(pairs)
+        self._keep_uncertainty(covariance_factor(comm, leg.energy, theta_P, self.case.flow.sample))
         self.warn()
+
+    def _keep_uncertainty(self, factor_PP: np.ndarray | None) -> None:
+        """Take the errors of the coefficients, and write the covariance. Collective."""
+        if factor_PP is None:
+            return
+        coefficients, step = self.last.state.coefficients, self.last.state.step
+        unit_QP = np.eye(len(factor_PP))[len(factor_PP) - len(coefficients) :]
+        errors_Q = uncertainty.standard_errors(factor_PP, unit_QP)
+        self.coefficient_errors = dict(zip(coefficients, errors_Q.tolist(), strict=True))
+        path = self.run_dir / uncertainty.NAME
+        self.writer.submit(lambda: uncertainty.write(path, step, factor_PP))
 
     @property
     def is_interrupted(self) -> bool:
