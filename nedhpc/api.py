@@ -68,8 +68,10 @@ def run(
 
     from nedhpc.parallel.failure import ends_together
     from nedhpc.plan import Plan
+    from nedhpc.running.observers import checked
 
     comm = MPI.COMM_WORLD if comm is None else comm
+    observers = checked(observers)
 
     def make() -> "Plan":
         if isinstance(config, Config):
@@ -86,7 +88,7 @@ def run(
         table = config.model_dump() if isinstance(config, Config) else config
         name = str(table.get("problem", {}).get("name", "run")).rpartition(":")[2]
     with ends_together(comm):
-        return start(comm, make, out, name, resume, problem, tuple(observers))
+        return start(comm, make, out, name, resume, problem, observers)
 
 
 def load(path: str | Path, problem: "Problem | type[Problem] | None" = None) -> "Solution":

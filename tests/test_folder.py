@@ -219,7 +219,7 @@ def test_an_error_of_locking_that_passes_is_retried(tmp_path, monkeypatch, numbe
         pass
 
 
-class Second:
+class Second(nedhpc.Observer):
     """An observer that begins another run in the same folder."""
 
     def __init__(self, config):
@@ -230,10 +230,6 @@ class Second:
             with pytest.raises(UsageError, match="another job is writing .*this process") as error:
                 nedhpc.run(self.config, run.run_dir, MPI.COMM_SELF, resume=resume)
             self.refused.append(error)
-
-    def step(self, run, moment): ...
-
-    def end(self, run, stop): ...
 
 
 def test_a_process_does_not_write_twice_into_a_folder(tmp_path):

@@ -26,19 +26,15 @@ SMALL = {
 }
 
 
-class Memory:
+class Memory(nedhpc.Observer):
     """Resident memory in MiB at some steps."""
 
     def __init__(self, every):
         self.every, self.found = every, []
 
-    def start(self, run, moment): ...
-
     def step(self, run, moment):
         if moment.state.step % self.every == 0:
             self.found.append(psutil.Process().memory_info().rss / 2**20)
-
-    def end(self, run, stop): ...
 
 
 @pytest.mark.slow

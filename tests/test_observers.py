@@ -13,7 +13,7 @@ from processes import finish, start, wait_for_step, write_config
 
 import nedhpc
 from nedhpc.cli.main import main
-from nedhpc.errors import ConfigError, NonFiniteError
+from nedhpc.errors import ConfigError, NonFiniteError, UsageError
 from nedhpc.files import checkpoint
 from nedhpc.files.resume import load_resume
 from nedhpc.files.series import read as read_series
@@ -188,3 +188,10 @@ def test_a_touched_file_draws_the_figure(tmp_path, monkeypatch):
 
     evolve(settings(4), tmp_path, MPI.COMM_SELF, observers=[Touches()])
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("given", [Patience, object()], ids=["class", "other object"])
+def test_what_is_no_observer_is_refused(tmp_path, given):
+    with pytest.raises(UsageError, match="nedhpc.Observer"):
+        nedhpc.run({}, tmp_path / "run", MPI.COMM_SELF, observers=[given])
+    assert not (tmp_path / "run").exists()

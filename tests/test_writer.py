@@ -58,15 +58,11 @@ def test_the_run_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
         stored.append(state.step)
         return write(run_dir, state, record, keep)
 
-    class Follow:
-        def start(self, run, moment): ...
-
+    class Follow(nedhpc.Observer):
         def step(self, run, moment):
             if moment.state.step == 3:
                 assert 2 not in stored
                 free.set()
-
-        def end(self, run, stop): ...
 
     monkeypatch.setattr(checkpoint, "write", slow)
     tables = small(max_steps=4, windows=1) | {"checkpoint": {"every_steps": 2, "keep": 9}}

@@ -1,5 +1,6 @@
 """Isolated points as a part of a domain: sensors, quadrature nodes, a cloud. Local."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -39,13 +40,13 @@ def isolated(
             f"{where}: needed are positive, finite weights ({len(x_ND)},), one for each point; "
             f"it got {weight_N.shape}"
         )
-    tree = _tree(x_ND)
+    tree = functools.cache(lambda: _tree(x_ND))
     piece = Piece(
         dim=0,
         measure=0.0,
         place=lambda unit_N1: unit_N1,
         outward=None if normals is None else _nearest(tree, _units(normals, x_ND, where)),
-        gap=lambda other_ND: tree.query(other_ND)[0],
+        gap=lambda other_ND: tree().query(other_ND)[0],
     )
     piece = at_points(piece, x_ND)
     if weight_N is None:
@@ -63,11 +64,12 @@ def _units(normals, x_ND, where):
 
 
 def _tree(x_ND):
+    # scipy takes long to import, and a class of a problem may have isolated points.
     from scipy.spatial import KDTree
 
     return KDTree(x_ND)
 
 
 def _nearest(tree, value_ND):
-    """The function that maps points to the values at the nearest point of a tree."""
-    return lambda other_ND: value_ND[tree.query(other_ND)[1]]
+    """The function that maps points to the values at the nearest point of tree()."""
+    return lambda other_ND: value_ND[tree().query(other_ND)[1]]

@@ -4,10 +4,16 @@ from math import e, log
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 
 from nedhpc.domains.rectangle import Interval
 from nedhpc.problems.base import Problem, integral, residual
+
+
+def solution(rates, span: tuple[float, float], start: list[float], **options):
+    """scipy's solve_ivp. It takes long to import, and few runs need it."""
+    from scipy.integrate import solve_ivp
+
+    return solve_ivp(rates, span, start, **options)
 
 
 class LotkaVolterra(Problem):
@@ -20,7 +26,7 @@ class LotkaVolterra(Problem):
 
     def __init__(self, *, end: float = 3.0):
         self.domain = Interval(0.0, end, sides={"left": "start"})
-        self.orbit = solve_ivp(
+        self.orbit = solution(
             lambda t, y: [y[0] * (3 - 2 * y[1]), y[1] * (y[0] - 2)],
             (0.0, end),
             [1.0, 1.0],
@@ -56,7 +62,7 @@ class Robertson(Problem):
     def __init__(self):
         self.domain = Interval(log(1e-5), log(40.0), sides={"left": "start"})
         first = self.first()
-        self.orbit = solve_ivp(
+        self.orbit = solution(
             lambda s, y: np.exp(s) * np.array(self.rates(*y)),
             (log(1e-5), log(40.0)),
             first,

@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nedhpc.errors import ConfigError
+from nedhpc.errors import ConfigError, UsageError
 from nedhpc.names import subclasses_by_name, unknown
 
 if TYPE_CHECKING:
@@ -93,3 +93,20 @@ def made(names: Iterable[str]) -> list[Observer]:
         key = "output.observers"
         raise ConfigError([unknown(f"{key} = [{n!r}]", "value", n, sorted(known)) for n in wrong])
     return [known[name]() for name in names]
+
+
+def checked(observers: Iterable[Observer]) -> tuple[Observer, ...]:
+    """The observers that a user gave. Local.
+
+    Raises:
+        UsageError: one of them is a class, or not derived from Observer.
+    """
+    observers = tuple(observers)
+    for observer in observers:
+        if not isinstance(observer, Observer):
+            name = getattr(observer, "__name__", type(observer).__name__)
+            raise UsageError(
+                f"observers: {name} is not an object of a class derived from nedhpc.Observer; "
+                f"write `class {name}(nedhpc.Observer):`, and give an object, `{name}()`"
+            )
+    return observers
