@@ -9,6 +9,7 @@ from nedhpc.ansatz import embeddings
 from nedhpc.ansatz.constraints import Singular
 from nedhpc.ansatz.mlp import MLP
 from nedhpc.ansatz.module import ModuleNetwork
+from nedhpc.ansatz.traced import NotLayersError, TracedNetwork
 from nedhpc.config import Config
 from nedhpc.errors import UsageError
 from nedhpc.problems import construct
@@ -74,7 +75,12 @@ def make_network(config: Config, problem: Problem):
         raise UsageError(
             f"network.name = {name!r}: maps {given} to {shape}; needed is (2, {num_outputs})"
         )
-    return ModuleNetwork(module, num_outputs, embedding=embedding, constraint=constraint)
+    try:
+        return TracedNetwork(module, num_outputs, domain.dim, embedding, constraint)
+    except NotLayersError as error:
+        found = ModuleNetwork(module, num_outputs, embedding, constraint)
+        found.slow = str(error)
+        return found
 
 
 def make_singular(problem: Problem) -> Singular | None:

@@ -4,10 +4,10 @@
 Run inside the environment: `scripts/bench_rows.py [--against CHECKOUT] [--threads N]`.
 
 The rows are those of the residual -lap u. They are compared with vmap(jacrev(hessian)) of
-torch.func. If another checkout is given, its rows, its ptc step and the start of its command line
-are also measured. The measurements alternate between the two revisions, so that a busy machine
-slows both. The tables show medians. Each revision has one worker process, whose PYTHONPATH chooses
-the revision.
+torch.func, and with the rows of the same network as a torch module of a user. If another checkout
+is given, its rows, its ptc step and the start of its command line are also measured. The
+measurements alternate between the two revisions, so that a busy machine slows both. The tables show
+medians. Each revision has one worker process, whose PYTHONPATH chooses the revision.
 """
 
 import argparse
@@ -96,6 +96,23 @@ class Rows:
 
         linearise = getattr(self.mlp, "linearise", None) or self.mlp.linearize
         lin = linearise(self.theta_P, self.x_ND, self.layout)
+        seed = torch.zeros_like(lin.j_NCM)
+        seed[:, -1] = -1
+        return lin.rows(seed, torch.empty(len(self.x_ND), self.mlp.num_parameters))
+
+    def own(self):
+        """The rows of the same network as a torch module of a user."""
+        import torch
+
+        from nedhpc.ansatz.traced import TracedNetwork
+
+        if not hasattr(self, "traced"):
+            layers = []
+            for weight in self.mlp.layout[::2]:
+                layers += [torch.nn.Linear(*weight.shape[::-1]), torch.nn.Tanh()]
+            module = torch.nn.Sequential(*layers[:-1])
+            self.traced = TracedNetwork(module, 1, self.x_ND.shape[1])
+        lin = self.traced.linearise(self.theta_P, self.x_ND, self.layout)
         seed = torch.zeros_like(lin.j_NCM)
         seed[:, -1] = -1
         return lin.rows(seed, torch.empty(len(self.x_ND), self.mlp.num_parameters))
@@ -214,12 +231,16 @@ def compare_with_torch_func(revision, repeats):
     rows = []
     for case in CASES:
         times = [
-            [revision.ask(case, method) for method in ("func", "ours")] for _ in range(repeats)
+            [revision.ask(case, method) for method in ("func", "ours", "own")]
+            for _ in range(repeats)
         ]
-        func, ours = (1e3 * statistics.median(column) for column in zip(*times[1:], strict=True))
+        medians = (1e3 * statistics.median(column) for column in zip(*times[1:], strict=True))
+        func, ours, own = medians
         difference = revision.ask(case, "difference")
-        rows.append([case, f"{func:.1f}", f"{ours:.1f}", f"{func / ours:.1f}", f"{difference:.0e}"])
-    table(["rows", "torch.func [ms]", "nedhpc [ms]", "ratio", "largest difference"], rows)
+        rows.append([case, f"{func:.1f}", f"{ours:.1f}", f"{func / ours:.1f}"])
+        rows[-1] += [f"{own:.1f}", f"{own / ours:.2f}", f"{difference:.0e}"]
+    header = ["rows", "torch.func [ms]", "nedhpc [ms]", "ratio"]
+    table([*header, "own network [ms]", "over nedhpc", "largest difference"], rows)
 
 
 def main():

@@ -35,6 +35,8 @@ class ModuleNetwork:
     """False, because the module may contain functions of the user's coordinates."""
     linear_columns = None
     """None, because it is not known in which columns of theta u is linear."""
+    slow = ""
+    """Why the rows are computed by torch.func and not by layers, for messages."""
 
     def __init__(
         self,

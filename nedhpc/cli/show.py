@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from nedhpc.configs_path import configs_folder
+from nedhpc.errors import shortened
 
 
 def check(args) -> None:
@@ -60,7 +61,8 @@ def network(plan) -> str:
 
     settings = plan.config.network
     if settings.name is not None:
-        return settings.name
+        why = plan.ansatz.slow
+        return settings.name + (f" (its rows are slow: {shortened(why)})" if why else "")
     widths = "-".join(map(str, plan.ansatz.widths))
     why = other = ""
     if plan.chooses_hidden:
