@@ -37,7 +37,23 @@ WRONG = {
     "a lost side": (lambda: SQUARE - disk(0, 0.5, 0.8), "nothing is left of the part 'inlet'"),
     "a cusp": (
         lambda: nedhpc.Rectangle([0, 0], [2, 1]) - disk(1, 1.5, 1.5),
-        r"cusp at \(1, .*\), where two curves touch",
+        r"cusp at \(1, .*\), where two parts touch",
+    ),
+    "balls that touch": (
+        lambda: nedhpc.Ball([0] * 3, 1) | nedhpc.Ball([2, 0, 0], 1),
+        r"cusp at \(1, .*\), where two parts touch",
+    ),
+    "a hole that touches in 3D": (
+        lambda: nedhpc.Ball([0] * 3, 1) - nedhpc.Ball([0.5, 0, 0], 0.5),
+        "cusp at",
+    ),
+    "a pipe along a wall": (
+        lambda: nedhpc.Box([0] * 3, [1] * 3) - nedhpc.Cylinder([0.5, 0.2, -1], [0.5, 0.2, 2], 0.2),
+        r"cusp at \(0.5000*\d?, 0, ",
+    ),
+    "boxes that share an edge": (
+        lambda: nedhpc.Box([0] * 3, [1] * 3) | nedhpc.Box([1, 1, 0], [2, 2, 1]),
+        r"cusp at \(1, 1, ",
     ),
     "a hole that touches": (lambda: disk(0, 0, 1) - disk(0.5, 0, 0.5), "cusp at"),
     "other dimensions": (lambda: SQUARE - nedhpc.Ball([0] * 3, 1), "have 2 and 3 coordinates"),
@@ -69,6 +85,18 @@ WRONG = {
     "empty material": (
         lambda: SQUARE.with_part("a", disk(5, 5, 1), "interior"),
         "'a' of the interior is empty",
+    ),
+    "a part without an area": (
+        lambda: SQUARE.with_part("a", lambda x: x[:, 0] == 0.5, "interior"),
+        "'a' of the interior is empty",
+    ),
+    "a part without a length": (
+        lambda: SQUARE.with_part("a", lambda x: (x[:, 0] == 0.5) & (x[:, 1] == 0)),
+        "'a' is empty: no point of 'boundary'",
+    ),
+    "shapes that share a side": (
+        lambda: SQUARE & nedhpc.Rectangle([1, 0], [2, 1]),
+        "intersection is empty",
     ),
     "part of no part": (lambda: SQUARE.with_part("a", disk(0, 0, 1), "lid"), "inlet, outlet"),
     "sensor outside": (lambda: SQUARE.with_points("a", [[0.5, 2]]), r"\[0.5, 2.0\] lies outside"),
@@ -120,6 +148,31 @@ def test_a_wrong_shape_is_refused_with_what_and_where(name):
     make, message = WRONG[name]
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def test_a_file_of_an_open_surface_is_refused_with_the_place(tmp_path):
+    triangles = [
+        f"facet normal 0 0 0\nouter loop\n{corners}\nendloop\nendfacet"
+        for corners in (
+            "\n".join("vertex " + " ".join(map(str, TET[0][k])) for k in triangle)
+            for triangle in TET[1]
+        )
+    ]
+    file = tmp_path / "part.stl"
+    file.write_text("\n".join(["solid part", *triangles, "endsolid"]))
+    assert nedhpc.Polyhedron.read(file).parts["interior"].measure == pytest.approx(1 / 6)
+    file.write_text("\n".join(["solid part", *triangles[:3], "endsolid"]))
+    with pytest.raises(UsageError, match=r"part.stl: .*not watertight: 3 edges .* from \[0.0, 0.0"):
+        nedhpc.Polyhedron.read(file)
+    file.write_text("no surface")
+    with pytest.raises(UsageError, match="part.stl: "):
+        nedhpc.Polyhedron.read(file)
+
+
+def test_shapes_that_meet_with_the_same_normals_are_not_refused():
+    half = nedhpc.Cylinder([0] * 3, [0, 0, 1], 0.5) | nedhpc.Ball([0, 0, 1], 0.5)
+    assert half.parts["interior"].measure == pytest.approx(np.pi / 4 + np.pi / 12, rel=1e-3)
+    assert nedhpc.Box([0] * 3, [1] * 3) - nedhpc.Box([0.5, 0.25, 0.25], [1, 0.75, 0.5])
 
 
 @pytest.mark.parametrize("module", ["shapely", "trimesh"])

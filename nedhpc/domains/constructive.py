@@ -17,11 +17,12 @@ import torch
 
 from nedhpc.domains.piece import Piece, Test, collected, cut, flux, rejecting, share_left
 from nedhpc.domains.rfunctions import both, either
+from nedhpc.domains.seams import seam
 from nedhpc.domains.shape import Shape
 from nedhpc.errors import UsageError
 
-CUSP, TOUCHES = 1e-8, 1e-10
-"""Two curves have a cusp where they are nearer to each other than the share TOUCHES of the shape
+CUSP, TOUCHES = 1e-7, 1e-10
+"""Two faces have a cusp where they are nearer to each other than the share TOUCHES of the shape
 and the sum of their unit normals is shorter than the root of CUSP."""
 TOUCH_SAMPLES, TOUCH_STEPS = 1024, 80
 """Samples of a curve, and steps of a ternary search, to find where it touches another one."""
@@ -96,15 +97,18 @@ class Constructed(Shape):
 
     def _check_cusps(self, faces_a, faces_b):
         size = float(np.linalg.norm(self.high - self.low))
-        pairs = itertools.product(faces_a, faces_b) if self.dim == 2 else ()
+        pairs = itertools.product(faces_a, faces_b) if self.dim > 1 else ()
         for face, other in pairs:
-            x_ND = _nearest_points(face, other, size)
+            if self.dim == 2:
+                x_ND = _nearest_points(face, other, size)
+            else:
+                x_ND, _ = seam(face, other, TOUCHES * size) or (np.empty((0, self.dim)), None)
             sum_ND = face.normal(x_ND) + other.normal(x_ND)
             x_ND = x_ND[(sum_ND**2).sum(1) < CUSP]
             if len(x_ND):
                 place = ", ".join(f"{v:.6g}" for v in x_ND[0] + 0.0)
                 raise UsageError(
-                    f"{self}: its boundary has a cusp at ({place}), where two curves touch with "
+                    f"{self}: its boundary has a cusp at ({place}), where two parts touch with "
                     "opposite normals and the solution is singular; move or resize one shape, so "
                     "that they cross or stay apart"
                 )

@@ -146,7 +146,8 @@ class Solution:
             UsageError: they are not known, because the run has no noisy data, has not ended yet,
                 has too many parameters, or has time windows.
         """
-        if self._step != self.state.step or self.state.pieces:
+        is_known = self._step == self.state.step and len(self._factor) == len(self.state.parameters)
+        if not is_known or self.state.pieces:
             raise UsageError(
                 f"{self.run_dir}: standard errors are not known; they are at the end of a run "
                 "with equations and noisy data, without time windows"
