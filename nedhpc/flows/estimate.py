@@ -172,17 +172,17 @@ def estimate(
         {on: p if on in nodes else _thinned(p) for on, p in points.items()} for points in samples
     ]
     smooth = features(energy, COUNTS[0], SMOOTH, low, high)
-    _, R, Phi_M = _triangles(comm, energy, theta_P, samples, *smooth)
+    num_rows, R, Phi_M = _triangles(comm, energy, theta_P, samples, *smooth)
     sensitivity = on_rank_0(comm, _sensitivity, R, Phi_M, len(low) + 1)
-    found, num_outputs = None, energy.ansatz.num_outputs
-    for number in COUNTS[:1] if is_noisy or sensitivity is None else COUNTS:
-        more = found is not None
-        if more and (number * num_outputs > COUNTS[-1] or not _matters(found)):
+    if sensitivity is None:
+        return None
+    most = min(COUNTS[-1], num_rows / LEAST_ROWS) / energy.ansatz.num_outputs
+    found = None
+    for number in COUNTS[:1] if is_noisy else COUNTS:
+        if found is not None and (number > most or not _matters(found)):
             break
         steep = features(energy, number, STEEP, low, high)
-        num_rows, R, Phi_M = _triangles(comm, energy, theta_P, samples, *steep)
-        if more and num_rows < LEAST_ROWS * number * num_outputs:
-            break
+        _, R, Phi_M = _triangles(comm, energy, theta_P, samples, *steep)
         found = on_rank_0(comm, _error, R, Phi_M, *steep, sensitivity)
         if found is None:
             break
@@ -290,10 +290,10 @@ def _triangle(comm, rows: torch.Tensor) -> torch.Tensor | None:
     return merge(comm, torch.linalg.qr(rows.double(), mode="r").R)
 
 
-def _error(R, Phi_M, net: MLP, theta_f: np.ndarray, sensitivity) -> Estimate | None:
+def _error(R, Phi_M, net: MLP, theta_f: np.ndarray, sensitivity: float) -> Estimate | None:
     """The estimate from the triangles of steep features. Local."""
     found = _operator(R, Phi_M)
-    if found is None or sensitivity is None:
+    if found is None:
         return None
     B, blocks = found
     U, s, Vh = torch.linalg.svd(B, full_matrices=False)
