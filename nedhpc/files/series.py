@@ -149,6 +149,14 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         return parse(file)
 
 
+def read_if_intact(path: str | Path) -> dict[str, np.ndarray]:
+    """What `read` returns; {} if the file is not written yet, or damaged."""
+    try:
+        return read(path)
+    except NotAStateError:
+        return {}
+
+
 def parse(file: h5py.File) -> dict[str, np.ndarray]:
     """The columns of an open series. If it is malformed, raises h5py's errors or ValueError."""
     columns = {}

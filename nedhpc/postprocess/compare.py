@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nedhpc.errors import NedError, NotAStateError, UsageError
+from nedhpc.errors import NedError, UsageError
 from nedhpc.files import series
 from nedhpc.postprocess.curves import names
 from nedhpc.postprocess.info import info
@@ -75,10 +75,7 @@ def facts(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
 
 def _times(path: Path) -> dict[str, float | None]:
     """The wall time until each of the TARGETS."""
-    try:
-        columns = series.read(path / "series.h5")
-    except NotAStateError:  # not written yet, or damaged
-        columns = {}
+    columns = series.read_if_intact(path / "series.h5")
     found: dict[str, float | None] = {}
     for target in TARGETS:
         reached = np.flatnonzero(columns.get("relative_l2", np.empty(0)) <= target)

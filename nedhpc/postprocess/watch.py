@@ -72,10 +72,7 @@ def frame(path: Path, width: int, has_colours: bool = False) -> tuple[str, bool]
         UsageError: plotext is missing.
     """
     facts = info(path)
-    try:
-        columns = series.read(path / "series.h5")
-    except NotAStateError:  # not written yet, or damaged
-        columns = {}
+    columns = series.read_if_intact(path / "series.h5")
     lines = [_curve(columns, width, has_colours), *_figures(facts, columns)]
     return "\n".join(lines), facts["status"] == "running"
 
