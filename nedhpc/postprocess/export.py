@@ -108,7 +108,7 @@ def _frames(
         times = np.linspace(domain.low[-1], domain.high[-1], num_times)
         return [_frame(solution, names, float(t)) for t in times], times
     if solution.problem.is_march:
-        times = np.unique([*solution.times, solution.state.time])
+        times = solution.every_time
         return [_frame(solution.at(float(t)), names) for t in times], times
     return [_frame(solution, names)], None
 

@@ -33,9 +33,7 @@ def panels(solution: Solution) -> list[Panel]:
 
 def _frames(solution: Solution) -> list[Solution]:
     """The solution at each time that is known of a march; else only itself."""
-    if not len(solution.times):
-        return [solution]
-    return [solution.at(float(t)) for t in np.unique([*solution.times, solution.state.time])]
+    return [solution.at(float(t)) for t in solution.every_time] or [solution]
 
 
 def _space_time(frames: list[Solution]) -> list[Panel]:

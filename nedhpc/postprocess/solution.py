@@ -162,6 +162,11 @@ class Solution:
         """Times (K,) of the states of a march in time that march.h5 holds; empty without."""
         return self._march[0]
 
+    @property
+    def every_time(self) -> np.ndarray:
+        """Times of all states of a march in time, the last one included; empty without."""
+        return np.unique([*self.times, self.state.time]) if self.problem.is_march else np.empty(0)
+
     def at(self, time: float) -> "Solution":
         """The solution of a march at one of `times`, or at the time of its last state.
 
