@@ -13,7 +13,7 @@ from nedhpc.domains.base import Domain, Part
 from nedhpc.domains.cloud import PointCloud
 from nedhpc.domains.piece import Piece
 from nedhpc.domains.shape import Shape
-from nedhpc.postprocess.places import inside
+from nedhpc.postprocess.places import Grid, inside
 
 NEAR = 0.6
 """Least distance of a grid point to the boundary, in units of the spacing."""
@@ -64,8 +64,7 @@ def _within(domain: Domain, spacing: float, on_XD: np.ndarray) -> np.ndarray:
     from scipy.spatial import KDTree
 
     counts = np.ceil((domain.high - domain.low) / spacing).astype(int) + 1
-    axes = [np.linspace(a, b, n) for a, b, n in zip(domain.low, domain.high, counts, strict=True)]
-    x_ND = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, domain.dim)
+    x_ND = Grid(domain, counts.tolist())[:]
     x_ND = x_ND[inside(domain, x_ND)]
     if not len(on_XD):
         return x_ND
