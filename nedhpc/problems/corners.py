@@ -5,7 +5,7 @@ from math import pi
 import torch
 
 from nedhpc.domains.ball import Ball, Disk
-from nedhpc.domains.rectangle import Rectangle
+from nedhpc.domains.rectangle import WORDS, Rectangle
 from nedhpc.problems.base import Problem, residual
 
 
@@ -57,7 +57,7 @@ class SquareWithHoles(Problem):
     """x, y and radius of each hole, and c."""
 
     def __init__(self):
-        self.domain = Rectangle([-1, -1], [1, 1], sides=dict.fromkeys(SIDES, "walls"))
+        self.domain = Rectangle([-1, -1], [1, 1], sides=dict.fromkeys(WORDS, "walls"))
         for x, y, radius, _ in self.holes:
             self.domain = self.domain - Disk([x, y], radius, name="rims")
 
@@ -82,9 +82,6 @@ class SquareWithHoles(Problem):
         return sum(c * torch.log(d.norm(dim=1)) for d, c in self.around(x))
 
 
-SIDES = ("left", "right", "bottom", "top")
-
-
 class OutsideDisk(Problem):
     """lap u = 0 outside a disk in a square: the potential of a flow past a cylinder.
 
@@ -92,7 +89,7 @@ class OutsideDisk(Problem):
     """
 
     radius = 0.4
-    domain = Rectangle([-1, -1], [1, 1], sides=dict.fromkeys(SIDES, "walls"))
+    domain = Rectangle([-1, -1], [1, 1], sides=dict.fromkeys(WORDS, "walls"))
     domain = domain - Disk([0, 0], radius, name="cylinder")
 
     @residual("interior")

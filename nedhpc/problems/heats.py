@@ -7,10 +7,8 @@ import torch
 from nedhpc.domains.ball import Ball, Disk
 from nedhpc.domains.box import SpaceTime
 from nedhpc.domains.in_time import InTime
-from nedhpc.domains.rectangle import Rectangle
+from nedhpc.domains.rectangle import WORDS, Rectangle
 from nedhpc.problems.base import Problem, residual
-
-SIDES = ("left", "right", "bottom", "top")
 
 
 class HeatBall(Problem):
@@ -113,7 +111,7 @@ class HeatHoles(Problem):
     """
 
     domain = InTime(
-        Rectangle([-2.0, -2.0], [2.0, 2.0], sides=dict.fromkeys(SIDES, "wall"))
+        Rectangle([-2.0, -2.0], [2.0, 2.0], sides=dict.fromkeys(WORDS, "wall"))
         - Disk([-1.0, -1.0], 0.4, name="hole")
         - Disk([1.0, 0.5], 0.5, name="hole")
         - Disk([-0.5, 1.2], 0.3, name="hole"),

@@ -140,7 +140,7 @@ class KdV(Problem):
         return sum(0.5 / torch.cosh((z + shift) / 2) ** 2 for shift in (-40.0, 0.0, 40.0))
 
 
-class KdVTwoSolitons(Problem):
+class KdVTwoSolitons(KdV):
     """u_t = -6 u u_x - u_xxx, two solitons that collide, periodic on (-20, 20); marches in time.
 
     With weights w = 1, e_1, e_2 and A e_1 e_2, where e_i = exp(k_i (x - x_i - k_i^2 t)) and
@@ -148,21 +148,8 @@ class KdVTwoSolitons(Problem):
     (Hirota's 2 (log sum w)_xx); it is periodic to 1e-5. The fast one has overtaken at t = 5.
     """
 
-    domain = Periodic([-20.0], [20.0])
     k = (1.5, 1.0)
     centre = (-8.0, -4.0)
-
-    @rate()
-    def kdv(self, j):
-        return -6 * j.u * j.u_x - j.u_xxx
-
-    @conserved()
-    def mass(self, j):
-        return j.u
-
-    @conserved()
-    def energy(self, j):
-        return j.u**2 / 2
 
     def start(self, x):
         return self.exact(x, 0 * x[:, 0])

@@ -9,14 +9,21 @@ from nedhpc.domains.rectangle import Interval
 from nedhpc.problems.base import Problem, integral, residual
 
 
-def solution(rates, span: tuple[float, float], start: list[float], **options):
-    """scipy's solve_ivp. It takes long to import, and few runs need it."""
-    from scipy.integrate import solve_ivp
+class Orbit(Problem):
+    """Base class: the reference is an orbit that scipy follows."""
 
-    return solve_ivp(rates, span, start, **options)
+    def follow(self, rates, span: tuple[float, float], start: list[float], **options) -> None:
+        """Find the orbit from `start`, with options of scipy's solve_ivp."""
+        # scipy takes long to import, and few runs need it.
+        from scipy.integrate import solve_ivp
+
+        self.orbit = solve_ivp(rates, span, start, dense_output=True, **options).sol
+
+    def exact(self, x):
+        return torch.as_tensor(self.orbit(x[:, 0].cpu().numpy()).T.copy()).to(x)
 
 
-class LotkaVolterra(Problem):
+class LotkaVolterra(Orbit):
     """u' = u (3 - 2 v), v' = v (u - 2) on (0, end), u = v = 1 at 0: prey and predators.
 
     The reference is a Runge-Kutta method of order eight.
@@ -26,7 +33,7 @@ class LotkaVolterra(Problem):
 
     def __init__(self, *, end: float = 3.0):
         self.domain = Interval(0.0, end, sides={"left": "start"})
-        self.orbit = solution(
+        self.follow(
             lambda t, y: [y[0] * (3 - 2 * y[1]), y[1] * (y[0] - 2)],
             (0.0, end),
             [1.0, 1.0],
@@ -34,11 +41,7 @@ class LotkaVolterra(Problem):
             rtol=1e-12,
             atol=1e-13,
             max_step=0.01,
-            dense_output=True,
-        ).sol
-
-    def exact(self, x):
-        return torch.as_tensor(self.orbit(x[:, 0].cpu().numpy()).T.copy()).to(x)
+        )
 
     @residual("interior")
     def ode(self, j):
@@ -50,7 +53,7 @@ class LotkaVolterra(Problem):
         return torch.stack([j.u - 1, j.v - 1], 1)
 
 
-class Robertson(Problem):
+class Robertson(Orbit):
     """Robertson's stiff kinetics over x = log(t) from t = 1e-5 to t = 40.
 
     a_t = -0.04 a + 1e4 b c, b_t = 0.04 a - 1e4 b c - 3e7 b^2, c = 1 - a - b. The outputs are a and
@@ -62,7 +65,7 @@ class Robertson(Problem):
     def __init__(self):
         self.domain = Interval(log(1e-5), log(40.0), sides={"left": "start"})
         first = self.first()
-        self.orbit = solution(
+        self.follow(
             lambda s, y: np.exp(s) * np.array(self.rates(*y)),
             (log(1e-5), log(40.0)),
             first,
@@ -70,8 +73,7 @@ class Robertson(Problem):
             rtol=1e-10,
             atol=1e-12,
             max_step=0.02,
-            dense_output=True,
-        ).sol
+        )
 
     @staticmethod
     def first():
@@ -83,9 +85,6 @@ class Robertson(Problem):
         """a_t and B_t."""
         c = 1 - a - 1e-4 * B
         return -0.04 * a + B * c, 400 * a - 1e4 * B * c - 3e3 * B**2
-
-    def exact(self, x):
-        return torch.as_tensor(self.orbit(x[:, 0].cpu().numpy()).T.copy()).to(x)
 
     @residual("interior")
     def ode(self, x, j):
