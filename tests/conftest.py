@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from mpi4py import MPI
 
+import nedhpc
 from nedhpc import config
 from nedhpc.ansatz import jets
 from nedhpc.plan import Plan
@@ -43,6 +44,22 @@ def _abort(kind, value, trace):
 
 if MPI.COMM_WORLD.size > 1:
     sys.excepthook = _abort
+
+
+class Decay(nedhpc.Problem):
+    """A march: u_t = -u, so that u = sin(x) exp(-t)."""
+
+    domain = nedhpc.Periodic([0.0], [2 * torch.pi])
+
+    @nedhpc.rate()
+    def decay(self, j):
+        return -j.u
+
+    def start(self, x):
+        return torch.sin(x[:, 0])
+
+    def exact(self, x, t):
+        return torch.sin(x[:, 0]) * torch.exp(-t)
 
 
 @pytest.hookimpl(hookwrapper=True)

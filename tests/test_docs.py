@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,9 @@ from processes import ROOT
 from nedhpc.cli.main import main, parser
 from nedhpc.errors import NotAStateError
 from nedhpc.files import checkpoint
+
+sys.path.append(str(ROOT / "scripts"))
+check_docs = import_module("check_docs")
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
@@ -180,11 +184,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert (tmp_path / "site" / "troubleshooting" / "index.html").exists()
 
 
-PAGES = [*sorted((DOCS / "tutorial").glob("*.md")), DOCS / "observers.md"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", check_docs.followed(), ids=lambda path: path.stem)
 def test_a_reader_can_follow_the_page(page):
     """Each command and program of a page succeeds, from top to bottom."""
     script = [sys.executable, "-P", "scripts/check_docs.py", page]

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-import torch
+from conftest import Decay
 from mpi4py import MPI
 
 import nedhpc
@@ -94,19 +94,6 @@ def test_vtk_finds_the_fields_where_they_belong(tmp_path, domain, kind, cell):
 
 
 def test_a_march_becomes_a_time_series(tmp_path):
-    class Decay(nedhpc.Problem):
-        domain = nedhpc.Periodic([0.0], [2 * np.pi])
-
-        @nedhpc.rate()
-        def decay(self, j):
-            return -j.u
-
-        def start(self, x):
-            return torch.sin(x[:, 0])
-
-        def exact(self, x, t):
-            return torch.sin(x[:, 0]) * torch.exp(-t)
-
     table = {"network": {"hidden": [8]}, "run": {"max_time": 0.2}, "output": {"times": [0.1]}}
     nedhpc.run(table, tmp_path / "run", MPI.COMM_SELF, problem=Decay)
     export(tmp_path / "run", tmp_path / "a.vtkhdf", grid=(9,), problem=Decay)

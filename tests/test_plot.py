@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
-from conftest import make_table
+from conftest import Decay, make_table
 from matplotlib.figure import Figure
 from mpi4py import MPI
 
@@ -34,22 +33,6 @@ def test_a_full_disk_is_a_usage_error(tmp_path):
     (tmp_path / "a.png").symlink_to("/dev/full")
     with pytest.raises(UsageError, match="No space left on device"):
         _save(Figure(), tmp_path / "a.png")
-
-
-class Decay(nedhpc.Problem):
-    """u_t = -u, so that u = sin(x) exp(-t)."""
-
-    domain = nedhpc.Periodic([0.0], [2 * np.pi])
-
-    @nedhpc.rate()
-    def decay(self, j):
-        return -j.u
-
-    def start(self, x):
-        return torch.sin(x[:, 0])
-
-    def exact(self, x, t):
-        return torch.sin(x[:, 0]) * torch.exp(-t)
 
 
 @pytest.fixture(scope="module")
